@@ -1,0 +1,13 @@
+"""What goes wrong, in two sentences: what is wrong, what to do (the trace goes to the run's log)."""
+
+
+class UnZipLoRAError(Exception):
+    """Something a user can act on; its message is shown as it is."""
+
+
+class BadInput(UnZipLoRAError):
+    """Refused before anything was written: a file, a word or a number that cannot be used."""
+
+
+class TrainingFailed(UnZipLoRAError):
+    """A run ended early; its state up to the last good step is in its folder."""
