@@ -1,0 +1,171 @@
+"""Two low-rank branches beside a frozen linear layer (paper, eqs. 3 and 4), always factored.
+
+    delta_b(x) = (alpha / r) * (h_b * m_b) * (B_b (A_b x))
+    y = W0 x + delta_content(x_content) + delta_style(x_style)
+
+The paper's "columns" are the output axis: rows of torch's weight, rows of B.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unziplora.method.columns import column_magnitude
+from unziplora.method.prompts import BranchName, PromptName, Switch
+
+Init = Literal["zero", "random"]
+
+
+class Branch:
+    """One LoRA of a pair: A `down` (r, in), B `up` (out, r), merger m (out,) and mask h (out,).
+
+    limited: its columns are chosen by importance; otherwise the mask stays all open.
+    score: (out,), the columns' importance in the current measuring window.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int,
+        alpha: float,
+        *,
+        limited: bool,
+        device: torch.device,
+    ) -> None:
+        self.rank = rank
+        self.alpha = alpha
+        self.limited = limited
+        self.down = nn.Parameter(torch.zeros(rank, in_features, device=device))
+        self.up = nn.Parameter(torch.zeros(out_features, rank, device=device))
+        self.merger = nn.Parameter(torch.ones(out_features, device=device))
+        self.mask = torch.ones(out_features, dtype=torch.bool, device=device)
+        self.score = torch.zeros(out_features, device=device)
+        self.step_score = torch.zeros(out_features, device=device)
+
+    def initialise(self, init: Init, generator: torch.Generator) -> None:
+        """Draws A, and B where init is "random", with a CPU generator.
+
+        "zero": A uniform in +-1/sqrt(in), B zero, as kohya and peft do. "random": A and B normal
+        with standard deviation 1/r, as the authors' code does; the run then starts from a
+        perturbed model.
+        """
+        with torch.no_grad():
+            drawn = torch.empty(self.down.shape)
+            if init == "zero":
+                bound = 1 / math.sqrt(self.down.shape[1])
+                self.down.copy_(drawn.uniform_(-bound, bound, generator=generator))
+                self.up.zero_()
+            else:
+                std = 1 / self.rank
+                self.down.copy_(drawn.normal_(0, std, generator=generator))
+                self.up.copy_(torch.empty(self.up.shape).normal_(0, std, generator=generator))
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+    def gate(self, *, window: bool = False, fold_mergers: bool = True) -> Tensor:
+        """h*m (out,): h counts as ones in a window; m is left out where it is not folded."""
+        gate = self.merger if fold_mergers else torch.ones_like(self.merger)
+        return gate if window or not self.limited else gate * self.mask
+
+    def folded_up(self, *, fold_mergers: bool) -> Tensor:
+        """up' = (h*m)[:, None] * B, (out, r): what a file holds; the scale stays outside."""
+        return self.gate(fold_mergers=fold_mergers)[:, None] * self.up
+
+
+class BranchPair:
+    """Stands in for the forward of one frozen linear layer.
+
+    branches: content and style, or only one of them where a method trains only one here.
+    reads_text: the layer maps text (to_k, to_v of cross-attention), so that in separated mode
+    base and branches each see their own prompt's embedding instead of the incoming one.
+    """
+
+    def __init__(
+        self,
+        base: Callable[[Tensor], Tensor],
+        branches: Mapping[BranchName, Branch],
+        switch: Switch,
+        *,
+        reads_text: bool,
+    ) -> None:
+        self.base = base
+        self.branches = dict(branches)
+        self.switch = switch
+        self.reads_text = reads_text
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, tokens, in) -> (batch, tokens, out), in x's dtype."""
+        separated = self.switch.separated
+        if separated is None:
+            weights = {b: w for b, w in self.switch.weights.items() if b in self.branches and w}
+            y = self.base(x)
+            return y + self._delta(x, weights).to(y.dtype) if weights else y
+        taking_part = {b: p for b, p in separated.branches.items() if b in self.branches}
+        if not self.reads_text:
+            y = self.base(x)
+            if taking_part:
+                y = y + self._delta(x, dict.fromkeys(taking_part, 1.0)).to(y.dtype)
+            return y
+        y = self._text_product(x, separated.base)
+        for branch, prompt in taking_part.items():  # eq. 3
+            text = self.switch.contexts[prompt].to(x)
+            y = y + self._delta(text, {branch: 1.0}).to(y.dtype)
+        return y.expand(len(x), -1, -1)
+
+    def _delta(self, x: Tensor, weights: Mapping[BranchName, float]) -> Tensor:
+        """Sum of the branches' deltas (eq. 4) for one input, as a single product of rank n*r."""
+        switch = self.switch
+        downs, ups = [], []
+        for name, weight in weights.items():
+            branch = self.branches[name]
+            fold = switch.fold_mergers or switch.separated is not None
+            gate = branch.gate(window=switch.window, fold_mergers=fold)
+            downs.append(branch.down)
+            # Gating B costs out*r; gating the output would cost, and save for backward, tokens*out.
+            ups.append((weight * branch.scale * gate)[:, None] * branch.up)
+        down = torch.cat(downs) if len(downs) > 1 else downs[0]
+        up = torch.cat(ups, dim=1) if len(ups) > 1 else ups[0]
+        delta = F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
+        if switch.measuring and delta.requires_grad:
+            delta = _Measured.apply(delta, x, [self.branches[name] for name in weights])
+        return delta
+
+    def _text_product(self, x: Tensor, prompt: PromptName) -> Tensor:
+        """W0 times a prompt's embedding (1, tokens, out): computed once a run, not once a step."""
+        key = (id(self), prompt)
+        products = self.switch.text_products
+        if key not in products:
+            with torch.no_grad():
+                products[key] = self.base(self.switch.contexts[prompt].to(x))
+        return products[key]
+
+
+class _Measured(torch.autograd.Function):
+    """The identity, which adds the columns' magnitude to `step_score` on the way back.
+
+    x is kept through save_for_backward, so that activation checkpointing drops it as any other.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, delta: Tensor, x: Tensor, branches: list[Branch]) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.branches = branches
+        return delta.view_as(delta)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = grads
+        (x,) = ctx.saved_tensors
+        for branch in ctx.branches:
+            gate = branch.scale * branch.merger.detach()  # a window: every column is open
+            branch.step_score += column_magnitude(branch.down, branch.up, gate, grad, x)
+        return grad, None, None

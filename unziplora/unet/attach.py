@@ -1,0 +1,108 @@
+"""Branches on a UNet: attach and detach are exact inverses, on sgm's and diffusers' alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from unziplora.errors import BadInput
+from unziplora.method.blocks import BlockTable
+from unziplora.method.branches import Branch, BranchPair, Init
+from unziplora.method.methods import Method
+from unziplora.method.prompts import BRANCHES, BranchName, Switch
+from unziplora.unet.names import attention_layers, group_of, reads_text
+
+
+class Attachment:
+    """The pairs of one UNet, by sgm layer name, and the switch that they share."""
+
+    def __init__(self, layers: Mapping[str, nn.Module], pairs: Mapping[str, BranchPair]) -> None:
+        self._layers = dict(layers)
+        self.pairs = dict(pairs)
+        self.switch = next(iter(self.pairs.values())).switch
+        # A host may already have put a forward on the instance; it comes back on detach.
+        self._earlier = {
+            name: layer.__dict__["forward"]
+            for name, layer in self._layers.items()
+            if "forward" in layer.__dict__
+        }
+        for name, layer in self._layers.items():
+            layer.forward = self.pairs[name].forward  # type: ignore[method-assign]
+
+    def detach(self) -> None:
+        """Every layer's forward is what it was; safe to call twice."""
+        for name, layer in self._layers.items():
+            layer.__dict__.pop("forward", None)
+            if name in self._earlier:
+                layer.__dict__["forward"] = self._earlier[name]
+        self._layers.clear()
+        self.switch.text_products.clear()
+
+    def branches(self) -> Iterator[tuple[str, BranchName, Branch]]:
+        """(layer, branch name, branch), in the order of the module tree."""
+        for layer, pair in self.pairs.items():
+            for name, branch in pair.branches.items():
+                yield layer, name, branch
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """`layer:branch:down`, `:up` and `:merger`, in the order of the module tree."""
+        for layer, name, branch in self.branches():
+            yield f"{layer}:{name}:down", branch.down
+            yield f"{layer}:{name}:up", branch.up
+            yield f"{layer}:{name}:merger", branch.merger
+
+
+def layer_shapes(unet: nn.Module) -> dict[str, tuple[int, int]]:
+    """(out, in) of every attention projection, by sgm name."""
+    return {name: _shape(layer) for name, layer in attention_layers(unet).items()}
+
+
+def attach(
+    unet: nn.Module,
+    method: Method,
+    table: BlockTable,
+    *,
+    rank: int,
+    alpha: float,
+    init: Init,
+    generator: torch.Generator,
+) -> Attachment:
+    """Puts a pair of branches beside each attention projection that the method trains.
+
+    generator: a CPU generator for the branches' start. Branches are fp32, on the layer's device.
+    Raises BadInput where the rank is above a layer's size.
+    """
+    switch = Switch()
+    layers, pairs = {}, {}
+    for name, layer in attention_layers(unet).items():
+        out_features, in_features = _shape(layer)
+        if rank > min(out_features, in_features):
+            raise BadInput(
+                f"Rank {rank} is above the size of the layer {name} ({out_features} x "
+                f"{in_features}). Choose at most {min(out_features, in_features)}."
+            )
+        group = group_of(name)
+        branches: dict[BranchName, Branch] = {}
+        for branch in BRANCHES:
+            if method.trains(branch, group):
+                branches[branch] = Branch(
+                    in_features,
+                    out_features,
+                    rank,
+                    alpha,
+                    limited=method.limits(branch, group, table),
+                    device=cast(Tensor, layer.weight).device,
+                )
+                branches[branch].initialise(init, generator)
+        if branches:
+            layers[name] = layer
+            pairs[name] = BranchPair(layer.forward, branches, switch, reads_text=reads_text(name))
+    return Attachment(layers, pairs)
+
+
+def _shape(layer: nn.Module) -> tuple[int, int]:
+    out_features, in_features = cast(Tensor, layer.weight).shape
+    return out_features, in_features
