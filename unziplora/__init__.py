@@ -1,0 +1,1 @@
+"""UnZipLoRA: from one picture, a content LoRA and a style LoRA."""
