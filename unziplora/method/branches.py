@@ -124,7 +124,8 @@ class BranchPair:
     def _delta(self, x: Tensor, weights: Mapping[BranchName, float]) -> Tensor:
         """Sum of the branches' deltas (eq. 4) for one input, as a single product of rank n*r."""
         switch = self.switch
-        downs, ups = [], []
+        downs: list[Tensor] = []
+        ups: list[Tensor] = []
         for name, weight in weights.items():
             branch = self.branches[name]
             fold = switch.fold_mergers or switch.separated is not None
@@ -136,7 +137,8 @@ class BranchPair:
         up = torch.cat(ups, dim=1) if len(ups) > 1 else ups[0]
         delta = F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
         if switch.measuring and delta.requires_grad:
-            delta = _Measured.apply(delta, x, [self.branches[name] for name in weights])
+            measured = [self.branches[name] for name in weights]
+            delta = _Measured.apply(delta, x, measured)  # type: ignore[no-untyped-call]
         return delta
 
     def _text_product(self, x: Tensor, prompt: PromptName) -> Tensor:

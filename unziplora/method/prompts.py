@@ -23,8 +23,10 @@ class Prompts:
     style: str
 
     @classmethod
-    def from_words(cls, subject: str, style: str, token: str, *, style_names_class: bool) -> Prompts:
-        """"a sks cat in watercolor style", "a sks cat", "an image in watercolor style".
+    def from_words(
+        cls, subject: str, style: str, token: str, *, style_names_class: bool
+    ) -> Prompts:
+        """As "a sks cat in watercolor style", "a sks cat" and "an image in watercolor style".
 
         style_names_class: the style prompt is "a cat in watercolor style" instead, as in the
         authors' script.
@@ -78,4 +80,5 @@ class Switch:
     def plain(self, weights: Mapping[BranchName, float]) -> None:
         """Generation: one prompt, and a weight per branch (absent or 0: the branch is off)."""
         self.separated = None
+        self.window = self.measuring = False
         self.weights = dict(weights)

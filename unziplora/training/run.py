@@ -1,0 +1,379 @@
+"""A run from picture to files: borrow the model, encode, attach, step, save, give back.
+
+`Run` is iterated for its events, which drives it, and told what to do with `send`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+import traceback
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from unziplora import atomic
+from unziplora.errors import BadInput, TrainingFailed, UnZipLoRAError
+from unziplora.method.blocks import check_table
+from unziplora.method.methods import table_for
+from unziplora.method.prompts import PROMPTS, BranchName
+from unziplora.training.events import (
+    Command,
+    Event,
+    Finished,
+    LorasSaved,
+    Message,
+    Outcome,
+    Previewed,
+    Started,
+    StateSaved,
+    StepDone,
+)
+from unziplora.training.host import Host
+from unziplora.training.output import check_free, pair_files, write_pair
+from unziplora.training.picture import Picture, fit
+from unziplora.training.plan import choose
+from unziplora.training.settings import PAPER_RANK, Settings
+from unziplora.training.state import RunFolder, RunInfo, damaged
+from unziplora.training.trainer import Encoded, Losses, Trainer
+from unziplora.unet.attach import Attachment, attach, layer_shapes
+from unziplora.unet.names import Architecture, recognise
+
+_BYTES_PER_WEIGHT = 12 + 12 + 2  # a state of weight and two moments, its successor, the files
+
+
+class Run:
+    """One training run; made by `start` or `resume`, driven by iterating over it once."""
+
+    def __init__(
+        self, host: Host, info: RunInfo, out: Path, picture: Picture | None, *, overwrite: bool
+    ) -> None:
+        self.settings = info.settings
+        self.info = info
+        self.folder = RunFolder(out / info.settings.chosen_name)
+        self._host = host
+        self._out = out
+        self._picture = picture  # None: the run is resumed
+        self._overwrite = overwrite
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._seconds: deque[float] = deque(maxlen=20)
+
+    @classmethod
+    def start(
+        cls, picture: Picture, host: Host, settings: Settings, out: Path, *, overwrite: bool = False
+    ) -> Run:
+        """A new run. Raises BadInput before anything is written."""
+        atomic.check_name(settings.chosen_name)
+        architecture = recognise(host.unet)
+        if settings.blocks is not None:
+            check_table(settings.blocks, architecture.groups)
+        settings = _with_model_defaults(settings, host)
+        info = RunInfo(settings, host.model, architecture.name, uuid.uuid4().hex, time.time())
+        run = cls(host, info, out, picture, overwrite=overwrite)
+        if not overwrite:
+            check_free(out, settings.chosen_name)
+            if run.folder.exists():
+                raise BadInput(
+                    f"There is a run named {settings.chosen_name} in this folder already. Resume "
+                    "it (--resume), choose another name, or replace it (--overwrite)."
+                )
+        atomic.check_output_folder(out, run._bytes_needed())
+        return run
+
+    @classmethod
+    def resume(cls, folder: Path, host: Host) -> Run:
+        """Goes on with the run in a folder. Raises BadInput where it cannot, or where the host
+        has another model."""
+        info = RunFolder(folder).read_info()
+        if (info.model.sha256 or info.model.name) != (host.model.sha256 or host.model.name):
+            raise BadInput(
+                f"The run was trained on {info.model.name}, and this is another model "
+                f"({host.model.name}). Choose the one that it began with."
+            )
+        return cls(host, info, folder.absolute().parent, None, overwrite=True)
+
+    def send(self, command: Command) -> None:
+        """Is obeyed after the current step; from any thread."""
+        self._commands.put(command)
+
+    def __iter__(self) -> Iterator[Event]:
+        with self._host.borrow():
+            encoded, saved = self._encode()
+            attachment = self._attach()
+            try:
+                with self._taken_folder():
+                    trainer = Trainer(self._host, self.settings, attachment, encoded)
+                    if saved is not None:
+                        try:
+                            trainer.restore(*saved)
+                        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+                            raise BadInput(damaged("state.safetensors")) from error
+                        self.folder.rewind_progress(trainer.step)
+                    yield from self._train(trainer)
+            finally:
+                attachment.detach()
+
+    def _encode(self) -> tuple[Encoded, tuple[Mapping[str, torch.Tensor], Mapping[str, object]] | None]:
+        """Picture and prompts encoded, or, on a resume, taken from the saved state with it."""
+        host, settings = self._host, self.settings
+        if self._picture is None:
+            tensors, numbers = self.folder.read_state()
+            try:
+                return Encoded.restore(tensors, numbers, host.device), (tensors, numbers)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise BadInput(damaged("state.safetensors")) from error
+        assert settings.resolution is not None  # filled in by start
+        fitted = fit(self._picture, settings.resolution, settings.crop)
+        context, pooled = host.encode_prompts([settings.prompts.text(name) for name in PROMPTS])
+        drawn = torch.Generator().manual_seed(settings.seed)
+        generator = drawn if settings.latent == "sample" else None
+        sides = [fitted.pixels, fitted.pixels.flip(-1)] if settings.flip else [fitted.pixels]
+        latents = torch.cat([host.encode_image(pixels, generator) for pixels in sides])
+        return Encoded(latents.float(), context, pooled, fitted.sizes), None
+
+    def _attach(self) -> Attachment:
+        settings = self.settings
+        assert settings.rank is not None  # filled in by start
+        return attach(
+            self._host.unet,
+            settings.chosen_method,
+            settings.blocks or table_for(self.info.architecture),
+            rank=settings.rank,
+            alpha=settings.alpha or settings.rank,
+            init=settings.init,
+            generator=torch.Generator().manual_seed(settings.seed),
+        )
+
+    @contextlib.contextmanager
+    def _taken_folder(self) -> Iterator[None]:
+        """The run's folder, made and locked; a new run clears what an older one left in it."""
+        self._out.mkdir(exist_ok=True)
+        self.folder.path.mkdir(exist_ok=True)
+        with self.folder.locked():
+            if self._picture is not None:
+                self.folder.clear()
+                self.folder.write_info(self.info)
+                with atomic.writing(self.folder.picture) as temporary:
+                    self._picture.image.save(temporary, "PNG")
+            yield
+
+    def _train(self, trainer: Trainer) -> Iterator[Event]:
+        settings = self.settings
+        plan = choose(settings.memory, self._host.unet, self._host.device)
+        layers = len(trainer.attachment.pairs)
+        yield Started(
+            settings.chosen_name,
+            trainer.step,
+            settings.total_steps,
+            self.info.architecture,
+            layers,
+            plan.name,
+        )
+        if self._picture is not None:
+            yield from (self._say(note) for note in self._picture.notes)
+        saved_at = time.monotonic()
+        outcome: Outcome = "completed"
+        try:
+            with plan.on(self._host.unet):
+                while trainer.step < settings.total_steps:
+                    began = time.monotonic()
+                    losses = trainer.advance()
+                    yield self._step_done(trainer, losses, time.monotonic() - began)
+                    if time.monotonic() - saved_at > 60 * settings.save_minutes:
+                        yield self._save_state(trainer)
+                        saved_at = time.monotonic()
+                    if _due(trainer.step, settings.snapshot_every, settings.total_steps):
+                        yield self._snapshot(trainer)
+                    if _due(trainer.step, settings.preview_every, settings.total_steps):
+                        yield self._preview(trainer)
+                    asked = [self._commands.get() for _ in range(self._commands.qsize())]
+                    if "save now" in asked:
+                        yield self._save_state(trainer)
+                        yield self._snapshot(trainer)
+                    if "preview now" in asked:
+                        yield self._preview(trainer)
+                    if "stop and save" in asked:
+                        outcome = "stopped and saved"
+                        break
+                    if "stop" in asked:
+                        outcome = "stopped"
+                        break
+            if settings.preview_every and outcome == "completed":
+                yield self._preview(trainer)
+            yield from self._end(trainer, outcome)
+        except TrainingFailed:  # its numbers are not worth keeping; the state before them is
+            self.folder.note(traceback.format_exc())
+            raise
+        except BaseException:
+            self._rescue(trainer)
+            raise
+
+    def _end(self, trainer: Trainer, outcome: Outcome) -> Iterator[Event]:
+        """The files, and the state where the run can go on."""
+        files: Mapping[BranchName, Path] = {}
+        if outcome != "completed":
+            yield self._save_state(trainer)
+        if outcome != "stopped":
+            files = self._write_pair(trainer, self._out, self.settings.chosen_name, True)
+            yield LorasSaved(trainer.step, files, snapshot=False)
+        if outcome == "completed":
+            if self.settings.keep_state:
+                yield self._save_state(trainer)
+            else:
+                self.folder.state.unlink(missing_ok=True)
+        yield Finished(outcome, trainer.step, files)
+
+    def _step_done(self, trainer: Trainer, losses: Losses, seconds: float) -> StepDone:
+        self._seconds.append(seconds)
+        left = self.settings.total_steps - trainer.step
+        event = StepDone(
+            step=trainer.step,
+            steps=self.settings.total_steps,
+            loss=losses.diffusion,
+            orthogonality=losses.orthogonality,
+            lr=self.settings.lr * self.settings.lr_factor(trainer.step - 1),
+            open_columns=trainer.open_columns(),
+            seconds=seconds,
+            time_left=median(self._seconds) * left if len(self._seconds) > 1 else None,
+            memory_gb=_peak_memory(self._host.device),
+        )
+        self.folder.append_progress(
+            {
+                "step": event.step,
+                "loss": event.loss,
+                "orthogonality": event.orthogonality,
+                "lr": event.lr,
+                "open_content": event.open_columns["content"],
+                "open_style": event.open_columns["style"],
+                "seconds": round(seconds, 3),
+            }
+        )
+        return event
+
+    def _save_state(self, trainer: Trainer) -> Event:
+        """A save that fails does not end the run: the earlier state is still there."""
+        if not trainer.finite():
+            return self._say(
+                "The state was not saved, because some trained numbers are infinite or NaN. "
+                "The earlier state is kept; start again with a lower learning rate."
+            )
+        try:
+            self.folder.save_state(trainer)
+        except UnZipLoRAError as error:
+            return self._say(str(error))
+        return StateSaved(trainer.step)
+
+    def _snapshot(self, trainer: Trainer) -> Event:
+        name = f"{self.settings.chosen_name}-{trainer.step:06d}"
+        try:
+            self.folder.snapshots.mkdir(exist_ok=True)
+            files = self._write_pair(trainer, self.folder.snapshots, name, False)
+        except (UnZipLoRAError, OSError) as error:
+            return self._say(f"The snapshot was not saved. {error}")
+        return LorasSaved(trainer.step, files, snapshot=True)
+
+    def _write_pair(
+        self, trainer: Trainer, folder: Path, name: str, side_files: bool
+    ) -> Mapping[BranchName, Path]:
+        return write_pair(
+            trainer.attachment,
+            self.info,
+            step=trainer.step,
+            shapes=layer_shapes(self._host.unet),
+            host=self._host,
+            folder=folder,
+            name=name,
+            pictures=self.folder if side_files else None,
+        )
+
+    def _preview(self, trainer: Trainer) -> Event:
+        """Base, content, style and both on one seed; a preview that fails never ends a run."""
+        prompts = self.settings.prompts
+        wanted: dict[str, tuple[str, dict[BranchName, float]]] = {
+            "base": (prompts.combined, {}),
+            "content": (prompts.content, {"content": 1.0}),
+            "style": (prompts.style, {"style": 1.0}),
+            "both": (prompts.combined, {"content": 1.0, "style": 1.0}),
+        }
+        resolution = self.settings.resolution or self._host.default_resolution
+        pictures = {}
+        try:
+            self.folder.previews.mkdir(exist_ok=True)
+            for name, (prompt, weights) in wanted.items():
+                trainer.attachment.switch.plain(weights)
+                with torch.no_grad():
+                    picture = self._host.preview(
+                        prompt,
+                        negative=self.settings.preview_negative,
+                        size=(resolution, resolution),
+                        steps=self.settings.preview_steps,
+                        seed=self.settings.seed,
+                    )
+                path = self.folder.previews / f"{trainer.step:06d}_{name}.png"
+                with atomic.writing(path) as temporary:
+                    picture.save(temporary, "PNG")
+                pictures[name] = path
+        except Exception as error:
+            self.folder.note(traceback.format_exc())
+            return self._say(f"The preview failed ({error}). Training goes on without it.")
+        return Previewed(trainer.step, pictures)
+
+    def _rescue(self, trainer: Trainer) -> None:
+        """On the way out of an exception: the log, and the state where it is whole."""
+        with contextlib.suppress(OSError):
+            self.folder.note(traceback.format_exc())
+        trainer.attachment.switch.text_products.clear()
+        if trainer.sound and trainer.step:
+            self._save_state(trainer)
+
+    def _say(self, text: str) -> Message:
+        with contextlib.suppress(OSError):  # a full disk must not end the run
+            self.folder.note(text)
+        return Message(text)
+
+    def _bytes_needed(self) -> int:
+        """Room for the state, its successor while it replaces it, and the files."""
+        assert self.settings.rank is not None
+        table = self.settings.blocks or table_for(self.info.architecture)
+        weights = 0
+        from unziplora.unet.names import group_of
+
+        for layer, (rows, columns) in layer_shapes(self._host.unet).items():
+            for branch in table:
+                if self.settings.chosen_method.trains(branch, group_of(layer)):
+                    weights += self.settings.rank * (rows + columns)
+        return weights * _BYTES_PER_WEIGHT
+
+
+def _with_model_defaults(settings: Settings, host: Host) -> Settings:
+    """Rank and resolution where the user left them to the model."""
+    from dataclasses import replace
+
+    smallest = min(min(shape) for shape in layer_shapes(host.unet).values())
+    return replace(
+        settings,
+        rank=settings.rank or max(1, min(PAPER_RANK, smallest // 4)),
+        resolution=settings.resolution or host.default_resolution,
+    )
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    return every > 0 and step % every == 0 and step < last
+
+
+def _peak_memory(device: torch.device) -> float | None:
+    """Peak so far in GB (1e9 bytes): of the GPU, or of this process where there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    try:
+        import resource
+        import sys
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

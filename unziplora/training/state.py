@@ -1,0 +1,193 @@
+"""A run's folder: its settings, its state, and the lock that keeps it to one process.
+
+    settings.json   what the run was told, and which model it trains on
+    state.safetensors   everything that decides the next step (training/trainer.py)
+    picture.png, progress.csv, log.txt, previews/, snapshots/
+
+Nothing in it holds a user's path. Nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unziplora import atomic
+from unziplora.errors import BadInput, UnZipLoRAError
+from unziplora.training.host import ModelIdentity
+from unziplora.training.settings import Settings
+from unziplora.training.trainer import Trainer
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """settings.json. started: seconds since 1970. pair: links the two files of a pair."""
+
+    settings: Settings
+    model: ModelIdentity
+    architecture: str
+    pair: str
+    started: float
+
+
+class RunFolder:
+    """One run on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = path / "state.safetensors"
+        self.picture = path / "picture.png"
+        self.progress = path / "progress.csv"
+        self.previews = path / "previews"
+        self.snapshots = path / "snapshots"
+        self.log = path / "log.txt"
+        self._settings = path / "settings.json"
+
+    def exists(self) -> bool:
+        """Whether a run was ever begun here."""
+        return self._settings.exists() or self.state.exists()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps the folder to this process; the lock ends with it, even if it is killed.
+
+        Raises BadInput where another holds it.
+        """
+        with open(self.path / "run.lock", "a+b") as file:
+            try:
+                _lock(file)
+            except OSError as error:
+                raise BadInput(
+                    f"A run named {self.path.name} is going on already. "
+                    "Wait for it to end, stop it, or choose another name."
+                ) from error
+            yield
+
+    def write_info(self, info: RunInfo) -> None:
+        """Raises UnZipLoRAError where it cannot be written."""
+        data = {
+            "version": VERSION,
+            "model": asdict(info.model),
+            "architecture": info.architecture,
+            "pair": info.pair,
+            "started": info.started,
+            "settings": json.loads(info.settings.as_json()),
+        }
+        atomic.write_text(self._settings, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+    def read_info(self) -> RunInfo:
+        """Raises BadInput where this is no run's folder, or one of another version."""
+        try:
+            data = json.loads(self._settings.read_text(encoding="utf-8"))
+            version = data["version"]
+        except OSError as error:
+            raise BadInput(
+                f"There is no run in {self.path.name}. Name the folder of a run, which holds "
+                "settings.json and state.safetensors."
+            ) from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadInput(damaged("settings.json")) from error
+        if version != VERSION:
+            raise BadInput(
+                f"The run was written by another version (format {version}, this one reads "
+                f"{VERSION}). Resume it with that version, or start anew."
+            )
+        settings = Settings.from_json(json.dumps(data.get("settings")))
+        try:
+            return RunInfo(
+                settings,
+                ModelIdentity(**data["model"]),
+                str(data["architecture"]),
+                str(data["pair"]),
+                float(data["started"]),
+            )
+        except (TypeError, KeyError, ValueError) as error:
+            raise BadInput(damaged("settings.json")) from error
+
+    def save_state(self, trainer: Trainer) -> None:
+        """Replaces the state; the earlier one stays until the new one is whole.
+
+        Raises UnZipLoRAError where the disk is full or refuses.
+        """
+        tensors = {name: t.detach().cpu().contiguous() for name, t in trainer.tensors().items()}
+        metadata = {"version": str(VERSION), "numbers": json.dumps(trainer.numbers())}
+        with atomic.writing(self.state) as temporary:
+            try:
+                save_file(tensors, temporary, metadata)
+            except SafetensorError as error:  # its writer wraps the system's errors
+                raise UnZipLoRAError(
+                    f"The state could not be saved ({error}). Make room on the disk; the earlier "
+                    "state is kept."
+                ) from error
+
+    def read_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and numbers as the trainer gave them. Raises BadInput."""
+        if not self.state.is_file():
+            raise BadInput(
+                f"The run in {self.path.name} has no saved state. Start it anew with --overwrite."
+            )
+        try:
+            with safe_open(self.state, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(metadata["numbers"])
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            raise BadInput(damaged("state.safetensors")) from error
+
+    def append_progress(self, row: dict[str, object]) -> None:
+        """Adds a line to progress.csv."""
+        new = not self.progress.exists()
+        with open(self.progress, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, row)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def rewind_progress(self, step: int) -> None:
+        """Drops lines of steps after `step`: they are trained again."""
+        if not self.progress.exists():
+            return
+        with open(self.progress, newline="", encoding="utf-8") as file:
+            lines = file.readlines()
+        kept = [
+            line
+            for number, line in enumerate(lines)
+            if number == 0 or (line.split(",")[0].isdigit() and int(line.split(",")[0]) <= step)
+        ]
+        atomic.write_text(self.progress, "".join(kept))
+
+    def note(self, text: str) -> None:
+        """Adds a line to the log."""
+        with open(self.log, "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+def damaged(file: str) -> str:
+    return (
+        f"The run's {file} is damaged or belongs to another model. "
+        "Restore it from a backup, or start the run anew with --overwrite."
+    )
+
+
+def _lock(file: IO[bytes]) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
