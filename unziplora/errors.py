@@ -1,4 +1,4 @@
-"""What goes wrong, in two sentences: what is wrong, what to do (the trace goes to the run's log)."""
+"""What goes wrong, in two sentences: what is wrong, what to do (traces go to the run's log)."""
 
 
 class UnZipLoRAError(Exception):

@@ -118,7 +118,9 @@ class Run:
             finally:
                 attachment.detach()
 
-    def _encode(self) -> tuple[Encoded, tuple[Mapping[str, torch.Tensor], Mapping[str, object]] | None]:
+    def _encode(
+        self,
+    ) -> tuple[Encoded, tuple[Mapping[str, torch.Tensor], Mapping[str, object]] | None]:
         """Picture and prompts encoded, or, on a resume, taken from the saved state with it."""
         host, settings = self._host, self.settings
         if self._picture is None:

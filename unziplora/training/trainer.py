@@ -357,4 +357,3 @@ def _copy(target: Tensor, source: Tensor) -> None:
     if target.shape != source.shape:
         raise ValueError(f"expected {tuple(target.shape)}, found {tuple(source.shape)}")
     target.copy_(source)
-

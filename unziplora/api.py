@@ -1,0 +1,43 @@
+"""The Python interface: start a run on a host, or go on with one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unziplora.training.host import Host
+from unziplora.training.picture import Picture, open_picture
+from unziplora.training.run import Run
+from unziplora.training.settings import Settings
+
+
+def train(
+    image: str | Path | bytes | Picture,
+    *,
+    subject: str,
+    style: str,
+    host: Host,
+    settings: Settings | Mapping[str, Any] | None = None,
+    out: str | Path = ".",
+    overwrite: bool = False,
+) -> Run:
+    """A run that trains a content and a style LoRA on one picture; reading its events drives it.
+
+    settings: a Settings object or some of its fields; `subject` and `style` win over it. The
+    files go to `out` (made where only the folder itself is missing), the run's own folder to
+    out/NAME. Raises BadInput before anything is written.
+    """
+    words = {"subject": subject, "style": style}
+    if isinstance(settings, Settings):
+        chosen = replace(settings, **words)
+    else:
+        chosen = Settings(**{**(settings or {}), **words})
+    picture = image if isinstance(image, Picture) else open_picture(image)
+    return Run.start(picture, host, chosen, Path(out), overwrite=overwrite)
+
+
+def resume(folder: str | Path, *, host: Host) -> Run:
+    """Goes on with the run in a folder (out/NAME) exactly where its state was saved."""
+    return Run.resume(Path(folder), host)

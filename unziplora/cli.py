@@ -1,0 +1,352 @@
+"""The command line. Exit code 0; 2 and one line on stderr for bad input; 1 where a run failed;
+130 when interrupted, with the run's state saved."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from unziplora import __version__
+from unziplora.errors import BadInput, UnZipLoRAError
+
+if TYPE_CHECKING:
+    from unziplora.hosts.standalone.host import StandaloneHost
+    from unziplora.training.run import Run
+
+INTERRUPTED = 130
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    try:
+        given = _parser().parse_args(arguments)
+        code: int = given.command(given)
+        return code
+    except BadInput as error:
+        return _fail(error, 2)
+    except UnZipLoRAError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        print("unziplora: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `unziplora inspect FILE | head`
+        sys.stderr.close()
+        return 0
+
+
+def train(given: argparse.Namespace) -> int:
+    """`unziplora train`: a new run, or with --resume the rest of one."""
+    from unziplora import api
+    from unziplora.training.picture import open_picture
+    from unziplora.training.settings import Settings
+    from unziplora.training.state import RunFolder
+
+    if given.resume is not None:
+        _refuse_with_resume(given)
+        RunFolder(given.resume).read_info()  # before minutes are spent on the model
+        return _drive(api.resume(given.resume, host=_open_host(given)), given.model)
+    for needed in ("image", "subject", "style"):
+        if getattr(given, needed) is None:
+            name = "a picture" if needed == "image" else f"--{needed}"
+            raise BadInput(f"train needs {name}. See: unziplora train --help")
+    settings = Settings(**_settings(given))
+    picture = open_picture(given.image)
+    run = api.train(
+        picture,
+        subject=settings.subject,
+        style=settings.style,
+        host=_open_host(given),
+        settings=settings,
+        out=given.out,
+        overwrite=given.overwrite,
+    )
+    return _drive(run, given.model)
+
+
+def demo(given: argparse.Namespace) -> int:
+    """`unziplora demo`: the whole job on a small random model and a picture that ships."""
+    from unziplora import api
+    from unziplora.hosts.standalone.host import StandaloneHost
+    from unziplora.hosts.standalone.random_model import write_random_model
+    from unziplora.lora.inspect import inspect as inspect_lora
+
+    out: Path = given.out
+    out.mkdir(parents=True, exist_ok=True)
+    model = out / "random-sdxl.safetensors"
+    if not model.exists():
+        print(f"Making a small SDXL checkpoint with random weights: {model}")
+        write_random_model(model)
+    run = api.train(
+        Path(__file__).parent / "demo" / "lantern.png",
+        subject="lantern",
+        style="paper cut",
+        host=StandaloneHost.open(model),
+        settings={"steps": given.steps, "resolution": 256, "name": "lantern", "rank": 8},
+        out=out,
+        overwrite=True,
+    )
+    code = _drive(run, str(model))
+    for role in ("content", "style"):
+        print()
+        print(inspect_lora(out / f"lantern_{role}.safetensors").as_text())
+    print(
+        "\nThe model's weights are random, so its pictures are noise; the files are what they "
+        "would be for a real one."
+    )
+    return code
+
+
+def generate(given: argparse.Namespace) -> int:
+    """`unziplora generate`: a picture with any number of LoRAs."""
+    from unziplora.hosts.standalone.generate import generate as make
+    from unziplora.hosts.standalone.generate import save_picture
+
+    loras = [_weighted(text) for text in given.lora]
+    picture = make(
+        _open_host(given),
+        given.prompt,
+        loras=loras,
+        negative=given.negative,
+        steps=given.steps,
+        size=given.size,
+        seed=given.seed,
+        guidance=given.guidance,
+    )
+    save_picture(picture, given.out)
+    print(given.out)
+    return 0
+
+
+def inspect(given: argparse.Namespace) -> int:
+    """`unziplora inspect`: what a LoRA file is."""
+    from unziplora.lora.inspect import inspect as inspect_lora
+
+    report = inspect_lora(given.file)
+    print(json.dumps(report.as_json(), indent=2) if given.json else report.as_text())
+    return 0
+
+
+def _drive(run: Run, model: str) -> int:
+    """Reads a run's events into one progress bar; Ctrl-C stops it with its state saved."""
+    from tqdm import tqdm
+
+    from unziplora.training.events import (
+        Finished,
+        LorasSaved,
+        Message,
+        Previewed,
+        Started,
+        StepDone,
+    )
+
+    code = 0
+    with _stopping(run), contextlib.closing(tqdm(disable=True)) as bar:
+        for event in run:
+            match event:
+                case Started():
+                    bar.write(
+                        f"{event.name}: {event.layers} layers of {event.architecture}, "
+                        f"plan {event.plan}"
+                    )
+                    bar = tqdm(total=event.steps, initial=event.step, unit="step")
+                case StepDone():
+                    bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
+                    bar.update()
+                case Message():
+                    bar.write(event.text, file=sys.stderr)
+                case Previewed():
+                    bar.write(f"previews of step {event.step}: {event.pictures['both'].parent}")
+                case LorasSaved():
+                    for path in event.files.values():
+                        bar.write(str(path))
+                case Finished(outcome="stopped"):
+                    bar.write(
+                        f"Stopped at step {event.step}, state saved. Go on with: "
+                        f"unziplora train --resume {run.folder.path} --model {model}"
+                    )
+                    code = INTERRUPTED
+                case _:
+                    pass
+    return code
+
+
+@contextlib.contextmanager
+def _stopping(run: Run) -> Iterator[None]:
+    """The first Ctrl-C asks the run to stop after its step; the second interrupts at once."""
+
+    def ask(*_: object) -> None:
+        print("\nStopping after this step (Ctrl-C again: at once).", file=sys.stderr)
+        run.send("stop")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        earlier = signal.signal(signal.SIGINT, ask)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+
+
+def _open_host(given: argparse.Namespace) -> StandaloneHost:
+    try:
+        import diffusers  # noqa: F401
+        import peft  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise BadInput(
+            f"The package {error.name} is missing, which is needed outside a WebUI. "
+            "Install it with: pip install 'unziplora[standalone]'"
+        ) from error
+    import torch
+
+    from unziplora.hosts.standalone.host import StandaloneHost
+
+    if given.model is None:
+        raise BadInput("No model was named. Name an SDXL checkpoint with --model.")
+    dtype = getattr(torch, PRECISIONS[given.precision]) if given.precision != "auto" else None
+    return StandaloneHost.open(
+        given.model, vae=given.vae, prediction_type=given.prediction_type, dtype=dtype
+    )
+
+
+def _settings(given: argparse.Namespace) -> dict[str, Any]:
+    """The --settings file's fields, and over them what was said on the command line."""
+    from unziplora.training.settings import Settings
+
+    known = {field.name for field in fields(Settings)}
+    settings: dict[str, Any] = {}
+    if given.settings is not None:
+        try:
+            settings = json.loads(given.settings.read_text(encoding="utf-8"))
+            unknown = sorted(settings.keys() - known)
+        except (OSError, ValueError, AttributeError) as error:
+            raise BadInput(
+                f"The settings file {given.settings.name} is not readable as a JSON object. "
+                "Check its path and its commas."
+            ) from error
+        if unknown:
+            raise BadInput(
+                f"The settings file names {unknown[0]!r}, which is no setting. "
+                f"The settings are {', '.join(sorted(known))}."
+            )
+    settings.update({k: v for k, v in vars(given).items() if k in known and v is not None})
+    return settings
+
+
+def _refuse_with_resume(given: argparse.Namespace) -> None:
+    if given.image is not None or _settings(given):
+        raise BadInput(
+            "A resumed run keeps the picture and the settings that it began with. "
+            "Name only --resume and --model."
+        )
+
+
+def _weighted(text: str) -> tuple[Path, float]:
+    """FILE or FILE:WEIGHT; a drive letter's colon is not a weight's."""
+    path, colon, weight = text.rpartition(":")
+    if colon:
+        with contextlib.suppress(ValueError):
+            return Path(path), float(weight)
+    return Path(text), 1.0
+
+
+def _size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT or one side, in pixels, as (height, width)."""
+    width, _, height = text.lower().partition("x")
+    return int(height or width), int(width)
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"unziplora: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad arguments are one line too, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message[0].upper()}{message[1:]}. See: {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="unziplora", description="One picture in, two LoRAs out.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], summary: str
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=summary, description=summary)
+        made.set_defaults(command=run)
+        return made
+
+    _add_demo(command("demo", demo, "the whole job on a small model and a picture that ships"))
+    _add_train(command("train", train, "train a content and a style LoRA on one picture"))
+    _add_generate(command("generate", generate, "make a picture with any number of LoRAs"))
+    made = command("inspect", inspect, "show what a LoRA file is")
+    made.add_argument("file", type=Path)
+    made.add_argument("--json", action="store_true", help="machine-readable")
+    return parser
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo-output"), metavar="DIR")
+    parser.add_argument("--steps", type=int, default=30)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("image", nargs="?", type=Path, metavar="IMAGE")
+    add("--subject", help="what it is, one word: cat")
+    add("--style", help='how it is made, two or three words: "watercolor painting"')
+    add("--token", help="a rare token that becomes the subject's name (sks)")
+    _add_model(parser)
+    add("--method", help="unziplora, or to compare: m1, m2, dreambooth, b-lora")
+    add("--steps", type=int, help="600; b-lora 1000")
+    add("--rank", type=int, help="64")
+    add("--resolution", type=int, metavar="PIXELS", help="the model's own")
+    add("--seed", type=int)
+    add("--lr", type=float, help="learning rate of the LoRAs (5e-5)")
+    add("--out", type=Path, default=Path("."), metavar="DIR", help="where the files go")
+    add("--name", help="of the files: NAME_content.safetensors, NAME_style.safetensors")
+    add("--memory", help="auto, full or checkpoint")
+    add("--resume", type=Path, metavar="RUN", help="go on with the run in this folder (OUT/NAME)")
+    add("--prompt-combined", metavar="TEXT", help='"a sks cat in watercolor painting style"')
+    add("--prompt-content", metavar="TEXT", help='"a sks cat"')
+    add("--prompt-style", metavar="TEXT", help='"an image in watercolor painting style"')
+    add("--preview-every", type=int, metavar="STEPS", help="previews while it trains (off)")
+    add("--snapshot-every", type=int, metavar="STEPS", help="keep the pair on the way (off)")
+    add("--settings", type=Path, metavar="FILE", help="a JSON object of any settings")
+    add("--overwrite", action="store_true", help="replace files and run of the same name")
+
+
+def _add_generate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _add_model(parser)
+    add("--lora", action="append", default=[], metavar="FILE[:WEIGHT]")
+    add("--prompt", required=True)
+    add("--negative", default="")
+    add("--steps", type=int, default=25)
+    add("--size", type=_size, metavar="WxH", help="the model's own")
+    add("--guidance", type=float, default=6.0)
+    add("--seed", type=int, default=0)
+    add("--out", type=Path, required=True, metavar="FILE")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", metavar="FILE|DIR", help="an SDXL checkpoint or diffusers folder")
+    add("--vae", type=Path, metavar="FILE|DIR", help="another VAE")
+    add("--prediction-type", choices=("epsilon", "v_prediction"), help="if detection is wrong")
+    add("--precision", choices=("auto", *PRECISIONS), default="auto", help="the base's dtype")
