@@ -103,7 +103,7 @@ def test_sdxl_groups_with_other_depths_are_sdxl_like() -> None:
 
 def test_sd15_is_refused_with_what_to_choose() -> None:
     sd15 = dict.fromkeys(["input_blocks.1.1", "input_blocks.2.1", "middle_block.1"], 1)
-    with pytest.raises(BadInput, match="not of the SDXL family.*Choose an SDXL checkpoint"):
+    with pytest.raises(BadInput, match=r"not of the SDXL family.*Choose an SDXL checkpoint"):
         architecture_of(layers_of(sd15))
 
 

@@ -12,6 +12,7 @@ import traceback
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -35,15 +36,16 @@ from unziplora.training.events import (
     StepDone,
 )
 from unziplora.training.host import Host
-from unziplora.training.output import check_free, pair_files, write_pair
+from unziplora.training.output import check_free, write_pair
 from unziplora.training.picture import Picture, fit
 from unziplora.training.plan import choose
 from unziplora.training.settings import PAPER_RANK, Settings
 from unziplora.training.state import RunFolder, RunInfo, damaged
 from unziplora.training.trainer import Encoded, Losses, Trainer
 from unziplora.unet.attach import Attachment, attach, layer_shapes
-from unziplora.unet.names import Architecture, recognise
+from unziplora.unet.names import group_of, recognise
 
+_Saved = tuple[dict[str, torch.Tensor], dict[str, object]]
 _BYTES_PER_WEIGHT = 12 + 12 + 2  # a state of weight and two moments, its successor, the files
 
 
@@ -343,8 +345,6 @@ class Run:
         assert self.settings.rank is not None
         table = self.settings.blocks or table_for(self.info.architecture)
         weights = 0
-        from unziplora.unet.names import group_of
-
         for layer, (rows, columns) in layer_shapes(self._host.unet).items():
             for branch in table:
                 if self.settings.chosen_method.trains(branch, group_of(layer)):
@@ -354,8 +354,6 @@ class Run:
 
 def _with_model_defaults(settings: Settings, host: Host) -> Settings:
     """Rank and resolution where the user left them to the model."""
-    from dataclasses import replace
-
     smallest = min(min(shape) for shape in layer_shapes(host.unet).values())
     return replace(
         settings,

@@ -76,6 +76,14 @@ class RunFolder:
                 ) from error
             yield
 
+    def clear(self) -> None:
+        """Removes what an earlier run of this name left: only files of kinds that a run writes."""
+        for old in (self.state, self.progress, self.log, self._settings):
+            old.unlink(missing_ok=True)
+        for folder, kind in ((self.previews, "*.png"), (self.snapshots, "*.safetensors")):
+            for old in folder.glob(kind):
+                old.unlink()
+
     def write_info(self, info: RunInfo) -> None:
         """Raises UnZipLoRAError where it cannot be written."""
         data = {
