@@ -29,11 +29,10 @@ def train(
     files go to `out` (made where only the folder itself is missing), the run's own folder to
     out/NAME. Raises BadInput before anything is written.
     """
-    words = {"subject": subject, "style": style}
     if isinstance(settings, Settings):
-        chosen = replace(settings, **words)
+        chosen = replace(settings, subject=subject, style=style)
     else:
-        chosen = Settings(**{**(settings or {}), **words})
+        chosen = Settings(**{**(settings or {}), "subject": subject, "style": style})
     picture = image if isinstance(image, Picture) else open_picture(image)
     return Run.start(picture, host, chosen, Path(out), overwrite=overwrite)
 

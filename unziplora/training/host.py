@@ -42,12 +42,25 @@ class Host(Protocol):
     Tensors go in and come out on `device`; `denoise` computes in the base's own dtype.
     """
 
-    unet: nn.Module
-    device: torch.device
-    prediction_type: PredictionType
-    alphas_cumprod: Tensor  # (T,), fp32
-    model: ModelIdentity
-    default_resolution: int  # pixels: the side of the square the model was trained on
+    @property
+    def unet(self) -> nn.Module: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def prediction_type(self) -> PredictionType: ...
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """(T,), fp32: the model's own noise schedule."""
+
+    @property
+    def model(self) -> ModelIdentity: ...
+
+    @property
+    def default_resolution(self) -> int:
+        """Pixels: the side of the square that the model was trained on."""
 
     def borrow(self) -> AbstractContextManager[None]:
         """Lends the model clean (no LoRA applied, frozen) and takes it back untouched."""

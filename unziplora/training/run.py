@@ -17,12 +17,13 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from PIL import Image
 
 from unziplora import atomic
 from unziplora.errors import BadInput, TrainingFailed, UnZipLoRAError
 from unziplora.method.blocks import check_table
 from unziplora.method.methods import table_for
-from unziplora.method.prompts import PROMPTS, BranchName
+from unziplora.method.prompts import BRANCHES, PROMPTS, BranchName
 from unziplora.training.events import (
     Command,
     Event,
@@ -36,9 +37,9 @@ from unziplora.training.events import (
     StepDone,
 )
 from unziplora.training.host import Host
-from unziplora.training.output import check_free, write_pair
+from unziplora.training.output import Made, check_free, write_pair
 from unziplora.training.picture import Picture, fit
-from unziplora.training.plan import choose
+from unziplora.training.plan import Plan, choose
 from unziplora.training.settings import PAPER_RANK, Settings
 from unziplora.training.state import RunFolder, RunInfo, damaged
 from unziplora.training.trainer import Encoded, Losses, Trainer
@@ -168,7 +169,7 @@ class Run:
 
     def _train(self, trainer: Trainer) -> Iterator[Event]:
         settings = self.settings
-        plan = choose(settings.memory, self._host.unet, self._host.device)
+        plan = self._plan()
         layers = len(trainer.attachment.pairs)
         yield Started(
             settings.chosen_name,
@@ -223,7 +224,8 @@ class Run:
         if outcome != "completed":
             yield self._save_state(trainer)
         if outcome != "stopped":
-            files = self._write_pair(trainer, self._out, self.settings.chosen_name, True)
+            cards = self._cards(trainer.step)
+            files = self._write_pair(trainer, self._out, self.settings.chosen_name, cards)
             yield LorasSaved(trainer.step, files, snapshot=False)
         if outcome == "completed":
             if self.settings.keep_state:
@@ -276,24 +278,33 @@ class Run:
         name = f"{self.settings.chosen_name}-{trainer.step:06d}"
         try:
             self.folder.snapshots.mkdir(exist_ok=True)
-            files = self._write_pair(trainer, self.folder.snapshots, name, False)
+            files = self._write_pair(trainer, self.folder.snapshots, name, {})
         except (UnZipLoRAError, OSError) as error:
             return self._say(f"The snapshot was not saved. {error}")
         return LorasSaved(trainer.step, files, snapshot=True)
 
     def _write_pair(
-        self, trainer: Trainer, folder: Path, name: str, side_files: bool
+        self,
+        trainer: Trainer,
+        folder: Path,
+        name: str,
+        pictures: Mapping[BranchName, Image.Image],
     ) -> Mapping[BranchName, Path]:
-        return write_pair(
-            trainer.attachment,
-            self.info,
-            step=trainer.step,
-            shapes=layer_shapes(self._host.unet),
-            host=self._host,
-            folder=folder,
-            name=name,
-            pictures=self.folder if side_files else None,
-        )
+        checkpointing = self._plan().checkpointing
+        made = Made(trainer.step, trainer.picture_size, checkpointing)
+        return write_pair(trainer.attachment, self.info, self._host, made, folder, name, pictures)
+
+    def _cards(self, step: int) -> dict[BranchName, Image.Image]:
+        """The pictures on the pair's cards: the last previews, or the picture trained on."""
+        cards = {}
+        for branch in BRANCHES:
+            preview = self.folder.previews / f"{step:06d}_{branch}.png"
+            with Image.open(preview if preview.exists() else self.folder.picture) as image:
+                cards[branch] = image.convert("RGB")
+        return cards
+
+    def _plan(self) -> Plan:
+        return choose(self.settings.memory, self._host.unet, self._host.device)
 
     def _preview(self, trainer: Trainer) -> Event:
         """Base, content, style and both on one seed; a preview that fails never ends a run."""

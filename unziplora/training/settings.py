@@ -13,7 +13,7 @@ from unziplora.errors import BadInput
 from unziplora.method.branches import Init
 from unziplora.method.columns import Importance, Reduction
 from unziplora.method.methods import METHODS, Method
-from unziplora.method.prompts import Prompts
+from unziplora.method.prompts import BranchName, Prompts
 
 PAPER_STEPS = 600  # section 4.1; B-LoRA's own default is in method/methods.py
 PAPER_RANK = 64  # section 4.1
@@ -92,6 +92,10 @@ class Settings:
             self.prompt_content or built.content,
             self.prompt_style or built.style,
         )
+
+    def trigger(self, branch: BranchName) -> str:
+        """What calls the LoRA in a prompt: "sks cat", "watercolor painting style"."""
+        return f"{self.token} {self.subject}" if branch == "content" else f"{self.style} style"
 
     @property
     def chosen_method(self) -> Method:

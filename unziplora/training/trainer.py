@@ -47,8 +47,9 @@ class Encoded:
     ) -> Encoded:
         """What a saved state holds of it. Raises KeyError or TypeError where it does not."""
         sizes = SizeIds(**{name: tuple(value) for name, value in numbers["sizes"].items()})
+        # Copied: a file's tensors lie unaligned in memory, where products round differently.
         latents, context, pooled = (
-            tensors[name].to(device) for name in ("latents", "context", "pooled")
+            tensors[name].to(device, copy=True) for name in ("latents", "context", "pooled")
         )
         return cls(latents, context, pooled, sizes)
 
@@ -107,6 +108,11 @@ class Trainer:
         self.step += 1
         self.sound = True
         return losses
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the picture as it was trained on."""
+        return self._encoded.sizes.target
 
     def open_columns(self) -> dict[BranchName, float]:
         """Share of each branch's columns that are open, 0 to 1."""

@@ -134,8 +134,9 @@ def attention_layers(unet: nn.Module) -> dict[str, nn.Module]:
     """to_q, to_k, to_v and to_out.0 of every attention, by sgm name, in the order of the module
     tree; the UNet may be sgm's or diffusers', and is read by names only, never by class."""
     names = dict(unet.named_modules())
-    res_blocks = sum(re.fullmatch(r"down_blocks\.0\.resnets\.\d+", name) is not None
-                     for name in names)
+    res_blocks = sum(
+        re.fullmatch(r"down_blocks\.0\.resnets\.\d+", name) is not None for name in names
+    )
     layers = {}
     for name, module in names.items():
         if _ATTENTION_LAYER.fullmatch(name) is not None:
@@ -158,7 +159,7 @@ def sgm_name(name: str, res_blocks: int = 2) -> str:
     match = _DIFFUSERS_GROUP.match(name)
     if match is None:
         return name
-    rest = name[match.end():]
+    rest = name[match.end() :]
     if match["part"] == "mid_block":
         return "middle_block.1" + rest
     place = (res_blocks + 1) * int(match["i"]) + int(match["j"])
