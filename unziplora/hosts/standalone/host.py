@@ -1,0 +1,277 @@
+"""The host without a WebUI: an SDXL-family model through diffusers, with nothing online."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from unziplora.errors import BadInput, UnZipLoRAError
+from unziplora.hosts.standalone import sampling
+from unziplora.hosts.standalone.checkpoint import Checkpoint, load_vae, open_checkpoint
+from unziplora.hosts.standalone.identify import ModelFile, identify
+from unziplora.hosts.standalone.text import encode
+from unziplora.training.host import ModelIdentity, PredictionType, SizeIds
+
+_KEPT_PROMPTS = 64  # embeddings of so many prompts are remembered, so that previews load no encoder
+
+
+class StandaloneHost:
+    """A model on disk, lent for a run: `Host` of training/host.py.
+
+    The UNet stays in memory; text encoders and VAE are read for one call and dropped after it.
+    """
+
+    unet: nn.Module
+    device: torch.device
+    dtype: torch.dtype  # the UNet's and the text encoders'; the VAE is fp32
+    prediction_type: PredictionType
+    zero_snr: bool
+    alphas_cumprod: Tensor
+    default_resolution: int
+
+    def __init__(
+        self,
+        file: ModelFile,
+        checkpoint: Checkpoint,
+        *,
+        vae: Path | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.file = file
+        self.device, self.dtype = device, dtype
+        self.prediction_type, self.zero_snr = file.prediction_type, file.zero_snr
+        self.default_resolution = file.resolution
+        self.alphas_cumprod = sampling.alphas_cumprod(file)
+        self._checkpoint, self._vae_path = checkpoint, vae
+        self._embeddings: dict[str, tuple[Tensor, Tensor]] = {}
+        self._lent = threading.Lock()
+        self.unet = checkpoint.unet(device, dtype)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        vae: str | Path | None = None,
+        prediction_type: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> StandaloneHost:
+        """Opens a single file or a diffusers folder.
+
+        vae: a VAE to use instead of the model's own; prediction_type: "epsilon" or "v_prediction"
+        instead of what the model says; device: a GPU where there is one; dtype: bf16 on a GPU
+        (fp16 on one without bf16), else fp32. Raises BadInput for all that is no SDXL-family model.
+        """
+        file = identify(path, prediction_type)
+        vae_path = None if vae is None else Path(vae).expanduser()
+        if vae_path is not None and not vae_path.exists():
+            raise BadInput(f"There is no VAE {vae_path}. Check the name.")
+        if vae_path is None and not file.has_vae:
+            raise BadInput(f"{file.path.name} has no VAE in it. Name one with --vae.")
+        chosen = torch.device(device) if device is not None else _device()
+        return cls(
+            file,
+            open_checkpoint(file),
+            vae=vae_path,
+            device=chosen,
+            dtype=dtype or _dtype(chosen),
+        )
+
+    @cached_property
+    def model(self) -> ModelIdentity:
+        """Name and sha256 of the checkpoint; the hash (of a folder: of its UNet's weights) is
+        taken when first asked for."""
+        name = self.file.path.resolve().name
+        digest = _sha256(self._checkpoint.weight_files())
+        return ModelIdentity(name=name, sha256=digest, family=self.file.family)
+
+    @contextlib.contextmanager
+    def borrow(self) -> Iterator[None]:
+        """Lends the UNet frozen and in eval mode; flags and modes come back in every outcome.
+
+        Raises UnZipLoRAError while it is lent already.
+        """
+        if not self._lent.acquire(blocking=False):
+            raise UnZipLoRAError("The model is lent to another run. Wait until that has ended.")
+        flags = [(parameter, parameter.requires_grad) for parameter in self.unet.parameters()]
+        modes = [(module, module.training) for module in self.unet.modules()]
+        try:
+            self.unet.eval().requires_grad_(False)
+            yield
+        finally:
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+            for module, mode in modes:
+                module.training = mode
+            self._free()
+            self._lent.release()
+
+    @property
+    def lent(self) -> bool:
+        """Whether a run has the model now."""
+        return self._lent.locked()
+
+    def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """context (n, 77, width) and pooled (n, width), in the host's dtype.
+
+        Raises BadInput for a prompt of more than 77 tokens.
+        """
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
+        if new:
+            try:
+                self._encode(new)
+            finally:
+                self._free()
+        found = [self._embeddings[prompt] for prompt in prompts]
+        while len(self._embeddings) > _KEPT_PROMPTS:
+            del self._embeddings[next(iter(self._embeddings))]
+        context, pooled = zip(*found, strict=True)
+        return torch.cat(context), torch.cat(pooled)
+
+    def _encode(self, prompts: Sequence[str]) -> None:
+        tokenizers = self._checkpoint.tokenizers()
+        encoders = self._checkpoint.text_encoders(self.device, self.dtype)
+        context, pooled = encode(prompts, tokenizers, encoders)
+        for n, prompt in enumerate(prompts):
+            self._embeddings[prompt] = context[n : n + 1].clone(), pooled[n : n + 1].clone()
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Scaled latents (1, 4, h/8, w/8), fp32, of pixels (1, 3, h, w) in [-1, 1].
+
+        generator: a CPU generator to draw a sample with, or None for the posterior's mean.
+        Raises UnZipLoRAError where the VAE makes NaN or infinity of the picture.
+        """
+
+        def run(vae: Any) -> Tensor:
+            posterior = vae.encode(pixels.to(vae.device, torch.float32)).latent_dist
+            latents: Tensor = posterior.mean
+            if generator is not None:
+                noise = torch.randn(latents.shape, generator=generator)
+                latents = latents + posterior.std * noise.to(latents.device)
+            return sampling.scaled(latents, vae.config)
+
+        latents = self._with_vae(run)
+        if not torch.isfinite(latents).all():
+            raise UnZipLoRAError(
+                "The VAE makes NaN of this picture. "
+                "Name a good one with --vae: an fp32 VAE, or the SDXL VAE fixed for fp16."
+            )
+        return latents
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Image.Image:
+        """The picture of scaled latents (1, 4, h, w). Raises as `encode_image`."""
+
+        def run(vae: Any) -> Tensor:
+            unscaled = sampling.unscaled(latents.to(vae.device, torch.float32), vae.config)
+            pixels: Tensor = vae.decode(unscaled).sample
+            return pixels
+
+        pixels = self._with_vae(run)
+        if not torch.isfinite(pixels).all():
+            raise UnZipLoRAError(
+                "The picture came out as NaN, from the UNet or the VAE. Use another dtype for the "
+                "model (bf16 or fp32), or name a good VAE with --vae."
+            )
+        return sampling.picture(pixels)
+
+    def _with_vae(self, run: Any) -> Tensor:
+        """What `run` makes with the VAE, on the CPU where the device's memory is too small."""
+        try:
+            try:
+                result: Tensor = run(self._load_vae(self.device))
+            except torch.cuda.OutOfMemoryError:
+                self._free()
+                result = run(self._load_vae(torch.device("cpu")))
+            return result.to(self.device)
+        finally:
+            self._free()
+
+    def _load_vae(self, device: torch.device) -> nn.Module:
+        if self._vae_path is not None:
+            return load_vae(self._vae_path, device, self.file.vae_scale)
+        return self._checkpoint.vae(device)
+
+    def added_conditioning(self, pooled: Tensor, sizes: SizeIds) -> dict[str, Tensor]:
+        """diffusers' `added_cond_kwargs` of pooled (n, width)."""
+        ids = torch.tensor([*sizes.original, *sizes.crop, *sizes.target], dtype=torch.float32)
+        time_ids = ids.to(pooled.device).expand(len(pooled), -1)
+        return {"text_embeds": pooled.to(self.dtype), "time_ids": time_ids}
+
+    def denoise(
+        self, latents: Tensor, timesteps: Tensor, context: Tensor, added: dict[str, Tensor]
+    ) -> Tensor:
+        """The UNet's prediction (n, 4, h, w) for latents at timesteps (n,), grads enabled."""
+        prediction: Tensor = self.unet(
+            latents.to(self.dtype),
+            timesteps,
+            encoder_hidden_states=context.to(self.dtype),
+            added_cond_kwargs=added,
+        ).sample
+        return prediction
+
+    def preview(
+        self,
+        prompt: str,
+        *,
+        negative: str = "",
+        size: tuple[int, int],
+        steps: int = 20,
+        seed: int = 0,
+        guidance: float = sampling.GUIDANCE,
+    ) -> Image.Image:
+        """A picture of (height, width) = size by Euler, from the UNet as it is now.
+
+        The same for the same seed, on any device up to rounding. Under no_grad, never
+        inference_mode, so that training goes on after it.
+        """
+        latents = sampling.sample(
+            self.unet,
+            self.encode_prompts([prompt, negative]),
+            file=self.file,
+            dtype=self.dtype,
+            size=size,
+            steps=steps,
+            seed=seed,
+            guidance=guidance,
+        )
+        return self.decode_latents(latents)
+
+    def _free(self) -> None:
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _sha256(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""The model's noise schedule, diffusers' sampler on it, and latents to and from pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline
+from PIL import Image
+from torch import Tensor, nn
+
+from unziplora.hosts.standalone.identify import ModelFile
+
+GUIDANCE = 6.0
+SAMPLER = "Euler"
+
+_SDXL_BETAS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
+
+
+def alphas_cumprod(file: ModelFile) -> Tensor:
+    """The model's own schedule, (T,) in fp32; its last value is 0 for a zero-terminal-SNR model
+    (arXiv 2305.08891, algorithm 1)."""
+    scheduler = DDPMScheduler(**_betas(file), rescale_betas_zero_snr=file.zero_snr)
+    alphas: Tensor = scheduler.alphas_cumprod.float()
+    return alphas
+
+
+def euler(file: ModelFile) -> Any:
+    """diffusers' Euler scheduler for the model's schedule and prediction."""
+    return EulerDiscreteScheduler(
+        **_betas(file),
+        prediction_type=file.prediction_type,
+        rescale_betas_zero_snr=file.zero_snr,
+        # pure noise is seen only where the last timestep is among the sampled ones
+        timestep_spacing="trailing" if file.zero_snr else "leading",
+        steps_offset=1,
+    )
+
+
+def _betas(file: ModelFile) -> dict[str, Any]:
+    return {**_SDXL_BETAS, **file.schedule}
+
+
+@torch.no_grad()
+def sample(
+    unet: nn.Module,
+    embeddings: tuple[Tensor, Tensor],
+    *,
+    file: ModelFile,
+    dtype: torch.dtype,
+    size: tuple[int, int],
+    steps: int,
+    seed: int,
+    guidance: float,
+) -> Tensor:
+    """Scaled latents (1, 4, h/8, w/8) of a picture of (height, width) = size.
+
+    embeddings: context (2, 77, width) and pooled (2, width) of the prompt and the negative one.
+    """
+    (prompt, negative), (pooled, negative_pooled) = (e.split(1) for e in embeddings)
+    pipeline = StableDiffusionXLPipeline(
+        vae=None,
+        text_encoder=None,
+        text_encoder_2=None,
+        tokenizer=None,
+        tokenizer_2=None,
+        unet=unet,
+        scheduler=euler(file),
+        add_watermarker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    device = prompt.device
+    with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+        latents: Tensor = pipeline(
+            prompt_embeds=prompt.to(dtype),
+            pooled_prompt_embeds=pooled.to(dtype),
+            negative_prompt_embeds=negative.to(dtype),
+            negative_pooled_prompt_embeds=negative_pooled.to(dtype),
+            height=size[0],
+            width=size[1],
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="latent",
+        ).images
+    return latents
+
+
+def scaled(latents: Tensor, config: Any) -> Tensor:
+    """The VAE's latents (1, 4, h, w) as the UNet sees them; config: the VAE's."""
+    mean, std = _statistics(config, latents)
+    return (latents - mean) * (config.scaling_factor / std)
+
+
+def unscaled(latents: Tensor, config: Any) -> Tensor:
+    """The inverse of `scaled`."""
+    mean, std = _statistics(config, latents)
+    return latents * (std / config.scaling_factor) + mean
+
+
+def _statistics(config: Any, latents: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is None or std is None:
+        return 0.0, 1.0
+    return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(std).view(1, -1, 1, 1)
+
+
+def picture(pixels: Tensor) -> Image.Image:
+    """Of pixels (1, 3, h, w) in [-1, 1]."""
+    values = ((pixels[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return Image.fromarray(values.permute(1, 2, 0).cpu().numpy())
