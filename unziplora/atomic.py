@@ -155,7 +155,8 @@ def _replace(temporary: Path, path: Path) -> None:
     """
     for seconds in _RETRY_SECONDS:
         try:
-            return os.replace(temporary, path)
+            os.replace(temporary, path)
+            return
         except PermissionError:
             if not _WINDOWS:
                 raise
@@ -167,11 +168,9 @@ def _replace(temporary: Path, path: Path) -> None:
     except OSError:
         os.rename(aside, path)
         raise
-    prefix = f".{path.name}."
+    leftover = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}\.old")
     for old in path.parent.iterdir():
-        if old.name.startswith(prefix) and re.fullmatch(
-            r"[0-9a-f]{8}\.old", old.name[len(prefix) :]
-        ):
+        if leftover.fullmatch(old.name):
             with contextlib.suppress(OSError):
                 old.unlink()
 
