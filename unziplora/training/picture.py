@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from unziplora.errors import BadInput
@@ -19,6 +21,9 @@ from unziplora.training.host import SizeIds
 SMALLEST_SIDE = 64  # pixels; below it there is nothing to learn from
 MOST_PIXELS = 100_000_000  # refused before decoding: a bomb, or a scan to scale down first
 MOST_BYTES = 500_000_000
+LONGEST_SIDE = 4  # times the shorter one: SDXL was trained on 512 x 2048 at most
+# Not every format that Pillow knows: PostScript, for one, would start another program.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 GRID = 64  # the VAE's factor 8 times the UNet's two halvings, with room for an even number
 
 
@@ -39,22 +44,25 @@ class Fitted:
 
 
 def open_picture(source: str | Path | bytes) -> Picture:
-    """Reads PNG, JPEG, WebP and whatever else Pillow knows, in any mode.
+    """Reads PNG, JPEG, WebP, GIF, BMP or TIFF, in any mode.
 
     Raises BadInput for what is no picture, is damaged, too small, or too large to be decoded.
     """
     data = source if isinstance(source, bytes) else _read(Path(source))
     shown = "The picture" if isinstance(source, bytes) else Path(source).name
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit below
-            image = Image.open(io.BytesIO(data))
-        _check_size(shown, image.size)
-        frames = getattr(image, "n_frames", 1)
-        image.load()
+        with _own_rules():
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            _check_size(shown, image.size)
+            # a phone's JPEG may hold a second picture (MPO), which is no animation
+            animated = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+            image.load()
+        rgb = _rgb(_upright(image))
     except BadInput:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise _too_large(f"{shown} has") from error
+    except UnidentifiedImageError as error:
         raise BadInput(
             f"{shown} is not a picture that can be read. Choose a PNG, JPEG or WebP file."
         ) from error
@@ -62,22 +70,27 @@ def open_picture(source: str | Path | bytes) -> Picture:
         raise BadInput(
             f"{shown} is damaged or cut off. Open it in a picture program and save it again."
         ) from error
-    notes = (f"{shown} is animated: its first frame is used.",) if frames > 1 else ()
-    return Picture(_rgb(ImageOps.exif_transpose(image)), notes)
+    notes = []
+    if animated:
+        notes.append(f"{shown} is animated: its first frame is used.")
+    if max(rgb.size) > LONGEST_SIDE * min(rgb.size):
+        notes.append(f"{shown} is longer than {LONGEST_SIDE}:1: its middle is used.")
+    return Picture(rgb, tuple(notes))
 
 
 def fit(picture: Picture, resolution: int, crop: Literal["aspect", "centre"]) -> Fitted:
     """Scaled to cover the target and cut to it around the centre.
 
     "aspect": the target has the picture's own aspect ratio and about resolution^2 pixels, its sides
-    multiples of 64. "centre": a square of the resolution (to a multiple of 64).
+    multiples of 64; of one that is longer than 4:1 the middle is kept. "centre": a square of the
+    resolution (to a multiple of 64).
     """
     width, height = picture.image.size
     if crop == "centre":
         target = (_to_grid(resolution), _to_grid(resolution))
     else:
-        scale = resolution / (width * height) ** 0.5
-        target = (_to_grid(width * scale), _to_grid(height * scale))
+        aspect = min(max(width / height, 1 / LONGEST_SIDE), LONGEST_SIDE)
+        target = (_to_grid(resolution * aspect**0.5), _to_grid(resolution / aspect**0.5))
     cover = max(target[0] / width, target[1] / height)
     scaled = (max(target[0], round(width * cover)), max(target[1], round(height * cover)))
     left, top = ((scaled[i] - target[i]) // 2 for i in range(2))
@@ -94,10 +107,23 @@ def _to_grid(side: float) -> int:
     return max(GRID, round(side / GRID) * GRID)
 
 
-def _read(path: Path) -> bytes:
-    if path.is_dir():
-        raise BadInput(f"{path.name} is a folder, not a picture. Choose one picture.")
+@contextlib.contextmanager
+def _own_rules() -> Iterator[None]:
+    """Pillow with our limits, not those that a host has set for all of its process."""
+    earlier = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = earlier
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise BadInput(f"{path.name} is a folder, not a picture. Choose one picture.")
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise BadInput(
@@ -105,8 +131,8 @@ def _read(path: Path) -> bytes:
                 "Scale it down in a picture program first."
             )
         data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise BadInput(f"There is no picture {path}. Check the name.") from error
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
+        raise BadInput(f"There is no picture {str(path)!r}. Check the name.") from error
     except OSError as error:
         raise BadInput(
             f"The picture {path.name} cannot be read ({error.strerror}). Check its permissions."
@@ -124,10 +150,22 @@ def _check_size(shown: str, size: tuple[int, int]) -> None:
             f"Choose one with at least {SMALLEST_SIDE} on each side."
         )
     if width * height > MOST_PIXELS:
-        raise BadInput(
-            f"{shown} has {width} x {height} pixels, more than {MOST_PIXELS / 1e6:.0f} million. "
-            "Scale it down in a picture program first."
-        )
+        raise _too_large(f"{shown} has {width} x {height} pixels:")
+
+
+def _too_large(what: str) -> BadInput:
+    return BadInput(
+        f"{what} more than {MOST_PIXELS / 1e6:.0f} million pixels. "
+        "Scale it down in a picture program first."
+    )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as the camera's mark says, where there is one that can be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the mark is damaged, the picture is not
+        return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -143,8 +181,10 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """A 16-bit or float picture scaled, where Pillow's own conversion would clip it."""
-    values = np.asarray(image, dtype=np.float32)
-    most = 1.0 if image.mode == "F" and values.max() <= 1 else 65535.0
-    if image.mode != "F" and values.max() <= 255:
-        most = 255.0
-    return Image.fromarray((values / most * 255).clip(0, 255).astype(np.uint8))
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+    most = 65535.0
+    if (image.mode == "I" and values.max() <= 255) or (image.mode == "F" and values.max() > 1):
+        most = 255.0  # both modes say nothing of their range
+    elif image.mode == "F":
+        most = 1.0
+    return Image.fromarray((values / most * 255).round().clip(0, 255).astype(np.uint8))
