@@ -54,7 +54,7 @@ def save_lora(
     """
     tensors = {}
     for layer, lora in layers.items():
-        if lora.up.any():
+        if lora.up.to(dtype).any():
             tensors.update(_tensors(layer, lora, dtype))
     if not tensors:
         raise UnZipLoRAError(
@@ -121,16 +121,15 @@ def _check(
         raise UnZipLoRAError(
             f"{name} could not be read back after writing ({error}). Check the disk and save again."
         ) from error
-    for key, tensor in meant.items():
-        module, _, part = key.partition(".")
-        out_in = known.get(module, (0, 0))
-        expected = {
-            "lora_up.weight": out_in[0] == tensor.shape[0] if tensor.dim() else False,
-            "lora_down.weight": out_in[1] == tensor.shape[-1] if tensor.dim() else False,
-            "alpha": module in known,
-        }
-        if not expected[part]:
-            wrong.append(key)
+    for module in sorted({key.partition(".")[0] for key in meant}):
+        down, up = (meant[f"{module}.lora_{part}.weight"].shape for part in ("down", "up"))
+        if module not in known or (*up, *down) != (
+            known[module][0],
+            up[1],
+            up[1],
+            known[module][1],
+        ):
+            wrong.append(module)
     if wrong:
         raise UnZipLoRAError(
             f"{name} was not written: {len(wrong)} of its tensors, such as {wrong[0]}, do not "

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import PureWindowsPath
 from typing import Any
 
 from PIL import Image
@@ -129,9 +130,10 @@ class Header:
             "ss_bucket_info": {"buckets": {"0": {"resolution": [width, height], "count": 1}}},
             "ss_dataset_dirs": {self.role: {"n_repeats": 1, "img_count": 1}},
             "ss_tag_frequency": {self.role: {self.trigger: 1}},
-            "ss_sd_model_name": self.model_name,
-            "ss_new_sd_model_hash": self.model_sha256,
+            "ss_sd_model_name": PureWindowsPath(self.model_name).name,  # it knows both slashes
         }
+        if self.model_sha256 is not None:
+            values["ss_new_sd_model_hash"] = self.model_sha256
         return {key: _text(value) for key, value in values.items()}
 
     def _modelspec(self) -> dict[str, str]:

@@ -57,7 +57,7 @@ def open_picture(source: str | Path | bytes) -> Picture:
             # a phone's JPEG may hold a second picture (MPO), which is no animation
             animated = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
             image.load()
-        rgb = _rgb(_upright(image))
+            rgb = _rgb(_upright(image))
     except BadInput:
         raise
     except Image.DecompressionBombError as error:
@@ -114,7 +114,7 @@ def _own_rules() -> Iterator[None]:
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of large pictures and odd EXIF: ours say it better
             yield
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = earlier
