@@ -29,6 +29,7 @@ from unziplora.hosts.standalone.header import Header, Shape, read_header
 from unziplora.hosts.standalone.identify import ModelFile
 from unziplora.hosts.standalone.names import CLIP_G, CLIP_L, UNET, VAE
 from unziplora.hosts.standalone.parts import (
+    Device,
     fill,
     missing,
     read,
@@ -49,7 +50,6 @@ from unziplora.hosts.standalone.shapes import (
 )
 
 TOKENIZER = Path(__file__).parent / "clip_tokenizer"
-Device = torch.device | str
 
 # how AutoencoderKL's attention was called before diffusers 0.15
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.",

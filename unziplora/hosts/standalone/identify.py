@@ -160,8 +160,8 @@ def _prediction(said: str, path: Path) -> PredictionType:
         if said == known:
             return known  # type: ignore[no-any-return]
     raise BadInput(
-        f"{path.name} predicts {said!r}, which cannot be trained here. Choose a model that predicts "
-        "epsilon or v, or say with --prediction-type which of them it does."
+        f"{path.name} predicts {said!r}, which cannot be trained here. Choose a model that "
+        "predicts epsilon or v, or say with --prediction-type which of them it does."
     )
 
 

@@ -108,6 +108,6 @@ def missing(path: Path, what: str, error: KeyError) -> BadInput:
 
 def unexpected(path: Path, what: str, name: str) -> BadInput:
     return BadInput(
-        f"The {what} of {path.name} is damaged or of an unknown kind: it has {name}, which SDXL has "
-        "not. Choose another checkpoint."
+        f"The {what} of {path.name} is damaged or of an unknown kind: it has {name}, which SDXL "
+        "has not. Choose another checkpoint."
     )

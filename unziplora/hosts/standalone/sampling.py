@@ -62,7 +62,7 @@ def sample(
 
     embeddings: context (2, 77, width) and pooled (2, width) of the prompt and the negative one.
     """
-    (prompt, negative), (pooled, negative_pooled) = (e.split(1) for e in embeddings)
+    (prompt, negative), (pooled, negative_pooled) = (torch.split(e, 1) for e in embeddings)
     pipeline = StableDiffusionXLPipeline(
         vae=None,
         text_encoder=None,
@@ -94,13 +94,15 @@ def sample(
 def scaled(latents: Tensor, config: Any) -> Tensor:
     """The VAE's latents (1, 4, h, w) as the UNet sees them; config: the VAE's."""
     mean, std = _statistics(config, latents)
-    return (latents - mean) * (config.scaling_factor / std)
+    scale: float = config.scaling_factor
+    return (latents - mean) / std * scale
 
 
 def unscaled(latents: Tensor, config: Any) -> Tensor:
     """The inverse of `scaled`."""
     mean, std = _statistics(config, latents)
-    return latents * (std / config.scaling_factor) + mean
+    scale: float = config.scaling_factor
+    return latents / scale * std + mean
 
 
 def _statistics(config: Any, latents: Tensor) -> tuple[Tensor | float, Tensor | float]:

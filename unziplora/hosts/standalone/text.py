@@ -43,6 +43,6 @@ def _check_length(tokenizer: Any, prompt: str) -> None:
     length = len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
     if length > TOKENS:
         raise BadInput(
-            f"The prompt '{prompt[:40]}...' is {length - TOKENS} tokens longer than CLIP's {TOKENS}. "
-            "Make it shorter."
+            f"The prompt '{prompt[:40]}...' is {length - TOKENS} tokens longer than CLIP's "
+            f"{TOKENS}. Make it shorter."
         )
