@@ -1,0 +1,64 @@
+"""The mapping between diffusers' UNet and the real sgm one: same weights, same pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from sgm_unet import make_sgm_unet
+
+from unziplora.hosts.standalone.convert import export_sgm
+from unziplora.hosts.standalone.host import StandaloneHost
+from unziplora.hosts.standalone.names import UNET
+from unziplora.hosts.standalone.random_model import SMALL, write_random_model
+from unziplora.training.host import SizeIds
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> StandaloneHost:
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    return StandaloneHost.open(write_random_model(path, widths=SMALL), device="cpu")
+
+
+def exported(host: StandaloneHost) -> dict[str, torch.Tensor]:
+    encoders = host._checkpoint.text_encoders("cpu", torch.float32)
+    tensors = export_sgm(host.unet, None, *encoders)
+    return {k.removeprefix(UNET): v for k, v in tensors.items() if k.startswith(UNET)}
+
+
+def test_the_exported_unet_fills_sgms_own_to_the_last_tensor(host: StandaloneHost) -> None:
+    unet = make_sgm_unet(SMALL.unet, context=sum(SMALL.text), vector=SMALL.text[1] + 6 * 256)
+    result = unet.load_state_dict(exported(host), strict=True)
+    assert not result.missing_keys
+    assert not result.unexpected_keys
+
+
+def test_sgm_and_diffusers_predict_the_same_noise(host: StandaloneHost) -> None:
+    unet = make_sgm_unet(SMALL.unet, context=sum(SMALL.text), vector=SMALL.text[1] + 6 * 256)
+    unet.load_state_dict(exported(host), strict=True)
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(2, 4, 16, 24, generator=generator)
+    timesteps = torch.tensor([17, 930])
+    context, pooled = host.encode_prompts(["a cat", "watercolor"])
+    sizes = SizeIds((128, 192), (0, 8), (1024, 1024))
+    added = host.added_conditioning(pooled, sizes)
+    from sgm.modules.diffusionmodules.util import timestep_embedding
+
+    ids = timestep_embedding(added["time_ids"].flatten(), 256).reshape(2, -1)
+    with torch.no_grad():
+        ours = host.denoise(latents, timesteps, context, added)
+        theirs = unet(latents, timesteps, context=context, y=torch.cat([pooled, ids], dim=1))
+    assert ours.std() > 0.1
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_random_sgm_unet_has_no_dead_layer(tmp_path: Path) -> None:
+    unet = make_sgm_unet((32, 64, 64), depths=(1, 1, 1))
+    latents, context = torch.randn(1, 4, 8, 8), torch.randn(1, 77, 64)
+    out = unet(latents, torch.tensor([5]), context=context, y=torch.randn(1, 32 + 6 * 256))
+    out.square().sum().backward()
+    dead = [name for name, p in unet.named_parameters() if p.grad is None or not p.grad.any()]
+    assert torch.isfinite(out).all()
+    assert out.abs().sum() > 0
+    assert dead == []
