@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -121,6 +122,8 @@ def generate(given: argparse.Namespace) -> int:
         guidance=given.guidance,
     )
     save_picture(picture, given.out)
+    for note in picture.info["notes"]:
+        print(note, file=sys.stderr)
     print(given.out)
     return 0
 
@@ -199,6 +202,7 @@ def _stopping(run: Run) -> Iterator[None]:
 
 
 def _open_host(given: argparse.Namespace) -> StandaloneHost:
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of image processors
     try:
         import diffusers  # noqa: F401
         import peft  # noqa: F401

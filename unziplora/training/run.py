@@ -21,7 +21,7 @@ from PIL import Image
 
 from unziplora import atomic
 from unziplora.errors import BadInput, TrainingFailed, UnZipLoRAError
-from unziplora.method.blocks import check_table
+from unziplora.method.blocks import BlockTable, check_table
 from unziplora.method.methods import table_for
 from unziplora.method.prompts import BRANCHES, PROMPTS, BranchName
 from unziplora.training.events import (
@@ -147,12 +147,19 @@ class Run:
         return attach(
             self._host.unet,
             settings.chosen_method,
-            settings.blocks or table_for(self.info.architecture),
+            self._table(),
             rank=settings.rank,
             alpha=settings.alpha or settings.rank,
             init=settings.init,
             generator=torch.Generator().manual_seed(settings.seed),
         )
+
+    def _table(self) -> BlockTable:
+        """The user's block table, a missing row being empty, or the architecture's."""
+        own = self.settings.blocks
+        if own is None:
+            return table_for(self.info.architecture)
+        return {branch: own.get(branch, ()) for branch in BRANCHES}
 
     @contextlib.contextmanager
     def _taken_folder(self) -> Iterator[None]:
@@ -354,10 +361,9 @@ class Run:
     def _bytes_needed(self) -> int:
         """Room for the state, its successor while it replaces it, and the files."""
         assert self.settings.rank is not None
-        table = self.settings.blocks or table_for(self.info.architecture)
         weights = 0
         for layer, (rows, columns) in layer_shapes(self._host.unet).items():
-            for branch in table:
+            for branch in BRANCHES:
                 if self.settings.chosen_method.trains(branch, group_of(layer)):
                     weights += self.settings.rank * (rows + columns)
         return weights * _BYTES_PER_WEIGHT

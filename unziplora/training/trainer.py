@@ -131,9 +131,9 @@ class Trainer:
     def tensors(self) -> dict[str, Tensor]:
         """Branches, masks, scores, moments, generator and inputs, by name; not copies."""
         tensors = {name: p.detach() for name, p in self.attachment.named_parameters()}
-        for layer, name, branch in self.attachment.branches():
-            tensors[f"{layer}:{name}:mask"] = branch.mask
-            tensors[f"{layer}:{name}:score"] = branch.score
+        for layer, which, branch in self.attachment.branches():
+            tensors[f"{layer}:{which}:mask"] = branch.mask
+            tensors[f"{layer}:{which}:score"] = branch.score
         for name, parameter in self.attachment.named_parameters():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"{name}:{key}"] = value
@@ -158,9 +158,9 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in self.attachment.named_parameters():
                 _copy(parameter, tensors[name])
-            for layer, branch_name, branch in self.attachment.branches():
-                _copy(branch.mask, tensors[f"{layer}:{branch_name}:mask"])
-                _copy(branch.score, tensors[f"{layer}:{branch_name}:score"])
+            for layer, which, branch in self.attachment.branches():
+                _copy(branch.mask, tensors[f"{layer}:{which}:mask"])
+                _copy(branch.score, tensors[f"{layer}:{which}:score"])
         for name, parameter in self.attachment.named_parameters():
             moments = {
                 key: tensors[f"{name}:{key}"].clone()

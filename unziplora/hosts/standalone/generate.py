@@ -1,0 +1,174 @@
+"""Pictures with any number of LoRAs, loaded as diffusers loads them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from diffusers import StableDiffusionXLPipeline
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from safetensors.torch import load_file
+
+from unziplora import atomic
+from unziplora.errors import BadInput
+from unziplora.hosts.standalone.host import StandaloneHost
+from unziplora.hosts.standalone.sampling import GUIDANCE, SAMPLER
+from unziplora.lora.read import TEXT_ENCODERS, read_lora
+
+WeightedLora = tuple[Path, float]
+_MOST_PIXELS = 4096 * 4096
+
+
+def generate(
+    host: StandaloneHost,
+    prompt: str,
+    *,
+    loras: Sequence[WeightedLora] = (),
+    negative: str = "",
+    steps: int = 25,
+    size: tuple[int, int] | None = None,
+    seed: int = 0,
+    guidance: float = GUIDANCE,
+) -> Image.Image:
+    """A picture of (height, width) = size; its `info["parameters"]` says how it was made, in the
+    words in which WebUIs write it, and `info["notes"]` lists what was left out.
+
+    Raises BadInput for a file that is no LoRA, or whose UNet layers do not all fit the model.
+    """
+    height, width = size or (host.default_resolution, host.default_resolution)
+    if height % 8 or width % 8 or not 64 <= min(height, width) <= height * width <= _MOST_PIXELS:
+        raise BadInput(
+            f"A picture cannot have {width} x {height} pixels. "
+            "Choose multiples of 8 from 64 to 4096."
+        )
+    if not 1 <= steps <= 1000:
+        raise BadInput(f"{steps} sampling steps cannot be made. Choose 1 to 1000.")
+    with host.borrow(), loaded(host, loras) as notes:
+        picture = host.preview(
+            prompt,
+            negative=negative,
+            size=(height, width),
+            steps=steps,
+            seed=seed,
+            guidance=guidance,
+        )
+    picture.info["notes"] = notes
+    words = {
+        "Steps": steps,
+        "Sampler": SAMPLER,
+        "CFG scale": f"{guidance:g}",
+        "Seed": seed,
+        "Size": f"{width}x{height}",
+        "Model hash": (host.model.sha256 or "")[:10],
+        "Model": Path(host.model.name).stem,
+    }
+    if loras:
+        hashes = {path.stem: lora_hash(path) for path, _ in loras}
+        words["Lora hashes"] = f'"{", ".join(f"{name}: {h}" for name, h in hashes.items())}"'
+    tags = "".join(f" <lora:{path.stem}:{weight:g}>" for path, weight in loras)
+    picture.info["parameters"] = (
+        f"{prompt}{tags}\n"
+        + (f"Negative prompt: {negative}\n" if negative else "")
+        + ", ".join(f"{word}: {value}" for word, value in words.items())
+    )
+    return picture
+
+
+def lora_hash(path: Path) -> str:
+    """What WebUIs call a LoRA by: 12 digits of the sha256 of what follows its header."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:12]
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Writes a picture; a PNG keeps how it was made. Raises BadInput, or UnZipLoRAError where the
+    disk refuses."""
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise BadInput(f"{path.name} does not end like a picture's name. Name a .png file.")
+    if not path.absolute().parent.is_dir():
+        raise BadInput(f"The folder of {path.name} does not exist. Make it first.")
+    text = PngInfo()
+    text.add_text("parameters", picture.info.get("parameters", ""))
+    options = {"pnginfo": text} if kind == "PNG" else {}
+    with atomic.writing(path) as temporary:
+        picture.save(temporary, kind, **options)
+
+
+@contextlib.contextmanager
+def loaded(host: StandaloneHost, loras: Sequence[WeightedLora]) -> Iterator[list[str]]:
+    """The LoRAs on the host's UNet as diffusers (peft) loads them; afterwards it has none.
+
+    Yields a sentence for each file of which a part was left out.
+    """
+    pipeline = StableDiffusionXLPipeline(
+        vae=None,
+        text_encoder=None,
+        text_encoder_2=None,
+        tokenizer=None,
+        tokenizer_2=None,
+        unet=host.unet,
+        scheduler=None,
+        add_watermarker=False,
+    )
+    try:
+        notes = [
+            note
+            for number, (path, _) in enumerate(loras)
+            for note in _load(pipeline, path, f"lora{number}")
+        ]
+        if loras:
+            names = [f"lora{number}" for number in range(len(loras))]
+            pipeline.set_adapters(names, [weight for _, weight in loras])
+        yield notes
+    finally:
+        if loras:
+            pipeline.unload_lora_weights()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """diffusers warns of text encoders without LoRA, peft of a second adapter: both are meant."""
+    logger = logging.getLogger("diffusers.loaders.lora_base")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _load(pipeline: StableDiffusionXLPipeline, path: Path, name: str) -> list[str]:
+    """Loads the UNet's part of a LoRA, counts what arrived, and says what was left out."""
+    file = read_lora(path)
+    in_unet = {
+        key: tensor for key, tensor in load_file(path).items() if not key.startswith(TEXT_ENCODERS)
+    }
+    try:
+        with _quiet():
+            pipeline.load_lora_weights(in_unet, adapter_name=name)
+    except (ValueError, RuntimeError, KeyError, AttributeError) as error:
+        raise BadInput(
+            f"{path.name} does not fit this model. Choose a LoRA of the same architecture."
+        ) from error
+    arrived = sum(name in getattr(m, "lora_A", {}) for m in pipeline.unet.modules())
+    if arrived != file.unet_modules or not arrived:
+        raise BadInput(
+            f"Only {arrived} of {file.unet_modules} layers of {path.name} fit this model. "
+            "Choose a LoRA of the same architecture."
+        )
+    left_out = file.others.get("text encoder modules", 0)
+    if left_out:
+        return [f"{path.name}: its {left_out} text encoder layers were left out."]
+    return []
