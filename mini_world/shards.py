@@ -1,0 +1,62 @@
+"""Training pictures on disk: `python -m mini_world.shards --run-dir DIR --first 0 --count 10`.
+
+A shard is pictures/NNNN.npy, (SHARD, 128, 128, 3) uint8, beside pictures/NNNN.json with what
+each picture shows and four captions of it. Shard n is always the same; several processes may
+draw at once with different --first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mini_world.captions import caption
+from mini_world.scenes import PICTURE
+from mini_world.world import Picture, training_picture
+
+SHARD = 2000
+
+
+def facts(picture: Picture, rng: np.random.Generator) -> dict[str, Any]:
+    return {
+        "kinds": [who.kind for who, _ in picture.actors],
+        "colours": [who.colour for who, _ in picture.actors],
+        "style": picture.style,
+        "context": picture.context,
+        "captions": [caption(picture, rng) for _ in range(4)],
+    }
+
+
+def draw_shard(folder: Path, number: int) -> None:
+    rng = np.random.default_rng((17, number))
+    pixels = np.zeros((SHARD, PICTURE, PICTURE, 3), np.uint8)
+    told = []
+    for i in range(SHARD):
+        picture = training_picture(rng)
+        pixels[i] = picture.draw()
+        told.append(facts(picture, rng))
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f"{number:04d}.part.npy"
+    np.save(unfinished, pixels)
+    (folder / f"{number:04d}.json").write_text(json.dumps(told))
+    unfinished.rename(folder / f"{number:04d}.npy")  # a shard that has its name is whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=10)
+    arguments = parser.parse_args()
+    folder = arguments.run_dir / "pictures"
+    for number in range(arguments.first, arguments.first + arguments.count):
+        if not (folder / f"{number:04d}.npy").exists():
+            draw_shard(folder, number)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Train the VAE: `python -m mini_world.vae --run-dir DIR --minutes 15`; goes on where it stopped.
+
+Random 64 px crops of the shards, absolute error of pixels and of their differences, a trace of
+KL. Now and then the colour channels are swapped or inverted, so that colours nobody drew are
+encoded too. Afterwards the scaling factor is set so that latents have unit deviation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from torch import Tensor
+
+from mini_world.model import new_vae
+
+CROP, BATCH, KL = 64, 16, 1e-4
+
+
+def shards(run_dir: Path) -> list[np.ndarray]:
+    """Every finished shard, mapped: (2000, 128, 128, 3) uint8 each."""
+    found = sorted((run_dir / "pictures").glob("[0-9][0-9][0-9][0-9].npy"))
+    return [np.load(path, mmap_mode="r") for path in found]
+
+
+def pixels(pictures: np.ndarray) -> Tensor:
+    """(n, h, w, 3) uint8 to (n, 3, h, w) in -1..1."""
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def crops(pictures: list[np.ndarray], rng: np.random.Generator, count: int = BATCH) -> Tensor:
+    taken = []
+    for _ in range(count):
+        shard = pictures[rng.integers(len(pictures))]
+        y, x = rng.integers(0, 128 - CROP + 1, 2)
+        crop = shard[rng.integers(len(shard)), y : y + CROP, x : x + CROP]
+        if rng.random() < 0.25:
+            crop = crop[..., rng.permutation(3)]
+            crop = 255 - crop if rng.random() < 0.5 else crop
+        taken.append(crop)
+    return pixels(np.stack(taken))
+
+
+def reconstruction_loss(made: Tensor, truth: Tensor) -> Tensor:
+    error = made - truth
+    across = (error[..., 1:] - error[..., :-1]).abs().mean()
+    down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    return error.abs().mean() + 0.5 * (across + down)
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, pictures: np.ndarray) -> Tensor:
+    """Scaled latents (n, 4, 16, 16) of (n, 128, 128, 3) uint8: the posterior's mean."""
+    return vae.encode(pixels(pictures)).latent_dist.mode() * vae.config.scaling_factor
+
+
+@torch.no_grad()
+def decode(vae: AutoencoderKL, latents: Tensor) -> np.ndarray:
+    """(n, 128, 128, 3) uint8 of scaled latents."""
+    made = vae.decode(latents / vae.config.scaling_factor).sample
+    return (made.permute(0, 2, 3, 1).clamp(-1, 1) * 127.5 + 127.5).round().byte().numpy()
+
+
+def save(vae: AutoencoderKL, optimizer: torch.optim.Optimizer, step: int, path: Path) -> None:
+    part = path.with_suffix(".part")
+    torch.save({"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, part)
+    part.replace(path)
+
+
+def train(run_dir: Path, minutes: float, rate: float, frozen_encoder: bool) -> None:
+    torch.set_num_threads(2)
+    vae = new_vae()
+    optimizer = torch.optim.AdamW(vae.parameters(), rate, betas=(0.9, 0.98), weight_decay=0, fused=True)
+    state_path, step = run_dir / "vae.pt", 0
+    if state_path.exists():
+        state = torch.load(state_path)
+        vae.load_state_dict(state["vae"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+    if frozen_encoder:  # latents stay what they are: only how they are drawn improves
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    pictures = shards(run_dir)
+    rng = np.random.default_rng((3, step))
+    start, spent, shown = time.monotonic(), 0.0, 0.0
+    total, seen = 0.0, 0
+    while spent < minutes:
+        warm = min(1.0, (spent + 0.02) / 0.4)
+        cool = 0.5 * (1 + np.cos(np.pi * min(spent / minutes, 1)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * warm * (0.03 + 0.97 * cool)
+        truth = crops(pictures, rng).contiguous()
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = vae.encode(truth).latent_dist
+            made = vae.decode(posterior.mode() if frozen_encoder else posterior.sample()).sample
+        loss = reconstruction_loss(made.float(), truth)
+        kl = posterior.kl().float().mean() / (4 * (CROP // 8) ** 2)  # per latent number
+        (loss + KL * kl).backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step, total, seen = step + 1, total + float(loss.detach()), seen + 1
+        spent = (time.monotonic() - start) / 60
+        if spent - shown > 1 or spent >= minutes:
+            print(f"{spent:.1f} min, step {step}, loss {total / seen:.4f}, kl {kl:.3f}", flush=True)
+            shown, total, seen = spent, 0.0, 0
+            save(vae, optimizer, step, state_path)
+    finish(vae, pictures, run_dir)
+
+
+def finish(vae: AutoencoderKL, pictures: list[np.ndarray], run_dir: Path) -> None:
+    """Set the scaling factor, write vae/ as a diffusers folder and a picture of before and after."""
+    vae.eval()
+    if not (run_dir / "vae" / "config.json").exists():
+        latents = encode(vae, pictures[0][:256])
+        vae.register_to_config(scaling_factor=float(1 / latents.std()))
+        print("latents' deviation by channel", latents.std((0, 2, 3)).tolist())
+    else:
+        old = AutoencoderKL.load_config(run_dir / "vae")
+        vae.register_to_config(scaling_factor=old["scaling_factor"])
+    vae.save_pretrained(run_dir / "vae")
+    show(vae, pictures[-1][:24], run_dir / "vae.png")
+
+
+def show(vae: AutoencoderKL, truth: np.ndarray, path: Path) -> None:
+    made = decode(vae, encode(vae, truth))
+    error = np.abs(made.astype(float) - truth).mean() / 255
+    print(f"mean absolute error of whole pictures {error:.4f} (0..1)")
+    rows = [np.concatenate(list(p[i : i + 8]), 1) for i in range(0, 24, 8) for p in (truth, made)]
+    Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--frozen-encoder", action="store_true")
+    a = parser.parse_args()
+    train(a.run_dir, a.minutes, a.rate, a.frozen_encoder)
+
+
+if __name__ == "__main__":
+    main()
