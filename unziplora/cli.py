@@ -14,8 +14,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from unziplora import __version__
 from unziplora.errors import BadInput, UnZipLoRAError
+from unziplora.version import __version__
 
 if TYPE_CHECKING:
     from unziplora.hosts.standalone.host import StandaloneHost

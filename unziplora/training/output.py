@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unziplora import __version__
 from unziplora.errors import BadInput
 from unziplora.lora.file import LoraLayer, save_lora
 from unziplora.lora.header import Header
@@ -22,6 +21,7 @@ from unziplora.training.host import Host
 from unziplora.training.state import RunInfo
 from unziplora.unet.attach import Attachment, layer_shapes
 from unziplora.unet.names import group_of
+from unziplora.version import __version__
 
 
 @dataclass(frozen=True)
