@@ -1,0 +1,182 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from unziplora.cli import _size, _weighted, main
+from unziplora.hosts.standalone.random_model import Widths, write_random_model
+
+TINY = Widths(unet=(32, 64, 64), text=(16, 16), layers=(1, 1))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """KOALA-700M's topology, the family's smallest."""
+    path = tmp_path_factory.mktemp("model") / "koala.safetensors"
+    return write_random_model(path, architecture="koala-700m", widths=TINY, resolution=128)
+
+
+def arguments(picture: Path, model: Path, out: Path, *more: str) -> list[str]:
+    words = ["--subject", "tree", "--style", "flat vector"]
+    small = ["--steps", "3", "--rank", "2", "--resolution", "64", "--name", "pair"]
+    place = ["--model", str(model), "--out", str(out)]
+    return ["train", str(picture), *words, *small, *place, *more]
+
+
+def test_train_inspect_and_generate(
+    picture_file: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(picture_file, model, tmp_path)) == 0
+    content, style = (tmp_path / f"pair_{b}.safetensors" for b in ("content", "style"))
+    assert content.exists()
+    assert style.exists()
+    card = json.loads((tmp_path / "pair_style.json").read_text())
+    assert card["activation text"] == "flat vector style"
+
+    capsys.readouterr()
+    assert main(["inspect", str(content), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["architecture"] == "koala-700m"
+    assert report["hash_matches"] is True
+    assert report["header"]["trigger"] == "sks tree"
+    assert report["header"]["base"] == "koala.safetensors"
+
+    pictures = []
+    for name, loras in (("base", []), ("off", [f"{content}:0"]), ("on", [f"{content}:40"])):
+        chosen = [part for lora in loras for part in ("--lora", lora)]
+        out = tmp_path / f"{name}.png"
+        options = ["--prompt", "a sks tree", "--steps", "2", "--size", "64", "--out", str(out)]
+        assert main(["generate", "--model", str(model), *chosen, *options]) == 0
+        with Image.open(out) as picture:
+            pictures.append(picture.tobytes())
+            assert picture.info["parameters"].startswith("a sks tree")
+    base, off, on = pictures
+    assert base == off
+    assert base != on
+
+
+def test_ctrl_c_saves_the_state_and_resume_goes_on(
+    picture_file: Path, model: Path, tmp_path: Path
+) -> None:
+    begin = arguments(picture_file, model, tmp_path, "--steps", "2000")
+    command = [sys.executable, "-m", "unziplora"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*command, *begin], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as process:
+        progress = tmp_path / "pair" / "progress.csv"
+        deadline = time.monotonic() + 120
+        while not progress.exists():
+            assert time.monotonic() < deadline, "training did not begin"
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"--resume" in out
+    assert (tmp_path / "pair" / "state.safetensors").exists()
+    assert not list(tmp_path.glob("pair_*.safetensors"))
+
+
+BAD: list[tuple[list[str], str]] = [
+    (["--steps", "x"], "--steps"),
+    (["--rank", "0"], "rank cannot be 0"),
+    (["--rank", "600"], "above the size of the layer"),
+    (["--subject", ""], "subject is empty"),
+    (["--style", "x" * 300], "300 characters"),
+    (["--style", "a b c d " * 24], "tokens longer than CLIP"),
+    (["--name", "a/b"], "name"),
+    (["--name", ".."], "name"),
+    (["--name", "CON"], "name"),
+    (["--name", "..."], "name"),
+    (["--method", "magic"], "no method"),
+    (["--model", "nowhere.safetensors"], "nowhere.safetensors"),
+    (["--out", "no/such/folder"], "cannot be made"),
+    (["--resume", "."], "Name only --resume and --model"),
+    (["--vae", "nowhere.safetensors"], "no VAE"),
+]
+
+
+@pytest.mark.parametrize(("more", "message"), BAD, ids=lambda v: " ".join(v)[:30])
+def test_bad_input_is_one_line_and_exit_code_2(
+    more: list[str],
+    message: str,
+    picture_file: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(arguments(picture_file, model, tmp_path / "out", *more)) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("unziplora: error: ")]
+    assert len(lines) == 1
+    assert captured.err.strip() == lines[0]
+    assert message in lines[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_picture_that_is_none_is_refused_before_the_model_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = tmp_path / "words.png"
+    words.write_text("not a picture")
+    begin = arguments(words, Path("nowhere.safetensors"), tmp_path / "out")
+    assert main(begin) == 2
+    assert "words.png is not a picture" in capsys.readouterr().err
+
+
+def test_an_existing_output_is_kept(
+    picture_file: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "pair_style.safetensors"
+    mine.write_bytes(b"mine")
+    assert main(arguments(picture_file, model, tmp_path)) == 2
+    assert "pair_style.safetensors exists already" in capsys.readouterr().err
+    assert mine.read_bytes() == b"mine"
+    assert not (tmp_path / "pair").exists()
+
+
+def test_settings_come_from_a_file_and_the_command_line_wins(
+    picture_file: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text('{"seed": 3, "columns": 40, "name": "other"}')
+    assert main(arguments(picture_file, model, tmp_path, "--settings", str(file))) == 0
+    kept = json.loads((tmp_path / "pair" / "settings.json").read_text())["settings"]
+    assert (kept["seed"], kept["columns"], kept["name"]) == (3, 40, "pair")
+    file.write_text('{"colums": 40}')
+    assert main(arguments(picture_file, model, tmp_path, "--settings", str(file))) == 2
+    assert "'colums'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.safetensors", ("a.safetensors", 1.0)),
+        ("a.safetensors:0.7", ("a.safetensors", 0.7)),
+        ("a.safetensors:-1", ("a.safetensors", -1.0)),
+        (r"C:\loras\a.safetensors", (r"C:\loras\a.safetensors", 1.0)),
+        (r"C:\loras\a.safetensors:0.5", (r"C:\loras\a.safetensors", 0.5)),
+    ],
+)
+def test_a_loras_weight_follows_its_name(text: str, expected: tuple[Any, float]) -> None:
+    assert _weighted(text) == (Path(expected[0]), expected[1])
+
+
+def test_a_size_is_width_by_height() -> None:
+    assert _size("640x480") == (480, 640)
+    assert _size("512") == (512, 512)
