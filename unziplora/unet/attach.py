@@ -42,13 +42,13 @@ class Attachment:
         self.switch.text_products.clear()
 
     def branches(self) -> Iterator[tuple[str, BranchName, Branch]]:
-        """(layer, branch name, branch), in the order of the module tree."""
+        """(layer, branch name, branch), in the order of the layers' names."""
         for layer, pair in self.pairs.items():
             for name, branch in pair.branches.items():
                 yield layer, name, branch
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """`layer:branch:down`, `:up` and `:merger`, in the order of the module tree."""
+        """`layer:branch:down`, `:up` and `:merger`, in the order of the layers' names."""
         for layer, name, branch in self.branches():
             yield f"{layer}:{name}:down", branch.down
             yield f"{layer}:{name}:up", branch.up

@@ -131,8 +131,9 @@ def architecture_of(layers: Iterable[str]) -> Architecture:
 
 
 def attention_layers(unet: nn.Module) -> dict[str, nn.Module]:
-    """to_q, to_k, to_v and to_out.0 of every attention, by sgm name, in the order of the module
-    tree; the UNet may be sgm's or diffusers', and is read by names only, never by class."""
+    """to_q, to_k, to_v and to_out.0 of every attention, by sgm name and in its order, so that one
+    seed starts alike in every program; the UNet may be sgm's or diffusers', and is read by names
+    only, never by class."""
     names = dict(unet.named_modules())
     res_blocks = sum(
         re.fullmatch(r"down_blocks\.0\.resnets\.\d+", name) is not None for name in names
@@ -141,7 +142,7 @@ def attention_layers(unet: nn.Module) -> dict[str, nn.Module]:
     for name, module in names.items():
         if _ATTENTION_LAYER.fullmatch(name) is not None:
             layers[sgm_name(name, res_blocks)] = module
-    return layers
+    return dict(sorted(layers.items()))
 
 
 def recognise(unet: nn.Module) -> Architecture:
