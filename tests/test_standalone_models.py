@@ -161,7 +161,7 @@ def test_the_webuis_config_beside_a_file_is_read(models: dict[str, Path], tmp_pa
     unet: Any = open_checkpoint(file).unet("cpu", torch.float32)
     assert unet.config.attention_head_dim == [1, 2, 2]
     path.with_suffix(".yaml").write_text("- 3")
-    with pytest.raises(BadInput, match="m.yaml, the config beside the model"):
+    with pytest.raises(BadInput, match=r"m\.yaml, the config beside the model"):
         identify(path)
 
 
@@ -213,7 +213,7 @@ def write_lora(path: Path) -> Path:
 def test_a_file_without_a_vae_needs_one_named(models: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "no-vae.safetensors"
     write_random_model(path, architecture="vega", widths=TINY, vae=False)
-    with pytest.raises(BadInput, match="has no VAE in it. Name one with --vae"):
+    with pytest.raises(BadInput, match=r"has no VAE in it\. Name one with --vae"):
         StandaloneHost.open(path)
     host = StandaloneHost.open(path, vae=models["vega"], device="cpu")
     assert host.encode_image(torch.zeros(1, 3, 64, 64), None).shape == (1, 4, 8, 8)
@@ -233,7 +233,7 @@ def test_a_tensor_too_few_is_a_damaged_part(
     models: dict[str, Path], tmp_path: Path, name: str, what: str
 ) -> None:
     path = edited(models["vega"], tmp_path / "m.safetensors", **{name: None})
-    with pytest.raises(BadInput, match=f"The {what} of m.safetensors is damaged"):
+    with pytest.raises(BadInput, match=rf"The {what} of m\.safetensors is damaged"):
         load_all(path)
 
 

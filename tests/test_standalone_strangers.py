@@ -94,7 +94,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path, name: str) -> None:
         (b"<!DOCTYPE html><html>", "is a web page"),
         (b"\x0a\0\0\0\0\0\0\0{not json}", "The header of m.safetensors is damaged"),
         (b"\x02\0\0\0\0\0\0\0{}", "is something else, not an SDXL checkpoint"),
-        (b"\x09\0\0\0\0\0\0\0{\"a\": []}", "The header of m.safetensors is damaged"),
+        (b'\x09\0\0\0\0\0\0\0{"a": []}', "The header of m.safetensors is damaged"),
     ],
 )
 def test_bytes_that_are_no_model(tmp_path: Path, content: bytes, sentence: str) -> None:
@@ -112,7 +112,7 @@ def test_a_truncated_file_says_how_much_is_there(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"m.safetensors is truncated: .* GB are there. Down"):
             identify(path)
     path.write_bytes(whole + b"more")
-    with pytest.raises(BadInput, match="header of m.safetensors is damaged"):
+    with pytest.raises(BadInput, match=r"header of m\.safetensors is damaged"):
         identify(path)
 
 
@@ -122,7 +122,7 @@ def test_a_header_with_impossible_offsets_is_damaged(tmp_path: Path, offsets: An
     header = json.dumps({"x": entry}).encode()
     path = tmp_path / "m.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
-    with pytest.raises(BadInput, match="header of m.safetensors is damaged"):
+    with pytest.raises(BadInput, match=r"header of m\.safetensors is damaged"):
         identify(path)
 
 
@@ -207,5 +207,5 @@ def test_a_scheduler_of_another_kind(folder: Path) -> None:
     with pytest.raises(BadInput, match="m is an EDM model"):
         identify(folder)
     scheduler.write_text("{")
-    with pytest.raises(BadInput, match="scheduler_config.json is damaged"):
+    with pytest.raises(BadInput, match=r"scheduler_config\.json is damaged"):
         identify(folder)
