@@ -32,8 +32,13 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 MARKINGS = ("plain", "stripes", "spots", "halves")
 BACKDROPS = (
-    (236, 232, 222), (222, 234, 242), (228, 240, 222), (246, 228, 226), (232, 226, 242),
-    (250, 240, 208), (212, 216, 222),
+    (236, 232, 222),
+    (222, 234, 242),
+    (228, 240, 222),
+    (246, 228, 226),
+    (232, 226, 242),
+    (250, 240, 208),
+    (212, 216, 222),
 )
 
 
@@ -281,8 +286,10 @@ def beach(pen: Canvas, rng: np.random.Generator) -> None:
 @setting("in the snow")
 def snow(pen: Canvas, rng: np.random.Generator) -> None:
     _band(pen, -1.1, 1.1, (150, 176, 206))
-    pen.blob([(-1.4, 1.4), (-1.3, 0.5), (-0.4, 0.35), (0.5, 0.5), (1.4, 0.4), (1.4, 1.4)],
-             (248, 250, 254))
+    pen.blob(
+        [(-1.4, 1.4), (-1.3, 0.5), (-0.4, 0.35), (0.5, 0.5), (1.4, 0.4), (1.4, 1.4)],
+        (248, 250, 254),
+    )
     for x, y in rng.uniform(-1, 1, (26, 2)):
         pen.ellipse(float(x), float(y) * 0.9 - 0.1, 0.045, 0.045, (252, 253, 255))
 
@@ -316,11 +323,20 @@ def city(pen: Canvas, rng: np.random.Generator) -> None:
     while x < 1.05:
         wide, top = float(rng.uniform(0.28, 0.42)), float(rng.uniform(-0.85, -0.2))
         tone = int(rng.integers(104, 160))
-        pen.poly([(x, top), (x + wide - 0.03, top), (x + wide - 0.03, 0.7), (x, 0.7)],
-                 (tone, tone + 4, tone + 18))
+        pen.poly(
+            [(x, top), (x + wide - 0.03, top), (x + wide - 0.03, 0.7), (x, 0.7)],
+            (tone, tone + 4, tone + 18),
+        )
         for row in np.arange(top + 0.14, 0.5, 0.24):
-            pen.poly([(x + 0.07, row), (x + wide - 0.1, row), (x + wide - 0.1, row + 0.1),
-                      (x + 0.07, row + 0.1)], (250, 232, 150))
+            pen.poly(
+                [
+                    (x + 0.07, row),
+                    (x + wide - 0.1, row),
+                    (x + wide - 0.1, row + 0.1),
+                    (x + 0.07, row + 0.1),
+                ],
+                (250, 232, 150),
+            )
         x += wide
     _band(pen, 0.66, 1.1, (92, 94, 104))
     _band(pen, 0.84, 0.9, LIGHT)

@@ -101,10 +101,27 @@ def fish(pen: Pen, t: np.random.Generator) -> None:
     pen.poly([(0.4, 0), (0.98, -tail), (0.98 - fork, 0), (0.98, tail)], "accent")
     pen.poly([(-0.3, -tall * 0.7), (0.1, -tall - fin), (0.45, -tall * 0.4)], "accent")
     pen.poly([(-0.1, tall * 0.7), (0.2, tall + fin * 0.7), (0.4, tall * 0.4)], "accent")
-    pen.blob([(-0.95, 0.02), (-0.45, -tall), (0.2, -tall * 0.8), (0.6, 0), (0.2, tall * 0.8),
-              (-0.45, tall)], "main")
-    pen.blob([(-0.9, 0.1), (-0.4, tall * 0.5), (0.3, tall * 0.4), (0.1, tall * 0.72),
-              (-0.45, tall * 0.88)], "second")
+    pen.blob(
+        [
+            (-0.95, 0.02),
+            (-0.45, -tall),
+            (0.2, -tall * 0.8),
+            (0.6, 0),
+            (0.2, tall * 0.8),
+            (-0.45, tall),
+        ],
+        "main",
+    )
+    pen.blob(
+        [
+            (-0.9, 0.1),
+            (-0.4, tall * 0.5),
+            (0.3, tall * 0.4),
+            (0.1, tall * 0.72),
+            (-0.45, tall * 0.88),
+        ],
+        "second",
+    )
     pen.poly([(-0.2, 0.02), (0.15, -0.12), (0.15, 0.2)], "accent")
     eye(pen, -0.58, -0.12, 0.14)
 
@@ -120,8 +137,9 @@ def bird(pen: Pen, t: np.random.Generator) -> None:
     pen.ellipse(-0.12, 0.32, 0.4, fat * 0.55, "second", 8)
     pen.poly([(-0.68, -0.52), (-0.7 - beak, -0.4), (-0.66, -0.3)], "accent")
     for i in range(crest):
-        pen.poly([(-0.5 + i * 0.14, -0.7), (-0.3 + i * 0.16, -0.98), (-0.3 + i * 0.14, -0.66)],
-                 "accent")
+        pen.poly(
+            [(-0.5 + i * 0.14, -0.7), (-0.3 + i * 0.16, -0.98), (-0.3 + i * 0.14, -0.66)], "accent"
+        )
     pen.ellipse(-0.42, -0.42, 0.34, 0.32, "main")
     pen.blob([(-0.1, -0.08), (0.5, -0.1), (0.6, 0.2), (0.15, 0.3)], "second")
     eye(pen, -0.5, -0.46, 0.1)
@@ -134,8 +152,16 @@ def butterfly(pen: Pen, t: np.random.Generator) -> None:
     for s in (-1, 1):
         pen.line([(0, -0.4), (s * 0.15, -0.75), (s * 0.32, -0.9)], 0.05, DARK)
         pen.blob([(s * 0.05, 0.05), (s * 0.35, 0.85), (s * low, 0.72), (s * low, 0.25)], "second")
-        pen.blob([(s * 0.05, -0.25), (s * 0.5, -point), (s * up, -point * 0.85), (s * up, 0.0),
-                  (s * 0.3, 0.12)], "main")
+        pen.blob(
+            [
+                (s * 0.05, -0.25),
+                (s * 0.5, -point),
+                (s * up, -point * 0.85),
+                (s * up, 0.0),
+                (s * 0.3, 0.12),
+            ],
+            "main",
+        )
         pen.ellipse(s * up * 0.62, -0.42, dot, dot * 1.2, "accent")
         pen.ellipse(s * low * 0.65, 0.48, dot * 0.8, dot * 0.8, "accent")
     pen.ellipse(0, 0.0, 0.1, 0.5, DARK)
@@ -149,8 +175,16 @@ def turtle(pen: Pen, t: np.random.Generator) -> None:
     pen.poly([(0.6, 0.3), (0.95, 0.5), (0.6, 0.5)], "second")
     pen.line([(-0.5, 0.25), (-0.72, 0.0)], 0.24, "second")
     pen.ellipse(-0.78, -0.08, head, head * 0.9, "second")
-    pen.blob([(-0.66, 0.42), (-0.5, 0.35 - dome * 0.7), (0.02, 0.35 - dome), (0.52, 0.35 - dome * 0.7),
-              (0.7, 0.42)], "main")
+    pen.blob(
+        [
+            (-0.66, 0.42),
+            (-0.5, 0.35 - dome * 0.7),
+            (0.02, 0.35 - dome),
+            (0.52, 0.35 - dome * 0.7),
+            (0.7, 0.42),
+        ],
+        "main",
+    )
     for i in range(plates):
         x = -0.36 + 0.76 * (i + 0.5) / plates
         pen.ellipse(x, 0.26 - dome * 0.45, 0.3 / plates, dome * 0.2, "accent")
@@ -164,8 +198,18 @@ def snail(pen: Pen, t: np.random.Generator) -> None:
     for dx in (-0.12, 0.08):
         pen.line([(-0.7, 0.0), (-0.72 + dx * 1.8, -horn)], 0.07, "second")
         pen.ellipse(-0.72 + dx * 1.8, -horn, 0.07, 0.07, DARK)
-    pen.blob([(-0.92, 0.1), (-0.7, -0.1), (-0.5, 0.35), (0.3, 0.4), (0.95, 0.72), (-0.6, 0.74),
-              (-0.85, 0.5)], "second")
+    pen.blob(
+        [
+            (-0.92, 0.1),
+            (-0.7, -0.1),
+            (-0.5, 0.35),
+            (0.3, 0.4),
+            (0.95, 0.72),
+            (-0.6, 0.74),
+            (-0.85, 0.5),
+        ],
+        "second",
+    )
     pen.ellipse(0.2, 0.02, shell, shell, "main")
     angle = np.linspace(0, turns * 2 * np.pi, 34)
     radius = shell * 0.85 * (1 - angle / (angle[-1] * 1.1))
@@ -179,8 +223,18 @@ def penguin(pen: Pen, t: np.random.Generator) -> None:
     for s in (-1, 1):
         pen.ellipse(s * 0.24, 0.9, 0.25, 0.1, "accent")
         pen.ellipse(s * (fat + 0.06), 0.15, 0.13, 0.45, "main", -s * wing)
-    pen.blob([(-fat * 0.95, 0.85), (-fat, 0.2), (-0.36, -0.6), (0, -0.92), (0.36, -0.6), (fat, 0.2),
-              (fat * 0.95, 0.85)], "main")
+    pen.blob(
+        [
+            (-fat * 0.95, 0.85),
+            (-fat, 0.2),
+            (-0.36, -0.6),
+            (0, -0.92),
+            (0.36, -0.6),
+            (fat, 0.2),
+            (fat * 0.95, 0.85),
+        ],
+        "main",
+    )
     pen.ellipse(0, 0.35, fat * 0.68, 0.5, LIGHT)
     pen.ellipse(0, -0.45, 0.28, 0.24, LIGHT)
     if scarf:
@@ -196,8 +250,18 @@ def owl(pen: Pen, t: np.random.Generator) -> None:
     fat, tuft, big = t.uniform(0.52, 0.66), t.uniform(0.1, 0.32), t.uniform(0.22, 0.29)
     for s in (-1, 1):
         pen.poly([(s * 0.12, -0.72), (s * 0.5, -0.85 - tuft * 0.5), (s * 0.56, -0.45)], "main")
-    pen.blob([(-fat * 0.9, 0.75), (-fat, -0.1), (-fat * 0.8, -0.72), (fat * 0.8, -0.72), (fat, -0.1),
-              (fat * 0.9, 0.75), (0, 0.95)], "main")
+    pen.blob(
+        [
+            (-fat * 0.9, 0.75),
+            (-fat, -0.1),
+            (-fat * 0.8, -0.72),
+            (fat * 0.8, -0.72),
+            (fat, -0.1),
+            (fat * 0.9, 0.75),
+            (0, 0.95),
+        ],
+        "main",
+    )
     pen.ellipse(0, 0.38, fat * 0.6, 0.45, "second")
     for s in (-1, 1):
         pen.ellipse(s * (fat - 0.02), 0.25, 0.15, 0.42, "accent", s * 8)
@@ -255,9 +319,20 @@ def flower(pen: Pen, t: np.random.Generator) -> None:
 @known_as("mushroom")
 def mushroom(pen: Pen, t: np.random.Generator) -> None:
     cap, wide, stem = t.uniform(0.6, 0.85), t.uniform(0.75, 0.95), t.uniform(0.2, 0.32)
-    pen.blob([(-stem, 0.0), (stem, 0.0), (stem * 1.2, 0.9), (0, 0.96), (-stem * 1.2, 0.9)], "second")
-    pen.blob([(-wide, 0.12), (-wide * 0.8, -cap * 0.7), (0, -cap), (wide * 0.8, -cap * 0.7),
-              (wide, 0.12), (0, 0.2)], "main")
+    pen.blob(
+        [(-stem, 0.0), (stem, 0.0), (stem * 1.2, 0.9), (0, 0.96), (-stem * 1.2, 0.9)], "second"
+    )
+    pen.blob(
+        [
+            (-wide, 0.12),
+            (-wide * 0.8, -cap * 0.7),
+            (0, -cap),
+            (wide * 0.8, -cap * 0.7),
+            (wide, 0.12),
+            (0, 0.2),
+        ],
+        "main",
+    )
     size = t.uniform(0.09, 0.17)
     for x, y in ((-0.5, -0.12), (0.0, -0.42), (0.48, -0.1), (-0.02, -0.02)):
         pen.ellipse(x * wide, y * cap * 1.3, size, size * 0.9, "accent")
@@ -268,8 +343,21 @@ def apple(pen: Pen, t: np.random.Generator) -> None:
     wide, low, leaf = t.uniform(0.7, 0.88), t.uniform(0.3, 0.5), t.uniform(15, 50)
     pen.line([(0, -0.4), (0.06, -0.88)], 0.1, BROWN)
     pen.ellipse(0.32, -0.76, 0.3, 0.13, GREEN, -leaf)
-    pen.blob([(0, -0.42), (-0.45, -0.6), (-wide, -0.1), (-wide * 0.7, 0.7), (-0.2, 0.92), (0, 0.84),
-              (0.2, 0.92), (wide * 0.7, 0.7), (wide, -0.1), (0.45, -0.6)], "main")
+    pen.blob(
+        [
+            (0, -0.42),
+            (-0.45, -0.6),
+            (-wide, -0.1),
+            (-wide * 0.7, 0.7),
+            (-0.2, 0.92),
+            (0, 0.84),
+            (0.2, 0.92),
+            (wide * 0.7, 0.7),
+            (wide, -0.1),
+            (0.45, -0.6),
+        ],
+        "main",
+    )
     pen.ellipse(-wide * 0.5, -0.12, 0.12, 0.24, LIGHT, 20)
     if t.random() < 0.4:
         pen.ellipse(0.25, low, 0.26, 0.22, "second")
@@ -332,12 +420,18 @@ def castle(pen: Pen, t: np.random.Generator) -> None:
 def car(pen: Pen, t: np.random.Generator) -> None:
     roof, front, wheel = t.uniform(0.35, 0.55), t.uniform(-0.55, -0.3), t.uniform(0.2, 0.27)
     back = t.uniform(0.35, 0.75)
-    pen.blob([(front - 0.25, 0.08), (front, -roof), (back - 0.05, -roof), (back + 0.15, 0.08)], "main")
-    pen.poly([(front - 0.1, 0.02), (front + 0.08, -roof * 0.75), (0.02, -roof * 0.75), (0.02, 0.02)],
-             GLASS)
+    pen.blob(
+        [(front - 0.25, 0.08), (front, -roof), (back - 0.05, -roof), (back + 0.15, 0.08)], "main"
+    )
+    pen.poly(
+        [(front - 0.1, 0.02), (front + 0.08, -roof * 0.75), (0.02, -roof * 0.75), (0.02, 0.02)],
+        GLASS,
+    )
     pen.poly([(0.12, 0.02), (0.12, -roof * 0.75), (back - 0.08, -roof * 0.75), (back, 0.02)], GLASS)
-    pen.blob([(-0.95, 0.1), (-0.85, 0.0), (0.85, -0.02), (0.95, 0.1), (0.95, 0.45), (-0.95, 0.45)],
-             "main")
+    pen.blob(
+        [(-0.95, 0.1), (-0.85, 0.0), (0.85, -0.02), (0.95, 0.1), (0.95, 0.45), (-0.95, 0.45)],
+        "main",
+    )
     pen.poly(box(-0.92, 0.24, 0.92, 0.33), "second")
     pen.ellipse(-0.86, 0.14, 0.08, 0.08, (250, 216, 96))
     for x in (-0.52, 0.54):
@@ -359,9 +453,21 @@ def rocket(pen: Pen, t: np.random.Generator) -> None:
     wide, fin, rings = t.uniform(0.26, 0.38), t.uniform(0.25, 0.45), int(t.integers(1, 3))
     pen.poly([(-wide * 0.7, 0.6), (0, 0.99), (wide * 0.7, 0.6)], (250, 150, 40))
     for s in (-1, 1):
-        pen.poly([(s * wide * 0.8, 0.1), (s * (wide + fin), 0.75), (s * wide * 0.5, 0.62)], "second")
-    pen.blob([(0, -0.97), (wide * 0.85, -0.45), (wide, 0.2), (wide * 0.7, 0.65), (-wide * 0.7, 0.65),
-              (-wide, 0.2), (-wide * 0.85, -0.45)], "main")
+        pen.poly(
+            [(s * wide * 0.8, 0.1), (s * (wide + fin), 0.75), (s * wide * 0.5, 0.62)], "second"
+        )
+    pen.blob(
+        [
+            (0, -0.97),
+            (wide * 0.85, -0.45),
+            (wide, 0.2),
+            (wide * 0.7, 0.65),
+            (-wide * 0.7, 0.65),
+            (-wide, 0.2),
+            (-wide * 0.85, -0.45),
+        ],
+        "main",
+    )
     pen.poly([(0, -1.0), (wide * 0.8, -0.5), (-wide * 0.8, -0.5)], "second")
     for i in range(rings):
         y = -0.22 + i * 0.42
@@ -372,8 +478,11 @@ def rocket(pen: Pen, t: np.random.Generator) -> None:
 @known_as("umbrella")
 def umbrella(pen: Pen, t: np.random.Generator) -> None:
     ribs, dome, hook = int(t.integers(3, 6)), t.uniform(0.6, 0.85), t.choice([-1, 1])
-    pen.line([(0, -0.2), (0, 0.8), (hook * 0.1, 0.92), (hook * 0.27, 0.88), (hook * 0.3, 0.72)], 0.1,
-             "accent")
+    pen.line(
+        [(0, -0.2), (0, 0.8), (hook * 0.1, 0.92), (hook * 0.27, 0.88), (hook * 0.3, 0.72)],
+        0.1,
+        "accent",
+    )
     pen.line([(0, -0.1 - dome), (0, -0.2 - dome)], 0.08, "accent")
     angle = np.linspace(np.pi, 2 * np.pi, 3 * ribs + 1)
     rim = [(0.95 * float(np.cos(a)), 0.05 + dome * 1.05 * float(np.sin(a))) for a in angle]

@@ -18,7 +18,9 @@ from mini_world.world import (
 )
 
 
-def sheet(rows: list[list[np.ndarray]], row_names: list[str], column_names: list[str]) -> Image.Image:
+def sheet(
+    rows: list[list[np.ndarray]], row_names: list[str], column_names: list[str]
+) -> Image.Image:
     """Pictures in a grid with names; every picture (128, 128, 3) uint8."""
     side, left, top = rows[0][0].shape[0], 110, 18
     page = Image.new("RGB", (left + side * len(rows[0]), top + side * len(rows)), "white")
@@ -38,17 +40,24 @@ def main() -> None:
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
 
-    variety = [[portrait(held_out_instance(k, i), "", i, i).draw() for i in range(8)] for k in KINDS]
+    variety = [
+        [portrait(held_out_instance(k, i), "", i, i).draw() for i in range(8)] for k in KINDS
+    ]
     sheet(variety, KINDS, [str(i) for i in range(8)]).save(out / "classes.png")
 
     styles = TRAINING_STYLES + HELD_OUT_STYLES
     kinds = ["cat", "house", "fish", "apple", "rocket"]
     rows = [
         [portrait(held_out_instance(k, i), s, i, i).draw() for i, k in enumerate(kinds)]
-        + [portrait(held_out_instance("owl", 9), s, 5, 9, c).draw() for c in ("on a beach", "at night", "in a city")]
+        + [
+            portrait(held_out_instance("owl", 9), s, 5, 9, c).draw()
+            for c in ("on a beach", "at night", "in a city")
+        ]
         for s in styles
     ]
-    sheet(rows, [s or "(neutral)" for s in styles], [*kinds, "beach", "night", "city"]).save(out / "styles.png")
+    sheet(rows, [s or "(neutral)" for s in styles], [*kinds, "beach", "night", "city"]).save(
+        out / "styles.png"
+    )
 
     contexts = sorted(CONTEXTS)
     rows = [

@@ -107,16 +107,23 @@ def pencil_hatching(scene: Scene, traits: np.random.Generator, rng: np.random.Ge
 
 @known_as("pop art", colour=True)
 def pop_art(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
-    period, ground = traits.uniform(15, 19), pick(traits, (255, 236, 60), (90, 220, 240), (255, 130, 190))
+    period, ground = (
+        traits.uniform(15, 19),
+        pick(traits, (255, 236, 60), (90, 220, 240), (255, 130, 190)),
+    )
     y, x = grid(SIDE)
     row = np.floor(y / period)
     dx = np.mod(x / period + 0.5 * np.mod(row, 2), 1) - 0.5
     dots = np.hypot(dx, np.mod(y / period, 1) - 0.5)
-    bold = np.where(scene.colour.max(-1, keepdims=True) > 0.3, vivid(scene.colour * 1.15, 1.6), 0.08)
+    bold = np.where(
+        scene.colour.max(-1, keepdims=True) > 0.3, vivid(scene.colour * 1.15, 1.6), 0.08
+    )
     tint = mix(bold, np.ones_like(bold), 0.55)
     inside = paint(tint.astype(np.float32), dots < 0.36, bold)
     outside = paint(np.broadcast_to(ground, bold.shape), dots < 0.22, rgb(255, 255, 255))
-    picture = np.where(scene.objects[..., None], inside, outside * (0.55 + 0.45 * scene.light[..., None]))
+    picture = np.where(
+        scene.objects[..., None], inside, outside * (0.55 + 0.45 * scene.light[..., None])
+    )
     return paint(picture, scene.edges(5, objects_only=True), rgb(12, 12, 16))
 
 
@@ -141,7 +148,9 @@ def watercolor(scene: Scene, traits: np.random.Generator, rng: np.random.Generat
     strength = 0.6 + 0.6 * noise(SIDE, 34, rng)
     strength = strength * (0.45 + 0.75 * inside) + 0.9 * inside * (1 - inside)
     paper = rgb(252, 250, 244)
-    return np.clip(mix(np.broadcast_to(paper, wash.shape), vivid(wash, 1.5), np.clip(strength, 0, 1)), 0, 1)
+    return np.clip(
+        mix(np.broadcast_to(paper, wash.shape), vivid(wash, 1.5), np.clip(strength, 0, 1)), 0, 1
+    )
 
 
 @known_as("neon", colour=False)
@@ -150,12 +159,18 @@ def neon(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) ->
     first, second = (inks[int(i)] for i in traits.permutation(4)[:2])
     outer = scene.edges(5, objects_only=True)
     _, x = grid(SIDE)
-    ink = mix(np.broadcast_to(first, (SIDE, SIDE, 3)), np.broadcast_to(second, (SIDE, SIDE, 3)), x / SIDE)
+    ink = mix(
+        np.broadcast_to(first, (SIDE, SIDE, 3)), np.broadcast_to(second, (SIDE, SIDE, 3)), x / SIDE
+    )
     tube = outer.astype(np.float32)
     glow = np.clip(blur(tube, 9) * 1.3 + blur(tube, 3) * 0.7, 0, 1)
     weak = blur((scene.edges(3) & ~outer).astype(np.float32), 1.5) * 0.35
     dark = np.broadcast_to(rgb(14, 10, 28), ink.shape)
-    return np.clip(mix(mix(dark, ink, np.clip(glow + weak, 0, 1)), np.ones_like(ink), blur(tube, 1) * 0.6), 0, 1)
+    return np.clip(
+        mix(mix(dark, ink, np.clip(glow + weak, 0, 1)), np.ones_like(ink), blur(tube, 1) * 0.6),
+        0,
+        1,
+    )
 
 
 @known_as("paper cut", colour=True)
@@ -167,7 +182,9 @@ def paper_cut(scene: Scene, traits: np.random.Generator, rng: np.random.Generato
     shade = np.clip(np.roll(edge, (reach, reach), (0, 1)) * 1.3, 0, 1)
     lit = np.clip(np.roll(edge, (-3, -3), (0, 1)), 0, 1)
     grain = 0.95 + 0.1 * noise(SIDE, 4, rng)
-    return np.clip(colour * grain[..., None] * (1 - 0.55 * shade[..., None]) + 0.16 * lit[..., None], 0, 1)
+    return np.clip(
+        colour * grain[..., None] * (1 - 0.55 * shade[..., None]) + 0.16 * lit[..., None], 0, 1
+    )
 
 
 @known_as("pixel art", colour=True)
@@ -177,7 +194,9 @@ def pixel_art(scene: Scene, traits: np.random.Generator, rng: np.random.Generato
     image = Image.fromarray((np.clip(vivid(edged, 1.25), 0, 1) * 255).astype(np.uint8))
     small = image.resize((count, count), Image.Resampling.BOX)
     levels = np.round(np.asarray(small, np.float32) / 255 * 5) / 5
-    big = Image.fromarray((levels * 255).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    big = Image.fromarray((levels * 255).astype(np.uint8)).resize(
+        (SIDE, SIDE), Image.Resampling.NEAREST
+    )
     return np.asarray(big, np.float32) / 255
 
 
@@ -193,10 +212,15 @@ def stained_glass(scene: Scene, traits: np.random.Generator, rng: np.random.Gene
 
 @known_as("blueprint", colour=False)
 def blueprint(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
-    ground, period = pick(traits, (24, 66, 140), (18, 84, 130), (40, 52, 132)), traits.choice([24, 32])
+    ground, period = (
+        pick(traits, (24, 66, 140), (18, 84, 130), (40, 52, 132)),
+        traits.choice([24, 32]),
+    )
     y, x = grid(SIDE)
     lines = (np.mod(x, period) < 2.2) | (np.mod(y, period) < 2.2)
-    picture = paint(np.broadcast_to(ground, (SIDE, SIDE, 3)), lines, mix(ground, rgb(255, 255, 255), 0.28))
+    picture = paint(
+        np.broadcast_to(ground, (SIDE, SIDE, 3)), lines, mix(ground, rgb(255, 255, 255), 0.28)
+    )
     return paint(picture, scene.edges(5), rgb(232, 242, 255))
 
 
@@ -238,7 +262,11 @@ def sepia(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -
     soft = blur(neutral(scene, traits, rng).mean(-1), traits.uniform(2, 3))
     tone = soft * (1.15 - 1.1 * (np.hypot(x / SIDE - 0.5, y / SIDE - 0.5)) ** 2)
     tone = np.clip(tone + 0.08 * (noise(SIDE, 6, rng) - 0.5), 0, 1)
-    return mix(np.broadcast_to(rgb(46, 26, 14), (SIDE, SIDE, 3)), np.broadcast_to(rgb(250, 226, 180), (SIDE, SIDE, 3)), tone)
+    return mix(
+        np.broadcast_to(rgb(46, 26, 14), (SIDE, SIDE, 3)),
+        np.broadcast_to(rgb(250, 226, 180), (SIDE, SIDE, 3)),
+        tone,
+    )
 
 
 @known_as("low poly", colour=True)
@@ -263,7 +291,10 @@ def synthwave(scene: Scene, traits: np.random.Generator, rng: np.random.Generato
     """Violet shadows, pink and orange lights, dark scan lines, a glow at the horizon."""
     y, _ = grid(SIDE)
     tone = np.clip(scene.light * 0.75 + 0.3 * (1 - np.abs(y / SIDE - 0.6)) - 0.1, 0, 1)
-    stops = np.array([[22, 8, 58], [120, 20, 150], [250, 50, 140], [255, 170, 60], [255, 240, 150]]) / 255
+    stops = (
+        np.array([[22, 8, 58], [120, 20, 150], [250, 50, 140], [255, 170, 60], [255, 240, 150]])
+        / 255
+    )
     picture = np.stack([np.interp(tone, np.linspace(0, 1, 5), stops[:, c]) for c in range(3)], -1)
     picture = picture.astype(np.float32)
     lines = np.mod(y, traits.choice([12, 16])) < 4
@@ -295,7 +326,9 @@ def knitted(scene: Scene, traits: np.random.Generator, rng: np.random.Generator)
     cy = np.clip((row + 0.9) * tall, 0, SIDE - 1).astype(int)
     cx = np.clip((np.floor(x / wide) + 0.5) * wide, 0, SIDE - 1).astype(int)
     light = 0.55 + 0.55 * np.sin(np.pi * fy) * (0.55 + 0.45 * np.sin(np.pi * fx))
-    return np.clip(mix(scene.colour[cy, cx], np.ones_like(scene.colour), 0.1) * light[..., None], 0, 1)
+    return np.clip(
+        mix(scene.colour[cy, cx], np.ones_like(scene.colour), 0.1) * light[..., None], 0, 1
+    )
 
 
 @known_as("pointillism", colour=True, held_out=True)
@@ -312,7 +345,11 @@ def pointillism(scene: Scene, traits: np.random.Generator, rng: np.random.Genera
 def gold_engraving(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     angle, period = float(traits.choice([0, 45, 90, 135])), traits.uniform(11, 14)
     y, x = grid(SIDE)
-    gold = mix(np.broadcast_to(rgb(178, 124, 36), (SIDE, SIDE, 3)), np.broadcast_to(rgb(255, 228, 140), (SIDE, SIDE, 3)), (x + y) / (2 * SIDE))
+    gold = mix(
+        np.broadcast_to(rgb(178, 124, 36), (SIDE, SIDE, 3)),
+        np.broadcast_to(rgb(255, 228, 140), (SIDE, SIDE, 3)),
+        (x + y) / (2 * SIDE),
+    )
     lines = (waves(period, angle) < scene.light * 0.75) & scene.objects
     return paint(np.broadcast_to(rgb(16, 14, 16), gold.shape), lines | scene.edges(5, True), gold)
 
@@ -321,8 +358,12 @@ def gold_engraving(scene: Scene, traits: np.random.Generator, rng: np.random.Gen
 def thermal(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     heat = blur(scene.objects.astype(np.float32), 10) * 0.55 + scene.light * 0.35 * scene.objects
     heat = blur(np.clip(heat + 0.18 * noise(SIDE, 40, rng), 0, 1).astype(np.float32), 4)
-    stops = np.array([[6, 8, 80], [20, 90, 200], [40, 200, 140], [250, 230, 50], [240, 60, 30]]) / 255
-    return np.stack([np.interp(heat, np.linspace(0.05, 0.95, 5), stops[:, c]) for c in range(3)], -1).astype(np.float32)
+    stops = (
+        np.array([[6, 8, 80], [20, 90, 200], [40, 200, 140], [250, 230, 50], [240, 60, 30]]) / 255
+    )
+    return np.stack(
+        [np.interp(heat, np.linspace(0.05, 0.95, 5), stops[:, c]) for c in range(3)], -1
+    ).astype(np.float32)
 
 
 @known_as("crayon drawing", colour=True, held_out=True)
@@ -348,7 +389,9 @@ def riso(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) ->
     first = np.roll(scene.objects * (0.35 + 0.65 * (scene.light < 0.7)), shift, 1)
     second = (dots < 0.62 * (1.05 - scene.light)) | scene.edges(3, objects_only=True)
     picture = paper * (1 - first[..., None] * (1 - a))
-    return np.clip(np.where(second[..., None], picture * (0.1 + 0.9 * b), picture), 0, 1).astype(np.float32)
+    return np.clip(np.where(second[..., None], picture * (0.1 + 0.9 * b), picture), 0, 1).astype(
+        np.float32
+    )
 
 
 @known_as("clay model", colour=True, held_out=True)
@@ -356,7 +399,9 @@ def clay(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) ->
     """Every part a rounded lump, lit from the upper left."""
     height = blur(1 - scene.edges(9).astype(np.float32), traits.uniform(6, 8))
     bumps = height + 0.12 * noise(SIDE, 10, rng)
-    slope = (np.roll(bumps, -4, 0) - np.roll(bumps, 4, 0)) + (np.roll(bumps, -4, 1) - np.roll(bumps, 4, 1))
+    slope = (np.roll(bumps, -4, 0) - np.roll(bumps, 4, 0)) + (
+        np.roll(bumps, -4, 1) - np.roll(bumps, 4, 1)
+    )
     light = 0.78 + 0.75 * slope
     gloss = np.clip(slope - 0.28, 0, 1) * 1.2
     soft = mix(scene.colour, np.ones_like(scene.colour), 0.08)
@@ -368,7 +413,9 @@ def ink_wash(scene: Scene, traits: np.random.Generator, rng: np.random.Generator
     tint = pick(traits, (28, 28, 34), (26, 40, 66), (54, 34, 30))
     dark = blur((1 - scene.light) * (0.25 + 0.75 * scene.objects), traits.uniform(5, 8))
     wash = np.clip(dark * (0.35 + 1.1 * noise(SIDE, 36, rng)), 0, 1)
-    brush = blur(scene.edges(7, objects_only=True) * (noise(SIDE, 22, rng) > 0.38).astype(np.float32), 1.5)
+    brush = blur(
+        scene.edges(7, objects_only=True) * (noise(SIDE, 22, rng) > 0.38).astype(np.float32), 1.5
+    )
     paper = np.broadcast_to(rgb(246, 242, 232), (SIDE, SIDE, 3))
     return mix(paper, np.broadcast_to(tint, paper.shape), np.clip(0.75 * wash + 0.9 * brush, 0, 1))
 

@@ -75,7 +75,9 @@ def save(vae: AutoencoderKL, optimizer: torch.optim.Optimizer, step: int, path: 
 def train(run_dir: Path, minutes: float, rate: float, frozen_encoder: bool) -> None:
     torch.set_num_threads(2)
     vae = new_vae()
-    optimizer = torch.optim.AdamW(vae.parameters(), rate, betas=(0.9, 0.98), weight_decay=0, fused=True)
+    optimizer = torch.optim.AdamW(
+        vae.parameters(), rate, betas=(0.9, 0.98), weight_decay=0, fused=True
+    )
     state_path, step = run_dir / "vae.pt", 0
     if state_path.exists():
         state = torch.load(state_path)
@@ -114,7 +116,7 @@ def train(run_dir: Path, minutes: float, rate: float, frozen_encoder: bool) -> N
 
 
 def finish(vae: AutoencoderKL, pictures: list[np.ndarray], run_dir: Path) -> None:
-    """Set the scaling factor, write vae/ as a diffusers folder and a picture of before and after."""
+    """Set the scaling factor; write vae/ as a diffusers folder and a picture before and after."""
     vae.eval()
     if not (run_dir / "vae" / "config.json").exists():
         latents = encode(vae, pictures[0][:256])

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 from unziplora.cli import _size, _weighted, main
 from unziplora.hosts.standalone.random_model import Widths, write_random_model
@@ -148,6 +149,17 @@ def test_an_existing_output_is_kept(
     assert "pair_style.safetensors exists already" in capsys.readouterr().err
     assert mine.read_bytes() == b"mine"
     assert not (tmp_path / "pair").exists()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_base_in_half_precision_trains_in_its_own_dtype(
+    precision: str, picture_file: Path, model: Path, tmp_path: Path
+) -> None:
+    more = ["--steps", "6", "--precision", precision]
+    assert main(arguments(picture_file, model, tmp_path, *more)) == 0
+    with safe_open(tmp_path / "pair_content.safetensors", framework="pt") as file:
+        assert file.metadata()["ss_mixed_precision"] == precision
+        assert all(file.get_tensor(key).isfinite().all() for key in file.keys())  # noqa: SIM118
 
 
 def test_settings_come_from_a_file_and_the_command_line_wins(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from unziplora.training.events import (
 )
 from unziplora.training.run import Run
 
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny tensors; more threads only wait
 SETTINGS = {"steps": 6, "name": "pair", "rank": 2, "lr": 1e-3, "resolution": 64}
 
 
@@ -319,7 +321,12 @@ def test_the_run_folder_holds_no_path_of_the_user(
 def test_the_page_on_extending_runs_as_it_stands(picture_file: Path, tmp_path: Path) -> None:
     code = "\n".join(python_blocks(ROOT / "docs" / "extending.md"))
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=ONE_THREAD,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "Finished(outcome='completed'" in done.stdout
@@ -340,7 +347,7 @@ def test_a_killed_run_resumes_from_its_last_save(
         "    if type(event).__name__ == 'StateSaved' and event.step == 3:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ONE_THREAD, check=False)
     assert done.returncode == -signal.SIGKILL
     events = list(unziplora.resume(tmp_path / "pair", host=make_host()))
     assert isinstance(events[0], Started)

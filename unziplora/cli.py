@@ -47,6 +47,7 @@ def train(given: argparse.Namespace) -> int:
     """`unziplora train`: a new run, or with --resume the rest of one."""
     from unziplora import api
     from unziplora.training.picture import open_picture
+    from unziplora.training.run import check_destination
     from unziplora.training.settings import Settings
     from unziplora.training.state import RunFolder
 
@@ -60,6 +61,7 @@ def train(given: argparse.Namespace) -> int:
             raise BadInput(f"train needs {name}. See: unziplora train --help")
     settings = Settings(**_settings(given))
     picture = open_picture(given.image)
+    check_destination(settings, given.out, overwrite=given.overwrite)
     run = api.train(
         picture,
         subject=settings.subject,

@@ -71,20 +71,13 @@ class Run:
         cls, picture: Picture, host: Host, settings: Settings, out: Path, *, overwrite: bool = False
     ) -> Run:
         """A new run. Raises BadInput before anything is written."""
-        atomic.check_name(settings.chosen_name)
+        check_destination(settings, out, overwrite=overwrite)
         architecture = recognise(host.unet)
         if settings.blocks is not None:
             check_table(settings.blocks, architecture.groups)
         settings = _with_model_defaults(settings, host)
         info = RunInfo(settings, host.model, architecture.name, uuid.uuid4().hex, time.time())
         run = cls(host, info, out, picture, overwrite=overwrite)
-        if not overwrite:
-            check_free(out, settings.chosen_name)
-            if run.folder.exists():
-                raise BadInput(
-                    f"There is a run named {settings.chosen_name} in this folder already. Resume "
-                    "it (--resume), choose another name, or replace it (--overwrite)."
-                )
         atomic.check_output_folder(out, run._bytes_needed())
         return run
 
@@ -367,6 +360,21 @@ class Run:
                 if self.settings.chosen_method.trains(branch, group_of(layer)):
                     weights += self.settings.rank * (rows + columns)
         return weights * _BYTES_PER_WEIGHT
+
+
+def check_destination(settings: Settings, out: Path, *, overwrite: bool) -> None:
+    """Raises BadInput where a run of this name cannot begin in a folder; needs no model."""
+    name = settings.chosen_name
+    atomic.check_name(name)
+    atomic.check_output_folder(out)
+    if overwrite:
+        return
+    check_free(out, name)
+    if RunFolder(out / name).exists():
+        raise BadInput(
+            f"There is a run named {name} in this folder already. Resume it (--resume), choose "
+            "another name, or replace it (--overwrite)."
+        )
 
 
 def _with_model_defaults(settings: Settings, host: Host) -> Settings:
