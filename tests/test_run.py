@@ -135,6 +135,18 @@ def test_stopped_and_resumed_it_ends_with_the_same_files(
         assert [row["step"] for row in csv.DictReader(file)] == list("123456")
 
 
+def test_a_run_whose_folder_was_renamed_goes_on_there(
+    make_host: Any, picture_file: Path, tmp_path: Path
+) -> None:
+    run = begin(picture_file, make_host(), tmp_path)
+    run.send("stop")
+    list(run)
+    (tmp_path / "pair").rename(tmp_path / "moved")
+    list(unziplora.resume(tmp_path / "moved", host=make_host()))
+    assert len(hashes(tmp_path)) == 2
+    assert not (tmp_path / "pair").exists()
+
+
 def test_an_exception_keeps_the_state_of_the_last_whole_step(
     make_host: Any, picture_file: Path, tmp_path: Path
 ) -> None:

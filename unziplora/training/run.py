@@ -54,15 +54,14 @@ class Run:
     """One training run; made by `start` or `resume`, driven by iterating over it once."""
 
     def __init__(
-        self, host: Host, info: RunInfo, out: Path, picture: Picture | None, *, overwrite: bool
+        self, host: Host, info: RunInfo, out: Path, folder: RunFolder, picture: Picture | None
     ) -> None:
         self.settings = info.settings
         self.info = info
-        self.folder = RunFolder(out / info.settings.chosen_name)
+        self.folder = folder
         self._host = host
         self._out = out
         self._picture = picture  # None: the run is resumed
-        self._overwrite = overwrite
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._seconds: deque[float] = deque(maxlen=20)
 
@@ -77,7 +76,7 @@ class Run:
             check_table(settings.blocks, architecture.groups)
         settings = _with_model_defaults(settings, host)
         info = RunInfo(settings, host.model, architecture.name, uuid.uuid4().hex, time.time())
-        run = cls(host, info, out, picture, overwrite=overwrite)
+        run = cls(host, info, out, RunFolder(out / settings.chosen_name), picture)
         atomic.check_output_folder(out, run._bytes_needed())
         return run
 
@@ -85,13 +84,14 @@ class Run:
     def resume(cls, folder: Path, host: Host) -> Run:
         """Goes on with the run in a folder. Raises BadInput where it cannot, or where the host
         has another model."""
-        info = RunFolder(folder).read_info()
+        run_folder = RunFolder(folder.absolute())
+        info = run_folder.read_info()
         if (info.model.sha256 or info.model.name) != (host.model.sha256 or host.model.name):
             raise BadInput(
                 f"The run was trained on {info.model.name}, and this is another model "
                 f"({host.model.name}). Choose the one that it began with."
             )
-        return cls(host, info, folder.absolute().parent, None, overwrite=True)
+        return cls(host, info, run_folder.path.parent, run_folder, None)
 
     def send(self, command: Command) -> None:
         """Is obeyed after the current step; from any thread."""
