@@ -251,8 +251,8 @@ class StandaloneHost:
         return self.decode_latents(latents)
 
     def _free(self) -> None:
-        gc.collect()
-        if self.device.type == "cuda":
+        if self.device.type == "cuda":  # elsewhere memory goes back with the last reference
+            gc.collect()
             torch.cuda.empty_cache()
 
 
