@@ -8,8 +8,8 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file
@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from unziplora import atomic
 from unziplora.errors import BadInput
 from unziplora.hosts.standalone.host import StandaloneHost
-from unziplora.hosts.standalone.sampling import GUIDANCE, SAMPLER
+from unziplora.hosts.standalone.sampling import GUIDANCE, SAMPLER, bare_pipeline
 from unziplora.lora.read import TEXT_ENCODERS, read_lora
 
 WeightedLora = tuple[Path, float]
@@ -110,16 +110,7 @@ def loaded(host: StandaloneHost, loras: Sequence[WeightedLora]) -> Iterator[list
 
     Yields a sentence for each file of which a part was left out.
     """
-    pipeline = StableDiffusionXLPipeline(
-        vae=None,
-        text_encoder=None,
-        text_encoder_2=None,
-        tokenizer=None,
-        tokenizer_2=None,
-        unet=host.unet,
-        scheduler=None,
-        add_watermarker=False,
-    )
+    pipeline = bare_pipeline(host.unet)
     try:
         notes = [
             note
@@ -149,7 +140,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _load(pipeline: StableDiffusionXLPipeline, path: Path, name: str) -> list[str]:
+def _load(pipeline: Any, path: Path, name: str) -> list[str]:
     """Loads the UNet's part of a LoRA, counts what arrived, and says what was left out."""
     file = read_lora(path)
     in_unet = {

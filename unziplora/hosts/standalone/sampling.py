@@ -46,6 +46,20 @@ def _betas(file: ModelFile) -> dict[str, Any]:
     return {**_SDXL_BETAS, **file.schedule}
 
 
+def bare_pipeline(unet: nn.Module, scheduler: Any = None) -> Any:
+    """diffusers' SDXL pipeline around a UNet alone: text and VAE stay with the host."""
+    return StableDiffusionXLPipeline(
+        vae=None,
+        text_encoder=None,
+        text_encoder_2=None,
+        tokenizer=None,
+        tokenizer_2=None,
+        unet=unet,
+        scheduler=scheduler,
+        add_watermarker=False,
+    )
+
+
 @torch.no_grad()
 def sample(
     unet: nn.Module,
@@ -63,16 +77,7 @@ def sample(
     embeddings: context (2, 77, width) and pooled (2, width) of the prompt and the negative one.
     """
     (prompt, negative), (pooled, negative_pooled) = (torch.split(e, 1) for e in embeddings)
-    pipeline = StableDiffusionXLPipeline(
-        vae=None,
-        text_encoder=None,
-        text_encoder_2=None,
-        tokenizer=None,
-        tokenizer_2=None,
-        unet=unet,
-        scheduler=euler(file),
-        add_watermarker=False,
-    )
+    pipeline = bare_pipeline(unet, euler(file))
     pipeline.set_progress_bar_config(disable=True)
     device = prompt.device
     with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
