@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from safetensors import safe_open
 
 from unziplora.cli import _size, _weighted, main
+from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.hosts.standalone.random_model import Widths, write_random_model
 
 TINY = Widths(unet=(32, 64, 64), text=(16, 16), layers=(1, 1))
@@ -160,6 +162,57 @@ def test_a_base_in_half_precision_trains_in_its_own_dtype(
     with safe_open(tmp_path / "pair_content.safetensors", framework="pt") as file:
         assert file.metadata()["ss_mixed_precision"] == precision
         assert all(file.get_tensor(key).isfinite().all() for key in file.keys())  # noqa: SIM118
+
+
+def test_full_memory_and_the_unforeseen_are_told_in_two_sentences(
+    picture_file: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for error, words in (
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), "The memory is full"),
+        (
+            ZeroDivisionError("by zero"),
+            "This should not have happened (Zero",
+        ),
+    ):
+
+        def fail(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(StandaloneHost, "denoise", fail)
+        out = tmp_path / type(error).__name__
+        assert main(arguments(picture_file, model, out)) == 1
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith(f"unziplora: error: {words}")
+        assert type(error).__name__ in (out / "pair" / "log.txt").read_text()
+
+
+def test_a_demo_that_is_stopped_shows_no_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoise = StandaloneHost.denoise
+
+    def interrupted(*inputs: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return denoise(*inputs)
+
+    monkeypatch.setattr(StandaloneHost, "denoise", interrupted)
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 130
+    captured = capsys.readouterr()
+    assert "--resume" in captured.out + captured.err
+    assert "error" not in captured.err
+    assert not list((tmp_path / "demo").glob("lantern_*"))
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_it_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--prompt", "a cat", "--out", str(tmp_path / "cat.xyz")]
+    assert main(["generate", "--model", "nowhere.safetensors", *options]) == 2
+    assert "cat.xyz does not end like a picture" in capsys.readouterr().err
 
 
 def test_settings_come_from_a_file_and_the_command_line_wins(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -133,6 +134,57 @@ def test_stopped_and_resumed_it_ends_with_the_same_files(
     assert hashes(tmp_path) == hashes(tmp_path, "whole")
     with open(tmp_path / "pair" / "progress.csv", newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == list("123456")
+
+
+def test_a_progress_file_that_cannot_be_written_does_not_end_the_run(
+    host: Any, picture_file: Path, tmp_path: Path
+) -> None:
+    events = []
+    for event in begin(picture_file, host, tmp_path):
+        if isinstance(event, Started):
+            (tmp_path / "pair" / "progress.csv").mkdir()  # appending to it raises OSError
+            (tmp_path / "pair" / "log.txt").mkdir()
+        events.append(event)
+    assert isinstance(events[-1], Finished)
+    assert len(hashes(tmp_path)) == 2
+
+
+def test_a_resumed_run_replaces_its_own_files_only(
+    make_host: Any, picture_file: Path, tmp_path: Path
+) -> None:
+    run = begin(picture_file, make_host(), tmp_path)
+    run.send("stop")
+    list(run)
+    stranger = tmp_path / "pair_style.safetensors"
+    stranger.write_bytes(b"mine")
+    with pytest.raises(BadInput, match="not this run's"):
+        unziplora.resume(tmp_path / "pair", host=make_host())
+    assert stranger.read_bytes() == b"mine"
+    stranger.unlink()
+    assert isinstance(list(unziplora.resume(tmp_path / "pair", host=make_host()))[-1], Finished)
+
+
+@pytest.mark.parametrize("change", [{"name": "../../up"}, {"rank": None}])
+def test_hand_edited_settings_are_refused_on_resume(
+    make_host: Any, picture_file: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    run = begin(picture_file, make_host(), tmp_path)
+    run.send("stop")
+    list(run)
+    file = tmp_path / "pair" / "settings.json"
+    data = json.loads(file.read_text())
+    data["settings"] |= change
+    file.write_text(json.dumps(data))
+    with pytest.raises(BadInput):
+        unziplora.resume(tmp_path / "pair", host=make_host())
+
+
+def test_a_file_where_the_runs_folder_should_go_is_refused(
+    host: Any, picture_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pair").write_text("mine")
+    with pytest.raises(BadInput, match="is a file in this folder"):
+        begin(picture_file, host, tmp_path)
 
 
 def test_a_run_whose_folder_was_renamed_goes_on_there(

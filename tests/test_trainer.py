@@ -254,6 +254,19 @@ def test_an_exception_in_a_step_leaves_it_undone(host: Any) -> None:
     assert trainer.step == 2
 
 
+@pytest.mark.parametrize(("part", "updates"), [("up", 0), ("down", 1), ("merger", 1)])
+def test_each_part_must_have_a_gradient_when_it_first_trains(
+    host: Any, part: str, updates: int
+) -> None:
+    trainer = make_trainer(host, replace(SETTINGS, window=1))  # step 2 checks A and mergers
+    _, _, branch = list(trainer.attachment.branches())[-1]
+    for _ in range(updates):
+        trainer.advance()
+    getattr(branch, part).requires_grad_(True).register_hook(torch.zeros_like)
+    with pytest.raises(TrainingFailed, match=rf"\({part}\)"):
+        trainer.advance()
+
+
 def test_a_layer_without_gradient_is_named(host: Any) -> None:
     dead = host.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q
     trainer = make_trainer(host)

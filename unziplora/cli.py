@@ -9,11 +9,13 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from unziplora.atomic import check_output_folder
 from unziplora.errors import BadInput, UnZipLoRAError
 from unziplora.version import __version__
 
@@ -41,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `unziplora inspect FILE | head`
         sys.stderr.close()
         return 0
+    except Exception as error:
+        return _fail_unforeseen(error)
 
 
 def train(given: argparse.Namespace) -> int:
@@ -82,7 +86,13 @@ def demo(given: argparse.Namespace) -> int:
     from unziplora.lora.inspect import inspect as inspect_lora
 
     out: Path = given.out
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(
+            f"The output folder {out} cannot be made ({error.strerror}). Name another with --out."
+        ) from error
+    check_output_folder(out)
     model = out / "random-sdxl.safetensors"
     if not model.exists():
         print(f"Making a small SDXL checkpoint with random weights: {model}")
@@ -97,6 +107,8 @@ def demo(given: argparse.Namespace) -> int:
         overwrite=True,
     )
     code = _drive(run, str(model))
+    if code:
+        return code
     for role in ("content", "style"):
         print()
         print(inspect_lora(out / f"lantern_{role}.safetensors").as_text())
@@ -104,14 +116,15 @@ def demo(given: argparse.Namespace) -> int:
         "\nThe model's weights are random, so its pictures are noise; the files are what they "
         "would be for a real one."
     )
-    return code
+    return 0
 
 
 def generate(given: argparse.Namespace) -> int:
     """`unziplora generate`: a picture with any number of LoRAs."""
+    from unziplora.hosts.standalone.generate import check_picture_path, save_picture
     from unziplora.hosts.standalone.generate import generate as make
-    from unziplora.hosts.standalone.generate import save_picture
 
+    check_picture_path(given.out)  # before minutes are spent on the picture
     loras = [_weighted(text) for text in given.lora]
     picture = make(
         _open_host(given),
@@ -153,7 +166,8 @@ def _drive(run: Run, model: str) -> int:
     )
 
     code = 0
-    with _stopping(run), contextlib.closing(tqdm(disable=True)) as bar:
+    bar = tqdm(disable=True)
+    with _stopping(run), contextlib.ExitStack() as closing:
         for event in run:
             match event:
                 case Started():
@@ -162,6 +176,7 @@ def _drive(run: Run, model: str) -> int:
                         f"plan {event.plan}"
                     )
                     bar = tqdm(total=event.steps, initial=event.step, unit="step")
+                    closing.callback(bar.close)  # also before an error's line
                 case StepDone():
                     bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
                     bar.update()
@@ -273,9 +288,27 @@ def _size(text: str) -> tuple[int, int]:
     return int(height or width), int(width)
 
 
-def _fail(error: Exception, code: int) -> int:
+def _fail(error: object, code: int) -> int:
     print(f"unziplora: error: {' '.join(str(error).split())}", file=sys.stderr)
     return code
+
+
+def _fail_unforeseen(error: Exception) -> int:
+    from torch.cuda import OutOfMemoryError
+
+    if isinstance(error, (OutOfMemoryError, MemoryError)):
+        return _fail(
+            "The memory is full; a run's state is saved as of its last whole step. Resume it with "
+            "nothing else running, or start anew with --memory checkpoint or a smaller --rank or "
+            "--resolution.",
+            1,
+        )
+    traceback.print_exception(error)
+    return _fail(
+        f"This should not have happened ({type(error).__name__}: {error}). "
+        "Please report it with the lines above.",
+        1,
+    )
 
 
 class _Parser(argparse.ArgumentParser):

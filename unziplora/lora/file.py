@@ -68,6 +68,17 @@ def save_lora(
     return SavedLora(path, model_hash, len(tensors) // 3, len(layers) - len(tensors) // 3)
 
 
+def tensor_hash(path: Path) -> str:
+    """sha256 of the bytes after a file's header: what sshs_model_hash stores (kohya's
+    library/train_util.py:3285), and of which WebUIs show the first 12 digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def _tensors(layer: str, lora: LoraLayer, dtype: torch.dtype) -> dict[str, Tensor]:
     """The three tensors of a layer, contiguous, on the CPU."""
     name = kohya_name(layer)

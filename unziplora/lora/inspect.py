@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unziplora.errors import BadInput
-from unziplora.lora.file import LoraLayer
+from unziplora.lora.file import LoraLayer, tensor_hash
 from unziplora.lora.read import LoraFile, read_lora
 from unziplora.unet.names import architecture_of, family, group_of, reads_text
 
@@ -141,16 +140,8 @@ def _squared_norm(lora: LoraLayer) -> float:
 
 
 def _hash_matches(file: LoraFile) -> bool | None:
-    """sshs_model_hash is the sha256 of the bytes after the header (kohya's train_util.py:3285)."""
     stored = file.metadata.get("sshs_model_hash")
-    if stored is None:
-        return None
-    digest = hashlib.sha256()
-    with open(file.path, "rb") as data:
-        data.seek(8 + int.from_bytes(data.read(8), "little"))
-        while block := data.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest() == stored
+    return None if stored is None else tensor_hash(file.path) == stored
 
 
 def _header(metadata: Mapping[str, str]) -> dict[str, str]:

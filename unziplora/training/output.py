@@ -15,6 +15,7 @@ from torch import Tensor
 from unziplora.errors import BadInput
 from unziplora.lora.file import LoraLayer, save_lora
 from unziplora.lora.header import Header
+from unziplora.lora.read import read_metadata
 from unziplora.lora.side_files import write_side_files
 from unziplora.method.prompts import BRANCHES, BranchName
 from unziplora.training.host import Host
@@ -48,6 +49,15 @@ def check_free(folder: Path, name: str) -> None:
                     f"{taken.name} exists already. "
                     "Choose another name, or replace it (--overwrite)."
                 )
+
+
+def check_own(folder: Path, name: str, pair: str) -> None:
+    """Raises BadInput where a file of the pair's name exists and was not written by the pair."""
+    for path in pair_files(folder, name).values():
+        if path.exists() and read_metadata(path).get("ss_session_id") != pair:
+            raise BadInput(
+                f"{path.name} exists and is not this run's. Move it away, and resume the run again."
+            )
 
 
 def lora_layers(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import time
 import traceback
@@ -37,7 +38,7 @@ from unziplora.training.events import (
     StepDone,
 )
 from unziplora.training.host import Host
-from unziplora.training.output import Made, check_free, write_pair
+from unziplora.training.output import Made, check_free, check_own, write_pair
 from unziplora.training.picture import Picture, fit
 from unziplora.training.plan import Plan, choose
 from unziplora.training.settings import PAPER_RANK, Settings
@@ -86,6 +87,10 @@ class Run:
         has another model."""
         run_folder = RunFolder(folder.absolute())
         info = run_folder.read_info()
+        if info.settings.rank is None or info.settings.resolution is None:
+            raise BadInput(damaged("settings.json"))
+        atomic.check_name(info.settings.chosen_name)
+        check_own(run_folder.path.parent, info.settings.chosen_name, info.pair)
         if (info.model.sha256 or info.model.name) != (host.model.sha256 or host.model.name):
             raise BadInput(
                 f"The run was trained on {info.model.name}, and this is another model "
@@ -114,9 +119,7 @@ class Run:
             finally:
                 attachment.detach()
 
-    def _encode(
-        self,
-    ) -> tuple[Encoded, tuple[Mapping[str, torch.Tensor], Mapping[str, object]] | None]:
+    def _encode(self) -> tuple[Encoded, _Saved | None]:
         """Picture and prompts encoded, or, on a resume, taken from the saved state with it."""
         host, settings = self._host, self.settings
         if self._picture is None:
@@ -212,7 +215,7 @@ class Run:
                 yield self._preview(trainer)
             yield from self._end(trainer, outcome)
         except TrainingFailed:  # its numbers are not worth keeping; the state before them is
-            self.folder.note(traceback.format_exc())
+            self._log(traceback.format_exc())
             raise
         except BaseException:
             self._rescue(trainer)
@@ -248,17 +251,18 @@ class Run:
             time_left=median(self._seconds) * left if len(self._seconds) > 1 else None,
             memory_gb=_peak_memory(self._host.device),
         )
-        self.folder.append_progress(
-            {
-                "step": event.step,
-                "loss": event.loss,
-                "orthogonality": event.orthogonality,
-                "lr": event.lr,
-                "open_content": event.open_columns["content"],
-                "open_style": event.open_columns["style"],
-                "seconds": round(seconds, 3),
-            }
-        )
+        with contextlib.suppress(OSError):  # a full disk must not end the run
+            self.folder.append_progress(
+                {
+                    "step": event.step,
+                    "loss": event.loss,
+                    "orthogonality": event.orthogonality,
+                    "lr": event.lr,
+                    "open_content": event.open_columns["content"],
+                    "open_style": event.open_columns["style"],
+                    "seconds": round(seconds, 3),
+                }
+            )
         return event
 
     def _save_state(self, trainer: Trainer) -> Event:
@@ -334,22 +338,23 @@ class Run:
                     picture.save(temporary, "PNG")
                 pictures[name] = path
         except Exception as error:
-            self.folder.note(traceback.format_exc())
+            self._log(traceback.format_exc())
             return self._say(f"The preview failed ({error}). Training goes on without it.")
         return Previewed(trainer.step, pictures)
 
     def _rescue(self, trainer: Trainer) -> None:
         """On the way out of an exception: the log, and the state where it is whole."""
-        with contextlib.suppress(OSError):
-            self.folder.note(traceback.format_exc())
-        trainer.attachment.switch.text_products.clear()
+        self._log(traceback.format_exc())
         if trainer.sound and trainer.step:
             self._save_state(trainer)
 
     def _say(self, text: str) -> Message:
+        self._log(text)
+        return Message(text)
+
+    def _log(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a full disk must not end the run
             self.folder.note(text)
-        return Message(text)
 
     def _bytes_needed(self) -> int:
         """Room for the state, its successor while it replaces it, and the files."""
@@ -367,6 +372,11 @@ def check_destination(settings: Settings, out: Path, *, overwrite: bool) -> None
     name = settings.chosen_name
     atomic.check_name(name)
     atomic.check_output_folder(out)
+    if os.path.lexists(out / name) and not (out / name).is_dir():
+        raise BadInput(
+            f"{name} is a file in this folder, where the run's own folder should go. "
+            "Choose another name."
+        )
     if overwrite:
         return
     check_free(out, name)

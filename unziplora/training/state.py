@@ -4,7 +4,8 @@
     state.safetensors   everything that decides the next step (training/trainer.py)
     picture.png, progress.csv, log.txt, previews/, snapshots/
 
-Nothing in it holds a user's path. Nothing in it is ever unpickled.
+No path of the user is in it, but in log.txt, where the trace of an error names files. Nothing in
+it is ever unpickled.
 """
 
 from __future__ import annotations

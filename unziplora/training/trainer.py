@@ -311,18 +311,21 @@ class Trainer:
                 f"The gradients became infinite or NaN at step {self.step + 1}. Start again "
                 f"with a learning rate below {self.settings.lr:g}, or a base model in bf16 or fp32."
             )
-        expected = {0: "up", 1: "down"}.get(self._updates)
+        if self._updates == 0:
+            self._require_gradient("up")
+        if self._updates == 1:
+            self._require_gradient("down")
         if self.method.columns and not measuring and self._schedule.measures(self.step - 1):
-            expected = "merger"
-        if expected is None:
-            return
+            self._require_gradient("merger")
+
+    def _require_gradient(self, part: str) -> None:
         for layer, name, branch in self.attachment.branches():
-            gradient = getattr(branch, expected).grad
-            if expected == "merger" and not branch.mask.any():
+            gradient = getattr(branch, part).grad
+            if part == "merger" and not branch.mask.any():
                 continue
             if gradient is None or not gradient.any():
                 raise TrainingFailed(
-                    f"The layer {layer} gets no gradient for its {name} LoRA ({expected}), so it "
+                    f"The layer {layer} gets no gradient for its {name} LoRA ({part}), so it "
                     "would learn nothing. Another extension or attention option may be in the "
                     "way; turn it off, or report this with the run's log."
                 )

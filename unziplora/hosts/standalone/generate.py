@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from unziplora import atomic
 from unziplora.errors import BadInput
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.hosts.standalone.sampling import GUIDANCE, SAMPLER, bare_pipeline
+from unziplora.lora.file import tensor_hash
 from unziplora.lora.read import TEXT_ENCODERS, read_lora
 
 WeightedLora = tuple[Path, float]
@@ -68,7 +68,7 @@ def generate(
         "Model": Path(host.model.name).stem,
     }
     if loras:
-        hashes = {path.stem: lora_hash(path) for path, _ in loras}
+        hashes = {path.stem: tensor_hash(path)[:12] for path, _ in loras}
         words["Lora hashes"] = f'"{", ".join(f"{name}: {h}" for name, h in hashes.items())}"'
     tags = "".join(f" <lora:{path.stem}:{weight:g}>" for path, weight in loras)
     picture.info["parameters"] = (
@@ -79,24 +79,21 @@ def generate(
     return picture
 
 
-def lora_hash(path: Path) -> str:
-    """What WebUIs call a LoRA by: 12 digits of the sha256 of what follows its header."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(8 + int.from_bytes(file.read(8), "little"))
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:12]
-
-
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Writes a picture; a PNG keeps how it was made. Raises BadInput, or UnZipLoRAError where the
-    disk refuses."""
+def check_picture_path(path: Path) -> str:
+    """Pillow's name of the format that the path's ending asks for. Raises BadInput where no
+    picture can be written there."""
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:
         raise BadInput(f"{path.name} does not end like a picture's name. Name a .png file.")
     if not path.absolute().parent.is_dir():
         raise BadInput(f"The folder of {path.name} does not exist. Make it first.")
+    return kind
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Writes a picture; a PNG keeps how it was made. Raises BadInput, or UnZipLoRAError where the
+    disk refuses."""
+    kind = check_picture_path(path)
     text = PngInfo()
     text.add_text("parameters", picture.info.get("parameters", ""))
     options = {"pnginfo": text} if kind == "PNG" else {}

@@ -21,6 +21,7 @@ from unziplora.hosts.standalone.checkpoint import Checkpoint, load_vae, open_che
 from unziplora.hosts.standalone.identify import ModelFile, identify
 from unziplora.hosts.standalone.text import encode
 from unziplora.training.host import ModelIdentity, PredictionType, SizeIds
+from unziplora.unet.trainable import frozen
 
 _KEPT_PROMPTS = 64  # embeddings of so many prompts are remembered, so that previews load no encoder
 
@@ -105,14 +106,12 @@ class StandaloneHost:
         """
         if not self._lent.acquire(blocking=False):
             raise UnZipLoRAError("The model is lent to another run. Wait until that has ended.")
-        flags = [(parameter, parameter.requires_grad) for parameter in self.unet.parameters()]
         modes = [(module, module.training) for module in self.unet.modules()]
         try:
-            self.unet.eval().requires_grad_(False)
-            yield
+            self.unet.eval()
+            with frozen(self.unet):
+                yield
         finally:
-            for parameter, flag in flags:
-                parameter.requires_grad_(flag)
             for module, mode in modes:
                 module.training = mode
             self._free()
