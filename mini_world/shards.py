@@ -1,8 +1,9 @@
 """Training pictures on disk: `python -m mini_world.shards --run-dir DIR --first 0 --count 10`.
 
-A shard is pictures/NNNN.npy, (SHARD, 128, 128, 3) uint8, beside pictures/NNNN.json with what
-each picture shows and four captions of it. Shard n is always the same; several processes may
-draw at once with different --first.
+A shard is NNNN.npy, (SHARD, 128, 128, 3) uint8, beside NNNN.json with what each picture shows and
+four captions of it, in core/ (what the UNet learns) or, with --wide, in wide/ (all that may be
+trained on, for the VAE and the probes). Shard n is always the same; several processes may draw at
+once with different --first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from mini_world.captions import caption
 from mini_world.scenes import PICTURE
-from mini_world.world import Picture, training_picture
+from mini_world.world import CORE_KINDS, CORE_STYLES, Picture, training_picture
 
 SHARD = 2000
 
@@ -31,12 +32,13 @@ def facts(picture: Picture, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def draw_shard(folder: Path, number: int) -> None:
-    rng = np.random.default_rng((17, number))
+def draw_shard(folder: Path, number: int, wide: bool) -> None:
+    rng = np.random.default_rng((17, number, int(wide)))
+    known = (None, None) if wide else (CORE_KINDS, CORE_STYLES)
     pixels = np.zeros((SHARD, PICTURE, PICTURE, 3), np.uint8)
     told = []
     for i in range(SHARD):
-        picture = training_picture(rng)
+        picture = training_picture(rng, *known)
         pixels[i] = picture.draw()
         told.append(facts(picture, rng))
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,11 +53,12 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=10)
+    parser.add_argument("--wide", action="store_true")
     arguments = parser.parse_args()
-    folder = arguments.run_dir / "pictures"
+    folder = arguments.run_dir / ("wide" if arguments.wide else "core")
     for number in range(arguments.first, arguments.first + arguments.count):
         if not (folder / f"{number:04d}.npy").exists():
-            draw_shard(folder, number)
+            draw_shard(folder, number, arguments.wide)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,39 @@
 """Train the VAE: `python -m mini_world.vae --run-dir DIR --minutes 15`; goes on where it stopped.
 
-Random 64 px crops of the shards, absolute error of pixels and of their differences, a trace of
-KL. Now and then the colour channels are swapped or inverted, so that colours nobody drew are
-encoded too. Afterwards the scaling factor is set so that latents have unit deviation.
+Random 64 px crops of the shards; absolute error of pixels, of their differences, of mean colours
+and of texture (how strongly fixed filters answer around a point, wherever exactly the strokes are),
+a trace of KL.
+Now and then the colour channels are swapped or inverted, so that colours nobody drew are encoded
+too. Afterwards the latents are whitened: a linear map of the four channels, folded into the two
+1 x 1 convolutions at the bottleneck, makes them independent with unit deviation at SDXL's own
+scaling factor.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from mini_world.model import new_vae
+from mini_world.model import VAE_SCALE, new_vae
 
 CROP, BATCH, KL = 64, 16, 1e-4
 
 
 def shards(run_dir: Path) -> list[np.ndarray]:
-    """Every finished shard, mapped: (2000, 128, 128, 3) uint8 each."""
-    found = sorted((run_dir / "pictures").glob("[0-9][0-9][0-9][0-9].npy"))
+    """Every finished shard, mapped: (2000, 128, 128, 3) uint8 each; the wide ones first."""
+    wide, core = (
+        sorted((run_dir / kind).glob("[0-9][0-9][0-9][0-9].npy")) for kind in ("wide", "core")
+    )
+    found = [*wide, *core]
     return [np.load(path, mmap_mode="r") for path in found]
 
 
@@ -46,11 +55,29 @@ def crops(pictures: list[np.ndarray], rng: np.random.Generator, count: int = BAT
     return pixels(np.stack(taken))
 
 
-def reconstruction_loss(made: Tensor, truth: Tensor) -> Tensor:
-    error = made - truth
-    across = (error[..., 1:] - error[..., :-1]).abs().mean()
-    down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
-    return error.abs().mean() + 0.5 * (across + down)
+class ReconstructionLoss(nn.Module):
+    """Pixels and their differences point by point; texture by its strength in 8 x 8 pixels; the
+    mean colour there once more, because it is what the narrow norms lose first."""
+
+    filters: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        filters = torch.randn(32, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+        filters -= filters.mean((2, 3), keepdim=True)
+        norms = filters.flatten(1).norm(dim=1)[:, None, None, None]
+        self.register_buffer("filters", filters / norms)
+
+    def texture(self, pictures: Tensor) -> Tensor:
+        return F.avg_pool2d(F.conv2d(pictures, self.filters).abs(), 8, 4)
+
+    def forward(self, made: Tensor, truth: Tensor) -> Tensor:
+        error = made - truth
+        across = (error[..., 1:] - error[..., :-1]).abs().mean()
+        down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+        texture = (self.texture(made) - self.texture(truth)).abs().mean()
+        colour = F.avg_pool2d(error, 8, 4).abs().mean()
+        return error.abs().mean() + 0.5 * (across + down) + texture + 2 * colour
 
 
 @torch.no_grad()
@@ -80,14 +107,14 @@ def train(run_dir: Path, minutes: float, rate: float, frozen_encoder: bool) -> N
     )
     state_path, step = run_dir / "vae.pt", 0
     if state_path.exists():
-        state = torch.load(state_path)
+        state = torch.load(state_path, weights_only=True)
         vae.load_state_dict(state["vae"])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
     if frozen_encoder:  # latents stay what they are: only how they are drawn improves
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
-    pictures = shards(run_dir)
+    pictures, error = shards(run_dir), ReconstructionLoss()
     rng = np.random.default_rng((3, step))
     start, spent, shown = time.monotonic(), 0.0, 0.0
     total, seen = 0.0, 0
@@ -95,12 +122,12 @@ def train(run_dir: Path, minutes: float, rate: float, frozen_encoder: bool) -> N
         warm = min(1.0, (spent + 0.02) / 0.4)
         cool = 0.5 * (1 + np.cos(np.pi * min(spent / minutes, 1)))
         for group in optimizer.param_groups:
-            group["lr"] = rate * warm * (0.03 + 0.97 * cool)
+            group["lr"] = float(rate * warm * (0.03 + 0.97 * cool))
         truth = crops(pictures, rng).contiguous()
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(truth).latent_dist
             made = vae.decode(posterior.mode() if frozen_encoder else posterior.sample()).sample
-        loss = reconstruction_loss(made.float(), truth)
+        loss = error(made.float(), truth)
         kl = posterior.kl().float().mean() / (4 * (CROP // 8) ** 2)  # per latent number
         (loss + KL * kl).backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -116,17 +143,36 @@ def train(run_dir: Path, minutes: float, rate: float, frozen_encoder: bool) -> N
 
 
 def finish(vae: AutoencoderKL, pictures: list[np.ndarray], run_dir: Path) -> None:
-    """Set the scaling factor; write vae/ as a diffusers folder and a picture before and after."""
+    """Write vae/ as a diffusers folder with white latents, and a picture before and after.
+
+    What vae.pt holds stays as trained; whitening is worked out anew from it, always the same.
+    """
     vae.eval()
-    if not (run_dir / "vae" / "config.json").exists():
-        latents = encode(vae, pictures[0][:256])
-        vae.register_to_config(scaling_factor=float(1 / latents.std()))
-        print("latents' deviation by channel", latents.std((0, 2, 3)).tolist())
-    else:
-        old = AutoencoderKL.load_config(run_dir / "vae")
-        vae.register_to_config(scaling_factor=old["scaling_factor"])
+    whiten(vae, pictures[0][:500])
     vae.save_pretrained(run_dir / "vae")
     show(vae, pictures[-1][:24], run_dir / "vae.png")
+
+
+@torch.no_grad()
+def whiten(vae: AutoencoderKL, pictures: np.ndarray) -> None:
+    """Fold (z - mean) @ map into quant_conv and its inverse into post_quant_conv."""
+    parts = [encode(vae, pictures[i : i + 50]) for i in range(0, len(pictures), 50)]
+    raw = torch.cat(parts).movedim(1, -1).reshape(-1, 4).double() / VAE_SCALE
+    mean, (values, vectors) = raw.mean(0), torch.linalg.eigh(raw.T.cov())
+    # rotated back after scaling: each channel stays as near as can be to what it was
+    white = vectors @ torch.diag(values.rsqrt()) @ vectors.T / VAE_SCALE
+    back = torch.linalg.inv(white)
+    into, out = vae.quant_conv, vae.post_quant_conv
+    weight, bias = into.weight[:4, :, 0, 0].double(), into.bias[:4].double()
+    into.weight[:4] = (white @ weight)[..., None, None].float()
+    into.bias[:4] = (white @ (bias - mean)).float()
+    weight = out.weight[:, :, 0, 0].double()
+    out.bias += (weight @ mean).float()
+    out.weight.copy_((weight @ back)[..., None, None])
+    # the posterior's deviation: the same small one everywhere, 0.02 of a latent's
+    into.weight[4:] = 0
+    into.bias[4:] = 2 * math.log(0.02 / VAE_SCALE)
+    print("eigenvalues of the raw latents' covariance", [round(float(v), 4) for v in values])
 
 
 def show(vae: AutoencoderKL, truth: np.ndarray, path: Path) -> None:
@@ -141,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=15)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--frozen-encoder", action="store_true")
     a = parser.parse_args()
     train(a.run_dir, a.minutes, a.rate, a.frozen_encoder)

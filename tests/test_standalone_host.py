@@ -41,7 +41,7 @@ def test_it_is_a_host(host: StandaloneHost, path: Path) -> None:
     assert as_host.model.name == "my-pony.safetensors"
     assert as_host.model.family == "Pony"
     assert as_host.model.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert as_host.default_resolution == 256
+    assert as_host.defaults.resolution == 256
     assert host.dtype is torch.float32
     assert not any(p.requires_grad for p in host.unet.parameters())
 

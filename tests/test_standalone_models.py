@@ -64,7 +64,7 @@ def test_a_folder_of_the_same_weights_predicts_the_same(
     )
     hosts = [StandaloneHost.open(path, device="cpu") for path in (models[name], folder)]
     assert hosts[0].file.architecture == hosts[1].file.architecture
-    assert hosts[1].default_resolution == 256
+    assert hosts[1].defaults.resolution == 256
     latents = torch.randn(1, 4, 8, 8)
     predictions = []
     for host in hosts:

@@ -79,11 +79,11 @@ def train(given: argparse.Namespace) -> int:
 
 
 def demo(given: argparse.Namespace) -> int:
-    """`unziplora demo`: the whole job on a small random model and a picture that ships."""
-    from unziplora import api
-    from unziplora.hosts.standalone.host import StandaloneHost
-    from unziplora.hosts.standalone.random_model import write_random_model
-    from unziplora.lora.inspect import inspect as inspect_lora
+    """`unziplora demo`: the whole job on the miniature and a picture that ships with it."""
+    from unziplora import api, mini
+    from unziplora.hosts.standalone.generate import save_picture
+    from unziplora.hosts.standalone.sheet import sheet as make
+    from unziplora.hosts.standalone.sheet import words_of
 
     out: Path = given.out
     try:
@@ -93,30 +93,92 @@ def demo(given: argparse.Namespace) -> int:
             f"The output folder {out} cannot be made ({error.strerror}). Name another with --out."
         ) from error
     check_output_folder(out)
-    model = out / "random-sdxl.safetensors"
-    if not model.exists():
-        print(f"Making a small SDXL checkpoint with random weights: {model}")
-        write_random_model(model)
+    host = _standalone_host(mini.MODEL)
+    print(f'The picture: {mini.PICTURE.name}, "{mini.SUBJECT}" in "{mini.STYLE}" style')
     run = api.train(
-        Path(__file__).parent / "demo" / "lantern.png",
-        subject="lantern",
-        style="paper cut",
-        host=StandaloneHost.open(model),
-        settings={"steps": given.steps, "resolution": 256, "name": "lantern", "rank": 8},
+        mini.PICTURE,
+        subject=mini.SUBJECT,
+        style=mini.STYLE,
+        host=host,
+        settings={"steps": given.steps, "name": "demo"},
         out=out,
         overwrite=True,
     )
-    code = _drive(run, str(model))
+    code = _drive(run, "mini")
     if code:
         return code
-    for role in ("content", "style"):
-        print()
-        print(inspect_lora(out / f"lantern_{role}.safetensors").as_text())
-    print(
-        "\nThe model's weights are random, so its pictures are noise; the files are what they "
-        "would be for a real one."
+    content, style = out / "demo_content.safetensors", out / "demo_style.safetensors"
+    page = _with_bar(
+        make, host, content, style, words_of(content, style), picture=_picture(mini.PICTURE)
     )
+    save_picture(page, out / "demo.png")
+    print(f"The figure: {out / 'demo.png'}")
     return 0
+
+
+def sheet(given: argparse.Namespace) -> int:
+    """`unziplora sheet`: content, style and both in new scenes, as one picture."""
+    from unziplora.hosts.standalone.generate import check_picture_path, save_picture
+    from unziplora.hosts.standalone.sheet import sheet as make
+    from unziplora.hosts.standalone.sheet import words_of
+
+    check_picture_path(given.out)
+    words = words_of(
+        given.content,
+        given.style,
+        {"content": given.content_trigger, "style": given.style_trigger},
+        scenes=given.scene,
+        objects=given.object,
+    )
+    page = _with_bar(
+        make,
+        _open_host(given),
+        given.content,
+        given.style,
+        words,
+        picture=_picture_of(given),
+        weights=given.weights,
+        base=given.base,
+        steps=given.steps,
+        size=given.size,
+        seed=given.seed,
+        guidance=given.guidance,
+    )
+    save_picture(page, given.out)
+    for note in page.info["notes"]:
+        print(note, file=sys.stderr)
+    print(given.out)
+    return 0
+
+
+def _with_bar(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """The sheet, with a progress bar of its pictures."""
+    from tqdm import tqdm
+
+    with tqdm(unit="picture") as bar:
+
+        def show(made: int, total: int) -> None:
+            bar.total = total
+            bar.update(made - bar.n)
+
+        return make(*arguments, on_picture=show, **options)
+
+
+def _picture_of(given: argparse.Namespace) -> Any:
+    """The picture trained on: the one named, or the copy in the run's folder beside the files."""
+    from unziplora.training.state import RunFolder
+
+    if given.image is not None:
+        return _picture(given.image)
+    name = given.content.stem.removesuffix("_content")
+    copy = RunFolder(given.content.parent / name).picture
+    return _picture(copy) if copy.is_file() else None
+
+
+def _picture(path: Path) -> Any:
+    from unziplora.training.picture import open_picture
+
+    return open_picture(path).image
 
 
 def generate(given: argparse.Namespace) -> int:
@@ -219,6 +281,18 @@ def _stopping(run: Run) -> Iterator[None]:
 
 
 def _open_host(given: argparse.Namespace) -> StandaloneHost:
+    """The model that was asked for; "mini" is the one that ships."""
+    from unziplora import mini
+
+    return _standalone_host(
+        mini.MODEL if given.model == "mini" else given.model,
+        vae=given.vae,
+        prediction_type=given.prediction_type,
+        precision=given.precision,
+    )
+
+
+def _standalone_host(model: Path | str, precision: str = "auto", **options: Any) -> StandaloneHost:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of image processors
     try:
         import diffusers  # noqa: F401
@@ -233,12 +307,8 @@ def _open_host(given: argparse.Namespace) -> StandaloneHost:
 
     from unziplora.hosts.standalone.host import StandaloneHost
 
-    if given.model is None:
-        raise BadInput("No model was named. Name an SDXL checkpoint with --model.")
-    dtype = getattr(torch, PRECISIONS[given.precision]) if given.precision != "auto" else None
-    return StandaloneHost.open(
-        given.model, vae=given.vae, prediction_type=given.prediction_type, dtype=dtype
-    )
+    dtype = getattr(torch, PRECISIONS[precision]) if precision != "auto" else None
+    return StandaloneHost.open(model, dtype=dtype, **options)
 
 
 def _settings(given: argparse.Namespace) -> dict[str, Any]:
@@ -280,6 +350,10 @@ def _weighted(text: str) -> tuple[Path, float]:
         with contextlib.suppress(ValueError):
             return Path(path), float(weight)
     return Path(text), 1.0
+
+
+def _weights(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -333,6 +407,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(command("demo", demo, "the whole job on a small model and a picture that ships"))
     _add_train(command("train", train, "train a content and a style LoRA on one picture"))
     _add_generate(command("generate", generate, "make a picture with any number of LoRAs"))
+    _add_sheet(command("sheet", sheet, "content, style and both in new scenes, one picture"))
     made = command("inspect", inspect, "show what a LoRA file is")
     made.add_argument("file", type=Path)
     made.add_argument("--json", action="store_true", help="machine-readable")
@@ -341,7 +416,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo-output"), metavar="DIR")
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, help="what suits the miniature")
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -383,9 +458,33 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="FILE")
 
 
+def _add_sheet(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _add_model(parser)
+    add("--content", type=Path, required=True, metavar="FILE")
+    add("--style", type=Path, required=True, metavar="FILE")
+    add("--image", type=Path, help="the picture trained on (the copy in the run's folder)")
+    add("--weights", type=_weights, default=(1.0,), metavar="W[,W...]", help="rows for each: 0.6,1")
+    add("--base", action="store_true", help="also what the model alone makes")
+    add("--content-trigger", metavar="TEXT", help='"sks cat", where the file does not say it')
+    add("--style-trigger", metavar="TEXT", help='"watercolor painting style"')
+    add("--scene", action="append", metavar="TEXT", help='a scene, again for more: "on a beach"')
+    add("--object", action="append", metavar="TEXT", help='what the style is tried on: "a house"')
+    add("--steps", type=int, default=25)
+    add("--size", type=_size, metavar="WxH", help="of each picture; the model's own")
+    add("--guidance", type=float, default=6.0)
+    add("--seed", type=int, default=0)
+    add("--out", type=Path, required=True, metavar="FILE")
+
+
 def _add_model(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", metavar="FILE|DIR", help="an SDXL checkpoint or diffusers folder")
+    add(
+        "--model",
+        default="mini",
+        metavar="mini|FILE|DIR",
+        help="an SDXL checkpoint or diffusers folder (mini: the small one that ships)",
+    )
     add("--vae", type=Path, metavar="FILE|DIR", help="another VAE")
     add("--prediction-type", choices=("epsilon", "v_prediction"), help="if detection is wrong")
     add("--precision", choices=("auto", *PRECISIONS), default="auto", help="the base's dtype")

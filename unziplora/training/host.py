@@ -36,6 +36,20 @@ class SizeIds:
     target: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Defaults:
+    """What a run takes from the model where the user says nothing; None: as in the paper.
+
+    resolution: pixels, the side of the square that the model was trained on; steps, rank, lr: what
+    suits a model that is much smaller than SDXL.
+    """
+
+    resolution: int = 1024
+    steps: int | None = None
+    rank: int | None = None
+    lr: float | None = None
+
+
 class Host(Protocol):
     """A program that has an SDXL-family model and lends it for a run.
 
@@ -59,8 +73,8 @@ class Host(Protocol):
     def model(self) -> ModelIdentity: ...
 
     @property
-    def default_resolution(self) -> int:
-        """Pixels: the side of the square that the model was trained on."""
+    def defaults(self) -> Defaults:
+        """What suits this model; `Defaults()` for one of SDXL's size."""
 
     def borrow(self) -> AbstractContextManager[None]:
         """Lends the model clean (no LoRA applied, frozen) and takes it back untouched."""

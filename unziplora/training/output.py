@@ -121,7 +121,7 @@ def _header(
         alpha=settings.alpha or settings.rank,
         steps=made.steps,
         planned_steps=settings.total_steps,
-        lr=settings.lr,
+        lr=settings.chosen_lr,
         lr_schedule=settings.lr_schedule,
         optimizer="torch.optim.AdamW",
         seed=settings.seed,

@@ -41,7 +41,7 @@ from unziplora.training.host import Host
 from unziplora.training.output import Made, check_free, check_own, write_pair
 from unziplora.training.picture import Picture, fit
 from unziplora.training.plan import Plan, choose
-from unziplora.training.settings import PAPER_RANK, Settings
+from unziplora.training.settings import PAPER_RANK, PAPER_STEPS, Settings
 from unziplora.training.state import RunFolder, RunInfo, damaged
 from unziplora.training.trainer import Encoded, Losses, Trainer
 from unziplora.unet.attach import Attachment, attach, layer_shapes
@@ -245,7 +245,7 @@ class Run:
             steps=self.settings.total_steps,
             loss=losses.diffusion,
             orthogonality=losses.orthogonality,
-            lr=self.settings.lr * self.settings.lr_factor(trainer.step - 1),
+            lr=self.settings.chosen_lr * self.settings.lr_factor(trainer.step - 1),
             open_columns=trainer.open_columns(),
             seconds=seconds,
             time_left=median(self._seconds) * left if len(self._seconds) > 1 else None,
@@ -319,7 +319,7 @@ class Run:
             "style": (prompts.style, {"style": 1.0}),
             "both": (prompts.combined, {"content": 1.0, "style": 1.0}),
         }
-        resolution = self.settings.resolution or self._host.default_resolution
+        resolution = self.settings.resolution or self._host.defaults.resolution
         pictures = {}
         try:
             self.folder.previews.mkdir(exist_ok=True)
@@ -388,12 +388,18 @@ def check_destination(settings: Settings, out: Path, *, overwrite: bool) -> None
 
 
 def _with_model_defaults(settings: Settings, host: Host) -> Settings:
-    """Rank and resolution where the user left them to the model."""
+    """Rank, resolution, steps and learning rate where the user left them to the model."""
     smallest = min(min(shape) for shape in layer_shapes(host.unet).values())
+    defaults = host.defaults
+    steps = settings.steps
+    if steps is None and defaults.steps is not None:  # a method that takes longer still does
+        steps = round(defaults.steps * settings.chosen_method.steps / PAPER_STEPS)
     return replace(
         settings,
-        rank=settings.rank or max(1, min(PAPER_RANK, smallest // 4)),
-        resolution=settings.resolution or host.default_resolution,
+        rank=settings.rank or defaults.rank or max(1, min(PAPER_RANK, smallest // 4)),
+        resolution=settings.resolution or defaults.resolution,
+        steps=steps,
+        lr=settings.lr or defaults.lr,
     )
 
 

@@ -17,6 +17,7 @@ from unziplora.method.prompts import BranchName, Prompts
 
 PAPER_STEPS = 600  # section 4.1; B-LoRA's own default is in method/methods.py
 PAPER_RANK = 64  # section 4.1
+PAPER_LR = 5e-5  # of A and B, section 4.1
 MOST_STEPS = 100_000
 LONGEST_WORDS = 200  # characters; the text encoders' 77 tokens end sooner
 
@@ -39,7 +40,7 @@ class Settings:
     resolution: int | None = None  # pixels; the model's own
     seed: int = 0
 
-    lr: float = 5e-5  # A and B (section 4.1)
+    lr: float | None = None  # of A and B; 5e-5 (section 4.1), or the model's own
     merger_lr: float | None = None  # 5e-3 (authors' train.sh), times 600/steps for shorter runs
     lr_schedule: Schedule = "constant"  # authors' train.sh
     lr_warmup: int = 0  # steps
@@ -114,6 +115,10 @@ class Settings:
     def chosen_window(self) -> int:
         """W, at most half of t, so that short runs also train with masks."""
         return min(self.window, max(1, self.stage_steps // 2))
+
+    @property
+    def chosen_lr(self) -> float:
+        return self.lr if self.lr is not None else PAPER_LR
 
     @property
     def chosen_merger_lr(self) -> float:
@@ -199,7 +204,7 @@ class Settings:
             _check_range("resolution", self.resolution, 64, 4096)
         if self.alpha is not None:
             _check_range("alpha", self.alpha, 1e-3, 4096)
-        _check_range("learning rate", self.lr, 0, 1e6, above=True)
+        _check_range("learning rate", self.chosen_lr, 0, 1e6, above=True)
         _check_range("merger learning rate", self.chosen_merger_lr, 0, 1e6)
         _check_range("learning rate's warm-up", self.lr_warmup, 0, MOST_STEPS)
         _check_range("weight decay", self.weight_decay, 0, 1)

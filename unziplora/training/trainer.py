@@ -200,8 +200,8 @@ class Trainer:
         if not math.isfinite(diffusion):
             raise TrainingFailed(
                 f"The loss became {diffusion} at step {self.step + 1}. "
-                f"Start again with a learning rate below {self.settings.lr:g}; if it was small "
-                "already, use an fp32 VAE and a base model in bf16 or fp32."
+                f"Start again with a learning rate below {self.settings.chosen_lr:g}; if it was "
+                "small already, use an fp32 VAE and a base model in bf16 or fp32."
             )
         self._scaler.unscale_(self._optimizer)
         self._check_gradients(measuring)
@@ -309,7 +309,8 @@ class Trainer:
         if self._overflow:
             raise TrainingFailed(
                 f"The gradients became infinite or NaN at step {self.step + 1}. Start again "
-                f"with a learning rate below {self.settings.lr:g}, or a base model in bf16 or fp32."
+                f"with a learning rate below {self.settings.chosen_lr:g}, or a base model in bf16 "
+                "or fp32."
             )
         if self._updates == 0:
             self._require_gradient("up")
@@ -344,15 +345,15 @@ class Trainer:
             mergers.append(branch.merger)
         decay = self.settings.weight_decay
         groups: list[dict[str, Any]] = [
-            {"params": weights, "full_lr": self.settings.lr, "weight_decay": decay}
+            {"params": weights, "full_lr": self.settings.chosen_lr, "weight_decay": decay}
         ]
         if self.method.columns:
             lr = self.settings.chosen_merger_lr
             groups.append({"params": mergers, "full_lr": lr, "weight_decay": 0.0})
         try:
-            return torch.optim.AdamW(groups, lr=self.settings.lr, fused=True)
+            return torch.optim.AdamW(groups, lr=self.settings.chosen_lr, fused=True)
         except RuntimeError:  # torch 2.1 to 2.3 fuse on CUDA only
-            return torch.optim.AdamW(groups, lr=self.settings.lr, foreach=True)
+            return torch.optim.AdamW(groups, lr=self.settings.chosen_lr, foreach=True)
 
 
 def _loss_scaler(device: torch.device, *, enabled: bool) -> Any:

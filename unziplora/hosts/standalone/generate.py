@@ -40,7 +40,7 @@ def generate(
 
     Raises BadInput for a file that is no LoRA, or whose UNet layers do not all fit the model.
     """
-    height, width = size or (host.default_resolution, host.default_resolution)
+    height, width = size or (host.defaults.resolution, host.defaults.resolution)
     if height % 8 or width % 8 or not 64 <= min(height, width) <= height * width <= _MOST_PIXELS:
         raise BadInput(
             f"A picture cannot have {width} x {height} pixels. "

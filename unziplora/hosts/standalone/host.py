@@ -20,7 +20,7 @@ from unziplora.hosts.standalone import sampling
 from unziplora.hosts.standalone.checkpoint import Checkpoint, load_vae, open_checkpoint
 from unziplora.hosts.standalone.identify import ModelFile, identify
 from unziplora.hosts.standalone.text import encode
-from unziplora.training.host import ModelIdentity, PredictionType, SizeIds
+from unziplora.training.host import Defaults, ModelIdentity, PredictionType, SizeIds
 from unziplora.unet.trainable import frozen
 
 _KEPT_PROMPTS = 64  # embeddings of so many prompts are remembered, so that previews load no encoder
@@ -38,7 +38,7 @@ class StandaloneHost:
     prediction_type: PredictionType
     zero_snr: bool
     alphas_cumprod: Tensor
-    default_resolution: int
+    defaults: Defaults
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class StandaloneHost:
         self.file = file
         self.device, self.dtype = device, dtype
         self.prediction_type, self.zero_snr = file.prediction_type, file.zero_snr
-        self.default_resolution = file.resolution
+        self.defaults = file.defaults
         self.alphas_cumprod = sampling.alphas_cumprod(file)
         self._checkpoint, self._vae_path = checkpoint, vae
         self._embeddings: dict[str, tuple[Tensor, Tensor]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,14 @@ from unziplora.hosts.standalone.names import UNET, VAE
 from unziplora.hosts.standalone.parts import read_json, weights_in
 from unziplora.hosts.standalone.shapes import HEAD_CHANNELS, VAE_SCALE, unet_shape
 from unziplora.hosts.standalone.strangers import refuse_file, refuse_folder
-from unziplora.training.host import PredictionType
+from unziplora.training.host import Defaults, PredictionType
 from unziplora.unet.names import Architecture, architecture_of, sgm_name
 
 SDXL_WIDTH = 320  # channels of the first level of every published member of the family
 SDXL_RESOLUTION = 1024
+
+# where a model's maker may say what suits it: a safetensors header, or with _ before it an index
+DEFAULTS = "unziplora.defaults"
 
 _FAMILIES = {"pony": "Pony", "noob": "NoobAI", "illustrious": "Illustrious"}
 _SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
@@ -30,8 +34,8 @@ class ModelFile:
     """An SDXL-family model on disk.
 
     folder: diffusers' layout, else one file in sgm's; zero_snr: its schedule ends in pure noise;
-    family: what a hub calls its base model, where its name tells; resolution: the side of the
-    square it was trained on, in pixels; schedule: the betas' part of its scheduler's config;
+    family: what a hub calls its base model, where its name tells; defaults: what suits it in
+    training; schedule: the betas' part of its scheduler's config;
     head_channels, vae_scale: what a single file's shapes do not say.
     """
 
@@ -42,7 +46,7 @@ class ModelFile:
     zero_snr: bool
     family: str | None
     has_vae: bool
-    resolution: int = SDXL_RESOLUTION
+    defaults: Defaults = field(default_factory=Defaults)
     schedule: dict[str, Any] = field(default_factory=dict)
     head_channels: int = HEAD_CHANNELS
     vae_scale: float = VAE_SCALE
@@ -84,7 +88,10 @@ def _file(path: Path, prediction_type: str | None) -> ModelFile:
         zero_snr="ztsnr" in header.shapes,
         family=_family(path.name + header.metadata.get("modelspec.title", "")),
         has_vae=header.has(VAE),
-        resolution=SDXL_RESOLUTION if width == SDXL_WIDTH else _resolution(header),
+        defaults=_defaults(
+            SDXL_RESOLUTION if width == SDXL_WIDTH else _resolution(header),
+            header.metadata.get(DEFAULTS, "{}"),
+        ),
         head_channels=hints.get("head_channels", HEAD_CHANNELS),
         vae_scale=hints.get("vae_scale", VAE_SCALE),
     )
@@ -102,6 +109,27 @@ def _resolution(header: Header) -> int:
     match = re.match(r"\d+", header.metadata.get("modelspec.resolution", ""))
     side = int(match[0]) if match else SDXL_RESOLUTION
     return side if 64 <= side <= 4096 else SDXL_RESOLUTION
+
+
+def _defaults(resolution: int, said: str) -> Defaults:
+    """With what a model's maker says (JSON with steps, rank, lr), so far as it is sensible."""
+    try:
+        given = json.loads(said)
+        steps, rank, lr = (given.get(key) for key in ("steps", "rank", "lr"))
+        return Defaults(
+            resolution,
+            int(steps) if steps and 1 <= int(steps) <= 100_000 else None,
+            int(rank) if rank and 1 <= int(rank) <= 1024 else None,
+            float(lr) if lr and 0 < float(lr) <= 1 else None,
+        )
+    except (ValueError, TypeError, AttributeError):
+        return Defaults(resolution)
+
+
+def _said_in_folder(path: Path) -> str:
+    index = path / "model_index.json"
+    said = read_json(index).get(f"_{DEFAULTS}", "{}") if index.is_file() else "{}"
+    return str(said)
 
 
 def _yaml(path: Path) -> dict[str, Any]:
@@ -150,7 +178,7 @@ def _folder(path: Path, prediction_type: str | None) -> ModelFile:
         zero_snr=bool(scheduler.get("rescale_betas_zero_snr")),
         family=_family(path.resolve().name),
         has_vae=(path / "vae" / "config.json").is_file(),
-        resolution=8 * side,
+        defaults=_defaults(8 * side, _said_in_folder(path)),
         schedule={key: scheduler[key] for key in _SCHEDULE if scheduler.get(key) is not None},
     )
 

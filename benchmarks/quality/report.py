@@ -1,0 +1,137 @@
+"""Tables, the figure of alignment against leak, and sheets of samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.quality.targets import Target
+from unziplora.figure import Cell, Row
+from unziplora.figure import figure as page
+
+Scores = Mapping[str, float]
+Cells = dict[str, dict[str, tuple[float, float]]]
+
+MEASURES = {
+    "content.subject": "subject alignment (content LoRA)",
+    "style.style": "style alignment (style LoRA)",
+    "content.style": "leak: style in content's pictures",
+    "style.subject": "leak: subject in style's pictures",
+    "style.obeyed": "style LoRA still draws the class asked for",
+    "both.subject": "both together: subject",
+    "both.style": "both together: style",
+    "cross.subject": "cross: subject of one picture",
+    "cross.style": "cross: style of another",
+}
+
+
+def table(by_method: Mapping[str, Sequence[Scores]], pictures: int) -> Cells:
+    """Mean and standard error over pictures (seeds of one picture averaged first).
+
+    by_method: scores with all pictures of one seed after the other.
+    """
+    return {
+        method: {name: _mean_error(_by_picture(found, name, pictures)) for name in found[0]}
+        for method, found in by_method.items()
+    }
+
+
+def differences(by_name: Mapping[str, Sequence[Scores]], reference: str) -> Cells:
+    """Each less the reference, paired by picture and seed: mean and standard error."""
+    base = by_name[reference]
+    return {
+        name: {
+            measure: _mean_error([s[measure] - b[measure] for s, b in zip(found, base, strict=True)])
+            for measure in MEASURES
+        }
+        for name, found in by_name.items()
+        if name != reference
+    }
+
+
+def _by_picture(found: Sequence[Scores], name: str, pictures: int) -> list[float]:
+    values = np.array([scores[name] for scores in found]).reshape(-1, pictures)
+    return list(values.mean(0))
+
+
+def _mean_error(values: Sequence[float]) -> tuple[float, float]:
+    n = len(values)
+    error = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else float("nan")
+    return float(np.mean(values)), error
+
+
+def as_text(part: str, result: Mapping[str, Any]) -> str:
+    if part == "choose":
+        rows = [
+            f"{r['method']:11} lr {r['lr']:g}  steps {r['steps']:4}  overall {r['overall']:+.3f}"
+            for r in result["grid"]
+        ]
+        return "\n".join([*rows, f"chosen: {result['chosen']}"])
+    if part == "decide":
+        return markdown(result["variants"], list(MEASURES))
+    lifts = [name if name == "style.obeyed" else f"{name} lift" for name in MEASURES]
+    return "\n\n".join(
+        [
+            "Cosine with the truth:\n\n" + markdown(result["table"], list(MEASURES)),
+            "The same less the model alone's:\n\n" + markdown(result["table"], lifts),
+            "Less unziplora's, paired:\n\n" + markdown(result["differences"], list(MEASURES)),
+        ]
+    )
+
+
+def markdown(cells: Cells, names: Sequence[str]) -> str:
+    lines = ["| | " + " | ".join(cells) + " |", "|---|" + "---|" * len(cells)]
+    for name in names:
+        said = MEASURES[name.removesuffix(" lift")]
+        values = (cells[method][name] for method in cells)
+        lines.append(f"| {said} | " + " | ".join(f"{m:.2f} ± {e:.2f}" for m, e in values) + " |")
+    return "\n".join(lines)
+
+
+def figure(cells: Cells, path: Path) -> None:
+    """Alignment gained against leak gained, content's and style's LoRA, with errors."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(9, 4.2), layout="constrained")
+    panels = drawn.subplots(1, 2)
+    for axes, (title, gain, leak) in zip(
+        panels,
+        (
+            ("content LoRA", "content.subject lift", "content.style lift"),
+            ("style LoRA", "style.style lift", "style.subject lift"),
+        ),
+        strict=True,
+    ):
+        for method, values in cells.items():
+            (x, dx), (y, dy) = values[leak], values[gain]
+            axes.errorbar(x, y, yerr=dy, xerr=dx, fmt="o", capsize=3, label=method)
+            axes.annotate(method, (x, y), textcoords="offset points", xytext=(6, 6), fontsize=8)
+        axes.axvline(0, color="#bbbbbb", linewidth=0.8)
+        axes.axhline(0, color="#bbbbbb", linewidth=0.8)
+        axes.set(title=title, xlabel="leak gained (less is better)", ylabel="alignment gained")
+    drawn.savefig(path, dpi=130)
+
+
+def sheets(cache: Path, chosen: Mapping[str, Any], targets: Sequence[Target], out: Path) -> None:
+    """One sheet a picture: a row a method, two samples of each condition."""
+    from benchmarks.quality.runs import Job
+
+    for n, target in enumerate(targets):
+        style_target = targets[(n + 1) % len(targets)]
+        rows = [Row(target.name, [Cell(Image.fromarray(target.picture()), "trained on")])]
+        for method, settings in chosen.items():
+            folder = cache / "samples" / Job(method, target, 0, settings).key
+            cross = Job(method, style_target, 0, settings)
+            names = ("content", "style", "both", f"cross-{cross.key}")
+            cells = [
+                Cell(Image.fromarray(np.load(folder / f"{name}.npy")[i]), name.split("-")[0])
+                for name in names
+                for i in (0, 6)
+            ]
+            rows.append(Row(method, cells))
+        page(rows, side=128).save(out / f"{target.name}.png")

@@ -1,0 +1,111 @@
+"""Training and sampling, each done once per (method, picture, seed, settings) and kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.quality.targets import SAMPLES, SCENES, TOKEN, Target
+from mini_world.captions import article
+from mini_world.sampler import Sampler
+from unziplora import api
+from unziplora.hosts.standalone.generate import loaded
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training. settings: those of training/settings.py that differ from the defaults."""
+
+    method: str
+    target: Target
+    seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        said = json.dumps([self.method, self.seed, dict(sorted(self.settings.items()))])
+        return f"{self.target.name}-{self.method}-{hashlib.sha256(said.encode()).hexdigest()[:10]}"
+
+
+class Bench:
+    """A sampler and a cache folder; a cache belongs to one model."""
+
+    def __init__(self, sampler: Sampler, cache: Path) -> None:
+        self.sampler, self.cache = sampler, cache
+
+    def pair(self, job: Job) -> dict[str, Path]:
+        """The two files of a training, trained if they are not there yet."""
+        folder = self.cache / "pairs" / job.key
+        files = {role: folder / f"pair_{role}.safetensors" for role in ("content", "style")}
+        if not all(path.exists() for path in files.values()):
+            part = folder.with_name(folder.name + ".part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            picture = part / "picture.png"
+            Image.fromarray(job.target.picture()).save(picture)
+            run = api.train(
+                picture,
+                subject=job.target.kind,
+                style=job.target.style,
+                host=self.sampler.host,
+                settings={"token": TOKEN, **job.settings, "method": job.method, "seed": job.seed,
+                          "name": "pair", "save_minutes": 10_000},
+                out=part,
+            )  # fmt: skip
+            for _ in run:
+                pass
+            part.rename(folder)
+        return files
+
+    def samples(self, job: Job, condition: str, style_of: Job | None = None) -> np.ndarray:
+        """(16, 128, 128, 3): content, style, both, or cross with the style of another training."""
+        name = f"cross-{style_of.key}" if style_of is not None else condition
+        path = self.cache / "samples" / job.key / f"{name}.npy"
+        if not path.exists():
+            files = {
+                "content": self.pair(job)["content"],
+                "style": self.pair(style_of or job)["style"],
+            }
+            used = {"content": ["content"], "style": ["style"]}.get(condition, ["content", "style"])
+            prompts = prompts_of(condition, job.target, (style_of or job).target)
+            with loaded(self.sampler.host, [(files[role], 1.0) for role in used]):
+                pictures = self.sampler.pictures(prompts, _seeds())
+            _keep(path, pictures)
+        return np.load(path)
+
+    def base_samples(self, condition: str, target: Target, style_target: Target) -> np.ndarray:
+        """What the model alone makes of the same prompts and seeds."""
+        name = f"{condition}-{target.name}-{style_target.name}"
+        path = self.cache / "samples" / "base" / f"{name}.npy"
+        if not path.exists():
+            prompts = prompts_of(condition, target, style_target)
+            _keep(path, self.sampler.pictures(prompts, _seeds()))
+        return np.load(path)
+
+
+def prompts_of(condition: str, target: Target, style_target: Target) -> list[str]:
+    """Sixteen prompts: content in four scenes, style on eight other things, both in four scenes."""
+    style = f"in {style_target.style} style"
+    if condition == "style":
+        return [f"{article(kind)} {style}" for kind in target.others for _ in range(2)]
+    said = target.subject if condition == "content" else f"{target.subject} {style}"
+    return [f"{said} {scene}".strip() for scene in SCENES for _ in range(SAMPLES // len(SCENES))]
+
+
+def _seeds() -> list[int]:
+    return list(range(7000, 7000 + SAMPLES))
+
+
+def _keep(path: Path, pictures: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npy")
+    np.save(part, pictures)
+    part.rename(path)

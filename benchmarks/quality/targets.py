@@ -1,0 +1,101 @@
+"""Twelve pictures that a user might bring: held-out individuals in held-out styles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from mini_world.captions import article
+from mini_world.probes import Judge
+from mini_world.world import CORE_KINDS, CORE_STYLES, Picture, held_out_instance, portrait
+
+TOKEN = "sks"
+SCENES = ("", "on a beach", "in a city", "in the snow")
+SAMPLES = 16
+VIEWS = 24  # drawings of which a reference is the mean
+
+
+@dataclass(frozen=True)
+class Target:
+    """One picture and what is known about it. number: of its individual and of its variant."""
+
+    name: str
+    kind: str
+    style: str
+    number: int
+
+    def picture(self) -> np.ndarray:
+        """(128, 128, 3) uint8: what is trained on."""
+        who = held_out_instance(self.kind, self.number)
+        return portrait(who, self.style, 1_000_000 + self.number, self.number).draw()
+
+    @property
+    def subject(self) -> str:
+        return f"{article(TOKEN)} {self.kind}"
+
+    @property
+    def others(self) -> list[str]:
+        """Eight classes that the picture does not show."""
+        return [kind for kind in CORE_KINDS if kind != self.kind][:8]
+
+    def content_reference(self, judge: Judge) -> Tensor:
+        """(64,): this individual in many styles and views."""
+        rng = np.random.default_rng((51, self.number))
+        who = held_out_instance(self.kind, self.number)
+        drawn = [
+            portrait(who, str(rng.choice(["", *CORE_STYLES])), n, 1000 + n) for n in range(VIEWS)
+        ]
+        return _mean(judge.content, drawn)
+
+    def style_reference(self, judge: Judge) -> Tensor:
+        """(64,): this variant of the style on many other things."""
+        drawn = [
+            portrait(held_out_instance(self.others[n % 8], 5000 + n), self.style,
+                     1_000_000 + self.number, 2000 + n)
+            for n in range(VIEWS)
+        ]  # fmt: skip
+        return _mean(judge.style, drawn)
+
+
+def _mean(embed: object, drawn: list[Picture]) -> Tensor:
+    vectors: Tensor = embed(np.stack([picture.draw() for picture in drawn]))  # type: ignore[operator]
+    return F.normalize(vectors.mean(0), dim=0)
+
+
+def _targets(part: str, rows: list[tuple[str, str]], first: int) -> tuple[Target, ...]:
+    return tuple(
+        Target(f"{part}{n}-{kind}-{style.replace(' ', '-')}", kind, style, first + n)
+        for n, (kind, style) in enumerate(rows)
+    )
+
+
+# For every decision: learning rates, steps, defaults.
+CHOOSING = _targets(
+    "c",
+    [
+        ("cat", "knitted wool"),
+        ("house", "riso print"),
+        ("fish", "crayon drawing"),
+        ("teapot", "ink wash"),
+    ],
+    100,
+)
+# Touched by the final run only.
+FINAL = _targets(
+    "f",
+    [
+        ("penguin", "pointillism"),
+        ("car", "gold engraving"),
+        ("butterfly", "thermal image"),
+        ("mushroom", "clay model"),
+        ("rocket", "crayon drawing"),
+        ("turtle", "knitted wool"),
+        ("cat", "ink wash"),
+        ("house", "riso print"),
+    ],
+    200,
+)
+PARTS = {"choose": CHOOSING, "final": FINAL}

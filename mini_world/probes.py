@@ -1,0 +1,309 @@
+"""Two judges that know the world: who is in a picture, and how it is drawn.
+
+    python -m mini_world.probes draw  --run-dir DIR     12,000 pictures with known instances
+    python -m mini_world.probes train --run-dir DIR --minutes 6
+    python -m mini_world.probes report                  how well they tell held-out things apart
+
+The content probe embeds the instance whatever the style, the style probe the style and its variant
+whatever the content. They stand for the DINO and CLIP/CSD scores of the paper's Table 2. They are
+trained on drawings of training instances in training styles and never on what any method made.
+Heads on the same networks name the class, the colour and the style, for the gates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mini_world.scenes import COLOURS, CONTEXTS, instance
+from mini_world.styles import STYLES
+from mini_world.world import (
+    HELD_OUT_STYLES,
+    KINDS,
+    TRAINING_STYLES,
+    Picture,
+    held_out_instance,
+    portrait,
+)
+
+FOLDER = Path(__file__).parent / "probes"
+INSTANCES, VIEWS = 1500, 8  # of training instances; pictures of each
+VARIANTS = 24  # of each style
+COLOUR_NAMES = list(COLOURS)
+WIDTHS = (32, 64, 96, 128, 192)
+TEMPERATURE = 0.1
+
+
+class Probe(nn.Module):
+    """Pictures (n, 3, 128, 128) in -1..1 to unit vectors (n, 64); heads name what is known."""
+
+    def __init__(self, heads: dict[str, int]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in zip((3, *WIDTHS[:-1]), WIDTHS, strict=True):
+            layers += [
+                nn.Conv2d(before, after, 3, 2, 1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            ]
+        self.trunk = nn.Sequential(*layers)
+        # mean and deviation over the picture: what is there, and how unevenly
+        self.embedding = nn.Linear(2 * WIDTHS[-1], 64)
+        self.heads = nn.ModuleDict({name: nn.Linear(64, size) for name, size in heads.items()})
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        flat = self.trunk(pictures).flatten(2)
+        embedded = self.embedding(torch.cat([flat.mean(-1), flat.std(-1)], -1))
+        return F.normalize(embedded, dim=-1), {n: h(embedded) for n, h in self.heads.items()}
+
+
+def new_probes() -> dict[str, Probe]:
+    return {
+        "content": Probe({"kind": len(KINDS), "colour": len(COLOUR_NAMES)}),
+        "style": Probe({"style": len(TRAINING_STYLES)}),
+    }
+
+
+class Judge:
+    """Both probes, loaded. Pictures are (n, 128, 128, 3) uint8; vectors are unit vectors."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self.probes = new_probes()
+        for name, probe in self.probes.items():
+            path = folder / f"{name}.safetensors"
+            with safe_open(path, "pt") as file:
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            probe.load_state_dict({k: v.float() if v.is_floating_point() else v
+                                   for k, v in state.items()})  # fmt: skip
+            probe.eval()
+
+    @torch.no_grad()
+    def _run(self, name: str, pictures: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
+        parts = [self.probes[name](as_input(pictures[i : i + 64]))
+                 for i in range(0, len(pictures), 64)]  # fmt: skip
+        heads = {h: torch.cat([p[1][h] for p in parts]) for h in parts[0][1]}
+        return torch.cat([p[0] for p in parts]), heads
+
+    def content(self, pictures: np.ndarray) -> Tensor:
+        """(n, 64): who is there."""
+        return self._run("content", pictures)[0]
+
+    def style(self, pictures: np.ndarray) -> Tensor:
+        """(n, 64): how it is drawn."""
+        return self._run("style", pictures)[0]
+
+    def kinds(self, pictures: np.ndarray) -> list[str]:
+        return [KINDS[i] for i in self._run("content", pictures)[1]["kind"].argmax(-1).tolist()]
+
+    def colours(self, pictures: np.ndarray) -> list[str]:
+        chosen = self._run("content", pictures)[1]["colour"].argmax(-1)
+        return [COLOUR_NAMES[i] for i in chosen.tolist()]
+
+    def styles(self, pictures: np.ndarray) -> list[str]:
+        chosen = self._run("style", pictures)[1]["style"].argmax(-1)
+        return [TRAINING_STYLES[i] for i in chosen.tolist()]
+
+
+def as_input(pictures: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def draw(run_dir: Path) -> None:
+    """probes.npy, (12000, 128, 128, 3), and probes.json with what each picture shows."""
+    rng = np.random.default_rng(23)
+    pixels = np.zeros((INSTANCES * VIEWS, 128, 128, 3), np.uint8)
+    known: list[dict[str, Any]] = []
+    for number in range(INSTANCES):
+        who = instance(KINDS[number % len(KINDS)], 100_000 + number)
+        for _ in range(VIEWS):
+            style = str(rng.choice(TRAINING_STYLES))
+            variant = int(rng.integers(VARIANTS))
+            context = str(rng.choice(sorted(CONTEXTS))) if rng.random() < 0.4 else None
+            picture = portrait(who, style, variant, int(rng.integers(2**31)), context)
+            pixels[len(known)] = picture.draw()
+            colour = COLOUR_NAMES.index(who.colour) if STYLES[style].keeps_colour else -1
+            known.append({
+                "instance": number, "kind": number % len(KINDS), "colour": colour,
+                "style": TRAINING_STYLES.index(style), "variant": variant,
+            })  # fmt: skip
+    np.save(run_dir / "probes.npy", pixels)
+    (run_dir / "probes.json").write_text(json.dumps(known))
+
+
+def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Shifted a little, sometimes blurred or noisy, as a small model's pictures are."""
+    dy, dx = (int(v) for v in torch.randint(-6, 7, (2,), generator=generator))
+    pictures = F.pad(pictures, (6, 6, 6, 6), mode="replicate")
+    pictures = pictures[:, :, 6 + dy : 134 + dy, 6 + dx : 134 + dx]
+    kind = torch.rand(len(pictures), generator=generator)[:, None, None, None]
+    small = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2, mode="bilinear")
+    noise = 0.08 * torch.randn(pictures.shape, generator=generator)
+    return torch.where(kind < 0.35, small, pictures) + noise * (kind % 0.5 < 0.2)
+
+
+def contrast(embedded: Tensor, same: Tensor, distinct: Tensor) -> Tensor:
+    """Supervised contrastive loss (arXiv 2004.11362, eq. 2): vectors of one thing together.
+
+    same: (n, n), which pairs belong together; distinct: which may count at all.
+    """
+    alike = embedded @ embedded.T / TEMPERATURE
+    alike = alike.masked_fill(~distinct, -1e9)
+    log_share = alike - alike.logsumexp(-1, keepdim=True)
+    pairs = same & distinct
+    each = (log_share * pairs).sum(-1) / pairs.sum(-1).clamp(min=1)
+    return -each[pairs.any(-1)].mean()
+
+
+def content_batch(rng: np.random.Generator, facts: dict[str, np.ndarray]) -> np.ndarray:
+    """Four pictures each of 24 instances, half of them of two classes: near strangers."""
+    kinds = rng.choice(len(KINDS), 2, replace=False)
+    near = np.flatnonzero(np.isin(np.arange(INSTANCES) % len(KINDS), kinds))
+    chosen = [*rng.choice(near, 12, replace=False), *rng.choice(INSTANCES, 12, replace=False)]
+    return np.concatenate([who * VIEWS + rng.choice(VIEWS, 4, replace=False) for who in chosen])
+
+
+def style_batch(rng: np.random.Generator, facts: dict[str, np.ndarray]) -> np.ndarray:
+    """Four pictures each of 24 variants, half of them of four styles."""
+    few = rng.choice(len(TRAINING_STYLES), 4, replace=False)
+    chosen = []
+    for n in range(24):
+        style = few[n % 4] if n < 12 else rng.integers(len(TRAINING_STYLES))
+        there = np.flatnonzero(
+            (facts["style"] == style) & (facts["variant"] == rng.integers(VARIANTS))
+        )
+        chosen.append(rng.choice(there, 4, replace=len(there) < 4))
+    return np.concatenate(chosen)
+
+
+def train(run_dir: Path, minutes: float) -> None:
+    """Both probes, `minutes` for the two; writes probes/*.safetensors (fp16)."""
+    pixels = np.load(run_dir / "probes.npy", mmap_mode="r")
+    told = json.loads((run_dir / "probes.json").read_text())
+    facts = {key: np.array([t[key] for t in told]) for key in told[0]}
+    facts["look"] = facts["style"] * VARIANTS + facts["variant"]
+    for name, probe in new_probes().items():
+        one_probe(name, probe, pixels, facts, minutes / 2)
+        FOLDER.mkdir(exist_ok=True)
+        state = {k: v.half().contiguous() if v.is_floating_point() else v
+                 for k, v in probe.state_dict().items()}  # fmt: skip
+        save_file(state, FOLDER / f"{name}.safetensors")
+
+
+def one_probe(
+    name: str, probe: Probe, pixels: np.ndarray, facts: dict[str, np.ndarray], minutes: float
+) -> None:
+    torch.manual_seed(7)
+    probe.train()
+    rng, generator = np.random.default_rng(29), torch.Generator().manual_seed(29)
+    optimizer = torch.optim.AdamW(probe.parameters(), 3e-3, weight_decay=0.01)
+    labels = {"content": ("kind", "colour"), "style": ("style",)}[name]
+    pick, key = {"content": (content_batch, "instance"), "style": (style_batch, "look")}[name]
+    start, spent, step = time.monotonic(), 0.0, 0
+    while spent < minutes:
+        chosen = pick(rng, facts)
+        known = torch.from_numpy(facts[key][chosen])
+        pictures = augmented(as_input(pixels[chosen]), generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            embedded, heads = probe(pictures)
+        own = torch.eye(len(chosen), dtype=torch.bool)
+        loss = contrast(embedded.float(), known[:, None] == known, ~own)
+        for label in labels:
+            truth = torch.from_numpy(facts[label][chosen])
+            loss = loss + 0.5 * F.cross_entropy(heads[label].float(), truth, ignore_index=-1)
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * min(1, (step + 1) / 50) * max(0.02, 1 - spent / minutes)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        step += 1
+        spent = (time.monotonic() - start) / 60
+        if step % 100 == 0:
+            print(f"{name}: {spent:.1f} min, step {step}, loss {float(loss.detach()):.3f}",
+                  flush=True)  # fmt: skip
+
+
+def report(judge: Judge, blurred: Any = None) -> dict[str, float]:
+    """How well the probes tell held-out instances and styles apart.
+
+    Each question shows one picture and asks which of twelve others (another style or another
+    instance each) has the same thing in it. blurred: what to do to every picture first, such as
+    encoding and decoding it.
+    """
+    change = blurred or (lambda pictures: pictures)
+
+    def share(embed: Any, questions: Sequence[tuple[Picture, list[Picture]]]) -> float:
+        right = 0
+        for asked, answers in questions:
+            shown = change(np.stack([p.draw() for p in [asked, *answers]]))
+            vectors = embed(shown)
+            right += int((vectors[1:] @ vectors[0]).argmax()) == 0
+        return right / len(questions)
+
+    rng = np.random.default_rng(31)
+    every = [*TRAINING_STYLES, *HELD_OUT_STYLES]
+
+    def anyone(kind: str | None = None) -> Any:
+        return held_out_instance(kind or str(rng.choice(KINDS)), int(rng.integers(10_000)))
+
+    def view(who: Any, style: str, variant: int | None = None) -> Picture:
+        variant = int(rng.integers(1000)) if variant is None else variant
+        return portrait(who, style, variant, int(rng.integers(2**31)))
+
+    def instances(kind: str | None, styles: list[str]) -> list[tuple[Picture, list[Picture]]]:
+        questions = []
+        for _ in range(60):
+            who = anyone(kind or str(rng.choice(KINDS)))
+            others = [who, *(anyone(who.kind if kind is None else None) for _ in range(11))]
+            questions.append((view(who, str(rng.choice(styles))),
+                              [view(o, str(rng.choice(styles))) for o in others]))  # fmt: skip
+        return questions
+
+    def looks(styles: list[str], count: int) -> list[tuple[Picture, list[Picture]]]:
+        questions = []
+        for _ in range(60):
+            chosen = [str(s) for s in rng.choice(styles, count, replace=False)]
+            questions.append((view(anyone(), chosen[0]), [view(anyone(), s) for s in chosen]))
+        return questions
+
+    colourful = [s for s in every if STYLES[s].keeps_colour]
+    return {
+        "instance among 12 of its class, colourful styles": share(
+            judge.content, instances(None, colourful)
+        ),
+        "instance among 12 of any class, any style": share(judge.content, instances("cat", every)),
+        "training style among 12": share(judge.style, looks(TRAINING_STYLES, 12)),
+        "held-out style among 8": share(judge.style, looks(HELD_OUT_STYLES, 8)),
+        "any style among 12": share(judge.style, looks(every, 12)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("draw", "train", "report"))
+    parser.add_argument("--run-dir", type=Path)
+    parser.add_argument("--minutes", type=float, default=6)
+    given = parser.parse_args()
+    if given.what == "report":
+        for question, share in report(Judge()).items():
+            print(f"{share:.2f}  {question}")
+    elif given.run_dir is None:
+        parser.error("--run-dir is needed")
+    elif given.what == "draw":
+        draw(given.run_dir)
+    else:
+        train(given.run_dir, given.minutes)
+
+
+if __name__ == "__main__":
+    main()

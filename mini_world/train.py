@@ -1,0 +1,229 @@
+"""Train the miniature's UNet and text encoders together on encoded pictures.
+
+    python -m mini_world.train --run-dir DIR --minutes 60          goes on where it stopped
+    python -m mini_world.train --run-dir DIR --minutes 15 --cool   the last stretch: rate falls to 0
+
+SDXL's conventions: a scaled-linear schedule of 1000 steps, six size numbers, penultimate hidden
+states of both encoders, and zeros in place of a dropped caption. The target is velocity, one of
+SDXL's two: in a first trial noise prediction stayed noise for far longer.
+
+What is saved for use is the moving average of the weights (state.pt holds both).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mini_world.latents import Latents
+from mini_world.model import TextEncoders, new_unet, time_ids
+from mini_world.world import CORE_KINDS, CORE_STYLES
+
+BATCH = 64
+RATE, WARM_STEPS = 1e-3, 200
+AVERAGE = 0.998  # of the weights, per step
+NO_CAPTION, EMPTY_CAPTION = 0.07, 0.03  # shares of samples: zeros; the empty prompt
+NO_POOLED = 0.6  # attention must carry the words; the pooled vector alone could, too
+OTHER_SIZE = 0.15  # of samples: told another original size, so that it means nothing
+
+
+def alphas_cumprod() -> Tensor:
+    """SDXL's schedule, (1000,)."""
+    return (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2).cumprod(0)
+
+
+class Miniature(nn.Module):
+    """UNet and text encoders: what is trained here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet = new_unet()
+        self.text = TextEncoders()
+
+    def forward(
+        self, noisy: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor, sizes: Tensor
+    ) -> Tensor:
+        added = {"text_embeds": pooled, "time_ids": sizes}
+        return self.unet(noisy, timesteps, context, added_cond_kwargs=added).sample
+
+
+@dataclass
+class Batch:
+    latents: Tensor  # (n, 4, 16, 16)
+    first: Tensor  # (n, 77) token ids
+    second: Tensor
+
+
+class Pictures:
+    """Encoded pictures with the token ids of their captions."""
+
+    def __init__(self, run_dir: Path, text: TextEncoders) -> None:
+        self._latents = Latents(run_dir)
+        flat = [c for captions in self._latents.captions for c in captions]
+        unique = [*sorted(set(flat)), ""]
+        number = {caption: i for i, caption in enumerate(unique)}
+        self._empty = number[""]
+        self._first, self._second = text.tokens(unique)
+        self._of = np.array([number[c] for c in flat]).reshape(len(self._latents.captions), -1)
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        chosen = rng.integers(0, len(self), BATCH)
+        latents = self._latents.latents[chosen].astype(np.float32)
+        captions = self._of[chosen, rng.integers(0, self._of.shape[1], BATCH)]
+        captions[rng.random(BATCH) < EMPTY_CAPTION] = self._empty
+        return Batch(torch.from_numpy(latents), self._first[captions], self._second[captions])
+
+
+def sizes(rng: np.random.Generator) -> Tensor:
+    ids = time_ids(BATCH)
+    for i in np.flatnonzero(rng.random(BATCH) < OTHER_SIZE):
+        ids[i, :2] = torch.from_numpy(rng.integers(64, 2048, 2))
+    return ids
+
+
+def loss_of(model: Miniature, batch: Batch, alphas: Tensor, rng: np.random.Generator) -> Tensor:
+    """Mean squared error of the velocity sqrt(a) noise - sqrt(1 - a) latents."""
+    seed = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    noise = torch.randn(batch.latents.shape, generator=seed)
+    spread = (torch.arange(BATCH) + torch.rand(BATCH, generator=seed)) / BATCH  # one in each part
+    timesteps = (spread * 1000).long()
+    a = alphas[timesteps].float()[:, None, None, None]
+    noisy = a.sqrt() * batch.latents + (1 - a).sqrt() * noise
+    target = a.sqrt() * noise - (1 - a).sqrt() * batch.latents
+    with torch.autocast("cpu", torch.bfloat16):
+        context, pooled = model.text(batch.first, batch.second)
+        said = torch.rand(BATCH, generator=seed) >= NO_CAPTION
+        pooled = pooled * (said & (torch.rand(BATCH, generator=seed) >= NO_POOLED))[:, None]
+        made = model(noisy, timesteps, context * said[:, None, None], pooled, sizes(rng))
+    return (made.float() - target).pow(2).mean()
+
+
+@torch.no_grad()
+def sample(
+    model: Miniature, prompts: list[str], seed: int, steps: int = 20, guidance: float = 4.0
+) -> Tensor:
+    """Latents (n, 4, 16, 16) by deterministic DDIM."""
+    alphas, n = alphas_cumprod().float(), len(prompts)
+    context, pooled = model.text(*model.text.tokens(prompts))
+    context = torch.cat([torch.zeros_like(context), context])
+    pooled = torch.cat([torch.zeros_like(pooled), pooled])
+    x = torch.randn((n, 4, 16, 16), generator=torch.Generator().manual_seed(seed))
+    times = torch.linspace(999, 0, steps + 1).long()
+    for now, then in itertools.pairwise(times):
+        with torch.autocast("cpu", torch.bfloat16):
+            both = model(torch.cat([x, x]), now.repeat(2 * n), context, pooled, time_ids(2 * n))
+        none, said = both.float().chunk(2)
+        v = none + guidance * (said - none)
+        a, b = alphas[now], alphas[then] if then > 0 else torch.tensor(1.0)
+        clean, noise = a.sqrt() * x - (1 - a).sqrt() * v, a.sqrt() * v + (1 - a).sqrt() * x
+        x = b.sqrt() * clean + (1 - b).sqrt() * noise
+    return x
+
+
+def show(model: Miniature, run_dir: Path, name: str) -> None:
+    """A sheet of classes and styles, samples/NAME.png."""
+    from diffusers import AutoencoderKL
+
+    from mini_world.vae import decode
+
+    vae = AutoencoderKL.from_pretrained(run_dir / "vae").eval()
+    rows = []
+    for style in ["", "", *CORE_STYLES[::2]]:
+        words = f" in {style} style" if style else ""
+        prompts = [f"a {kind}{words}" for kind in CORE_KINDS[: 10 if len(rows) != 1 else 5]]
+        if len(rows) == 1:
+            prompts += [f"a red {kind} on a beach" for kind in CORE_KINDS[5:]]
+        rows.append(np.concatenate(list(decode(vae, sample(model, prompts, len(rows)))), 1))
+    (run_dir / "samples").mkdir(exist_ok=True)
+    Image.fromarray(np.concatenate(rows)).save(run_dir / "samples" / f"{name}.png")
+
+
+class Training:
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir, self.step, self.minutes = run_dir, 0, 0.0
+        torch.manual_seed(5)
+        self.model = Miniature()
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.pictures = Pictures(run_dir, self.model.text)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), RATE, betas=(0.9, 0.99), weight_decay=0, fused=True
+        )
+        self._state = run_dir / "state.pt"
+        if self._state.exists():
+            state = torch.load(self._state)
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.minutes = state["step"], state["minutes"]
+
+    def save(self) -> None:
+        part = self._state.with_suffix(".part")
+        parts = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
+        state = {name: part.state_dict() for name, part in parts.items()}
+        torch.save({**state, "step": self.step, "minutes": self.minutes}, part)
+        part.replace(self._state)
+
+    def one_step(self, rate: float, rng: np.random.Generator, alphas: Tensor) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (self.step + 1) / WARM_STEPS)
+        loss = loss_of(self.model, self.pictures.batch(rng), alphas, rng)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        keep = min(AVERAGE, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.average.parameters()), list(self.model.parameters()), 1 - keep
+            )
+        return float(loss.detach())
+
+    def run(self, minutes: float, cool: bool) -> None:
+        print(f"{len(self.pictures)} pictures, from step {self.step}", flush=True)
+        rng, alphas = np.random.default_rng((11, self.step)), alphas_cumprod()
+        start, before, losses = time.monotonic(), self.minutes, []
+        told = shown = 0.0
+        spent = 0.0
+        while spent < minutes:
+            rate = RATE * (1 - spent / minutes) if cool else RATE
+            losses.append(self.one_step(rate, rng, alphas))
+            spent = (time.monotonic() - start) / 60
+            self.minutes = before + spent
+            if spent - told > 2 or spent >= minutes:
+                told = spent
+                print(
+                    f"{self.minutes:.1f} min, step {self.step}, loss {np.mean(losses):.4f}",
+                    flush=True,
+                )
+                losses = []
+                self.save()
+            if spent - shown > 8 or spent >= minutes:
+                shown = spent
+                show(self.average, self.run_dir, f"{self.step:06d}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--cool", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(2)
+    Training(arguments.run_dir).run(arguments.minutes, arguments.cool)
+
+
+if __name__ == "__main__":
+    main()
