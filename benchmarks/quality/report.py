@@ -46,7 +46,9 @@ def differences(by_name: Mapping[str, Sequence[Scores]], reference: str) -> Cell
     base = by_name[reference]
     return {
         name: {
-            measure: _mean_error([s[measure] - b[measure] for s, b in zip(found, base, strict=True)])
+            measure: _mean_error(
+                [ours[measure] - its[measure] for ours, its in zip(found, base, strict=True)]
+            )
             for measure in MEASURES
         }
         for name, found in by_name.items()

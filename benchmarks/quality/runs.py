@@ -1,4 +1,4 @@
-"""Training and sampling, each done once per (method, picture, seed, settings) and kept in a cache."""
+"""Training and sampling, each done once per (method, picture, seed, settings) and kept."""
 
 from __future__ import annotations
 
@@ -70,10 +70,8 @@ class Bench:
         name = f"cross-{style_of.key}" if style_of is not None else condition
         path = self.cache / "samples" / job.key / f"{name}.npy"
         if not path.exists():
-            files = {
-                "content": self.pair(job)["content"],
-                "style": self.pair(style_of or job)["style"],
-            }
+            content, style = self.pair(job)["content"], self.pair(style_of or job)["style"]
+            files = {"content": content, "style": style}
             used = {"content": ["content"], "style": ["style"]}.get(condition, ["content", "style"])
             prompts = prompts_of(condition, job.target, (style_of or job).target)
             with loaded(self.sampler.host, [(files[role], 1.0) for role in used]):

@@ -40,6 +40,7 @@ FULL: Mapping[str, BlockTable] = {
     "sdxl-like": _SDXL,
     "ssd-1b": _SDXL,
     "vega": _SDXL,
+    "mini": _SDXL,
     "koala-1b": _KOALA,
     "koala-700m": _KOALA,
 }

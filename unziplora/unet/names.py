@@ -74,6 +74,20 @@ _FAMILY = {
         "output_blocks.2.1": 2,
         "output_blocks.3.1": 2,
     },
+    # the project's own miniature (unziplora/mini)
+    "mini": {
+        "input_blocks.4.1": 1,
+        "input_blocks.5.1": 1,
+        "input_blocks.7.1": 1,
+        "input_blocks.8.1": 1,
+        "middle_block.1": 1,
+        "output_blocks.0.1": 1,
+        "output_blocks.1.1": 1,
+        "output_blocks.2.1": 1,
+        "output_blocks.3.1": 1,
+        "output_blocks.4.1": 1,
+        "output_blocks.5.1": 1,
+    },
     "koala-700m": {
         "input_blocks.3.1": 2,
         "input_blocks.5.1": 5,
@@ -89,7 +103,7 @@ _FAMILY = {
 class Architecture:
     """Which member of the family a UNet is.
 
-    name: sdxl, ssd-1b, vega, koala-1b, koala-700m, or sdxl-like (SDXL's eleven groups with other
+    name: sdxl, ssd-1b, vega, koala-1b, koala-700m, mini, or sdxl-like (SDXL's eleven groups with other
     depths); groups: transformer depth by sgm group, in the order in which the UNet runs them;
     res_blocks: residual blocks a level.
     """
@@ -100,7 +114,7 @@ class Architecture:
 
 
 def family() -> dict[str, Architecture]:
-    """The five published members by name."""
+    """The five published members and the miniature, by name."""
     return {
         name: Architecture(name, dict(groups), 1 if name.startswith("koala") else 2)
         for name, groups in _FAMILY.items()
