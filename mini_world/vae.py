@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from mini_world.model import VAE_SCALE, new_vae
 
+# brightness, red against green, blue against yellow: pixel errors see mostly the first
+OPPONENT = torch.tensor([[0.5, 0.5, 0.5], [2.0, -2.0, 0.0], [-1.0, -1.0, 2.0]])
 CROP, BATCH, KL = 64, 16, 1e-4
 
 
@@ -76,7 +78,7 @@ class ReconstructionLoss(nn.Module):
         across = (error[..., 1:] - error[..., :-1]).abs().mean()
         down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
         texture = (self.texture(made) - self.texture(truth)).abs().mean()
-        colour = F.avg_pool2d(error, 8, 4).abs().mean()
+        colour = torch.einsum("oc,nchw->nohw", OPPONENT, F.avg_pool2d(error, 8, 4)).abs().mean()
         return error.abs().mean() + 0.5 * (across + down) + texture + 2 * colour
 
 
@@ -102,8 +104,14 @@ def save(vae: AutoencoderKL, optimizer: torch.optim.Optimizer, step: int, path: 
 def train(run_dir: Path, minutes: float, rate: float, frozen_encoder: bool) -> None:
     torch.set_num_threads(2)
     vae = new_vae()
+    # reads mean colours off the latents, linearly; thrown away afterwards
+    colours = nn.Conv2d(4, 3, 1)
     optimizer = torch.optim.AdamW(
-        vae.parameters(), rate, betas=(0.9, 0.98), weight_decay=0, fused=True
+        [*vae.parameters(), *colours.parameters()],
+        rate,
+        betas=(0.9, 0.98),
+        weight_decay=0,
+        fused=True,
     )
     state_path, step = run_dir / "vae.pt", 0
     if state_path.exists():
@@ -126,8 +134,11 @@ def train(run_dir: Path, minutes: float, rate: float, frozen_encoder: bool) -> N
         truth = crops(pictures, rng).contiguous()
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(truth).latent_dist
-            made = vae.decode(posterior.mode() if frozen_encoder else posterior.sample()).sample
+            latents = posterior.mode() if frozen_encoder else posterior.sample()
+            made = vae.decode(latents).sample
         loss = error(made.float(), truth)
+        told = colours(latents.float()) - F.avg_pool2d(truth, 8)
+        loss = loss + torch.einsum("oc,nchw->nohw", OPPONENT, told).abs().mean()
         kl = posterior.kl().float().mean() / (4 * (CROP // 8) ** 2)  # per latent number
         (loss + KL * kl).backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)

@@ -151,6 +151,22 @@ def sheet(given: argparse.Namespace) -> int:
     return 0
 
 
+def app(given: argparse.Namespace) -> int:
+    """`unziplora app`: the page without a WebUI, and the API."""
+    try:
+        from unziplora.app import make_app, serve
+
+        served = make_app(lambda: _open_host(given), given.out.absolute(), given.login)
+    except ImportError as error:
+        raise BadInput(
+            f"The package {error.name} is missing, which the page needs. "
+            "Install it with: pip install 'unziplora[standalone,app]'"
+        ) from error
+    print(f"http://{given.address}:{given.port}")
+    serve(served, given.address, given.port)
+    return 0
+
+
 def _with_bar(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """The sheet, with a progress bar of its pictures."""
     from tqdm import tqdm
@@ -408,6 +424,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(command("train", train, "train a content and a style LoRA on one picture"))
     _add_generate(command("generate", generate, "make a picture with any number of LoRAs"))
     _add_sheet(command("sheet", sheet, "content, style and both in new scenes, one picture"))
+    made = command("app", app, "the page without a WebUI")
+    _add_model(made)
+    made.add_argument("--port", type=int, default=7860)
+    made.add_argument("--address", default="127.0.0.1", help="0.0.0.0: the whole network")
+    made.add_argument("--login", metavar="USER:PASSWORD", help="asked for by page and API")
+    made.add_argument("--out", type=Path, default=Path("loras"), metavar="DIR")
     made = command("inspect", inspect, "show what a LoRA file is")
     made.add_argument("file", type=Path)
     made.add_argument("--json", action="store_true", help="machine-readable")

@@ -103,8 +103,8 @@ _FAMILY = {
 class Architecture:
     """Which member of the family a UNet is.
 
-    name: sdxl, ssd-1b, vega, koala-1b, koala-700m, mini, or sdxl-like (SDXL's eleven groups with other
-    depths); groups: transformer depth by sgm group, in the order in which the UNet runs them;
+    name: sdxl, ssd-1b, vega, koala-1b, koala-700m, mini, or sdxl-like (SDXL's eleven groups with
+    other depths); groups: transformer depth by sgm group, in the order in which the UNet runs them;
     res_blocks: residual blocks a level.
     """
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +9,13 @@ from typing import Any, get_args
 import yaml
 
 from unziplora.errors import BadInput
+from unziplora.hosts.said import (
+    DEFAULTS,
+    SDXL_RESOLUTION,
+    defaults_in,
+    defaults_of,
+    family_in,
+)
 from unziplora.hosts.standalone.header import Header, read_header
 from unziplora.hosts.standalone.names import UNET, VAE
 from unziplora.hosts.standalone.parts import read_json, weights_in
@@ -19,13 +24,6 @@ from unziplora.hosts.standalone.strangers import refuse_file, refuse_folder
 from unziplora.training.host import Defaults, PredictionType
 from unziplora.unet.names import Architecture, architecture_of, sgm_name
 
-SDXL_WIDTH = 320  # channels of the first level of every published member of the family
-SDXL_RESOLUTION = 1024
-
-# where a model's maker may say what suits it: a safetensors header, or with _ before it an index
-DEFAULTS = "unziplora.defaults"
-
-_FAMILIES = {"pony": "Pony", "noob": "NoobAI", "illustrious": "Illustrious"}
 _SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
 
 
@@ -86,12 +84,9 @@ def _file(path: Path, prediction_type: str | None) -> ModelFile:
         architecture=architecture,
         prediction_type=_prediction(said, path),
         zero_snr="ztsnr" in header.shapes,
-        family=_family(path.name + header.metadata.get("modelspec.title", "")),
+        family=family_in(path.name + header.metadata.get("modelspec.title", "")),
         has_vae=header.has(VAE),
-        defaults=_defaults(
-            SDXL_RESOLUTION if width == SDXL_WIDTH else _resolution(header),
-            header.metadata.get(DEFAULTS, "{}"),
-        ),
+        defaults=defaults_in(header.metadata, width),
         head_channels=hints.get("head_channels", HEAD_CHANNELS),
         vae_scale=hints.get("vae_scale", VAE_SCALE),
     )
@@ -103,27 +98,6 @@ def _prediction_in(header: Header) -> str | None:
         return "v_prediction"
     said = header.metadata.get("modelspec.prediction_type", "").lower()
     return {"v": "v_prediction", "epsilon": "epsilon"}.get(said, said or None)
-
-
-def _resolution(header: Header) -> int:
-    match = re.match(r"\d+", header.metadata.get("modelspec.resolution", ""))
-    side = int(match[0]) if match else SDXL_RESOLUTION
-    return side if 64 <= side <= 4096 else SDXL_RESOLUTION
-
-
-def _defaults(resolution: int, said: str) -> Defaults:
-    """With what a model's maker says (JSON with steps, rank, lr), so far as it is sensible."""
-    try:
-        given = json.loads(said)
-        steps, rank, lr = (given.get(key) for key in ("steps", "rank", "lr"))
-        return Defaults(
-            resolution,
-            int(steps) if steps and 1 <= int(steps) <= 100_000 else None,
-            int(rank) if rank and 1 <= int(rank) <= 1024 else None,
-            float(lr) if lr and 0 < float(lr) <= 1 else None,
-        )
-    except (ValueError, TypeError, AttributeError):
-        return Defaults(resolution)
 
 
 def _said_in_folder(path: Path) -> str:
@@ -176,9 +150,9 @@ def _folder(path: Path, prediction_type: str | None) -> ModelFile:
         architecture=architecture_of(layers),
         prediction_type=_prediction(said, path),
         zero_snr=bool(scheduler.get("rescale_betas_zero_snr")),
-        family=_family(path.resolve().name),
+        family=family_in(path.resolve().name),
         has_vae=(path / "vae" / "config.json").is_file(),
-        defaults=_defaults(8 * side, _said_in_folder(path)),
+        defaults=defaults_of(8 * side, _said_in_folder(path)),
         schedule={key: scheduler[key] for key in _SCHEDULE if scheduler.get(key) is not None},
     )
 
@@ -191,10 +165,3 @@ def _prediction(said: str, path: Path) -> PredictionType:
         f"{path.name} predicts {said!r}, which cannot be trained here. Choose a model that "
         "predicts epsilon or v, or say with --prediction-type which of them it does."
     )
-
-
-def _family(name: str) -> str | None:
-    for word, family in _FAMILIES.items():
-        if word in name.lower():
-            return family
-    return None

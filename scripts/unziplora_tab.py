@@ -1,0 +1,12 @@
+"""The WebUI's door: it loads this file at start-up. Everything behind it is in `unziplora`."""
+
+import sys
+from pathlib import Path
+
+ROOT = str(Path(__file__).resolve().parent.parent)
+if ROOT not in sys.path:
+    sys.path.append(ROOT)
+
+from unziplora import webui  # noqa: E402
+
+webui.register()

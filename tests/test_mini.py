@@ -1,0 +1,144 @@
+"""The miniature: it loads as any checkpoint does, draws what it is told, and can be trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.quality.targets import CHOOSING
+from mini_world.captions import article
+from mini_world.export import write_folder
+from mini_world.probes import Judge
+from mini_world.sampler import Sampler
+from mini_world.world import CORE_KINDS
+from unziplora import api, mini
+from unziplora.hosts.standalone.generate import loaded
+from unziplora.hosts.standalone.host import StandaloneHost
+from unziplora.training.events import StepDone
+from unziplora.training.host import SizeIds
+from unziplora.unet.names import recognise
+
+KINDS = CORE_KINDS[:6]
+
+
+@pytest.fixture(scope="module")
+def host() -> StandaloneHost:
+    return StandaloneHost.open(mini.MODEL)
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge()
+
+
+def denoised(host: StandaloneHost) -> torch.Tensor:
+    context, pooled = host.encode_prompts(["a red cat in mosaic style"])
+    added = host.added_conditioning(pooled, SizeIds((128, 128), (0, 0), (128, 128)))
+    latents = torch.randn(1, 4, 16, 16, generator=torch.manual_seed(3))
+    with torch.no_grad():
+        return host.denoise(latents, torch.tensor([400]), context, added)
+
+
+def test_it_is_small_enough_to_ship() -> None:
+    assert mini.MODEL.stat().st_size <= 40e6
+
+
+def test_it_says_what_it_is(host: StandaloneHost) -> None:
+    assert recognise(host.unet).name == "mini"
+    assert len(recognise(host.unet).groups) == 11
+    assert host.prediction_type == "v_prediction"
+    assert host.defaults.resolution == 128
+    assert host.defaults.steps is not None
+    assert host.defaults.lr is not None
+
+
+def test_as_a_diffusers_folder_it_is_the_same_model(host: StandaloneHost, tmp_path: Path) -> None:
+    write_folder(mini.MODEL, tmp_path / "mini")
+    other = StandaloneHost.open(tmp_path / "mini")
+    assert other.prediction_type == host.prediction_type
+    assert other.defaults == host.defaults
+    assert torch.equal(denoised(other), denoised(host))
+    assert json.loads((tmp_path / "mini" / "model_index.json").read_text())["vae"]
+
+
+def test_its_config_agrees_with_its_weights() -> None:
+    import yaml
+    from safetensors import safe_open
+
+    params = yaml.safe_load(mini.MODEL.with_suffix(".yaml").read_text())["model"]["params"]
+    network = params["network_config"]["params"]
+    vae = params["first_stage_config"]["params"]["ddconfig"]
+    unet_prefix, vae_prefix = "model.diffusion_model.", "first_stage_model."
+    with safe_open(mini.MODEL, "pt") as file:
+
+        def shape(name: str) -> list[int]:
+            return list(file.get_slice(name).get_shape())
+
+        base = network["model_channels"]
+        assert shape(f"{unet_prefix}input_blocks.0.0.weight")[0] == base
+        widths = [base * factor for factor in network["channel_mult"]]
+        assert shape(f"{unet_prefix}middle_block.0.in_layers.2.weight")[0] == widths[-1]
+        assert shape(f"{unet_prefix}label_emb.0.0.weight")[1] == network["adm_in_channels"]
+        assert (
+            shape(f"{unet_prefix}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight")[1]
+            == network["context_dim"]
+        )
+        for level, factor in enumerate(vae["ch_mult"]):
+            name = f"{vae_prefix}encoder.down.{level}.block.0.conv1.weight"
+            assert shape(name)[0] == vae["ch"] * factor
+
+
+def test_it_draws_the_class_that_it_is_told(host: StandaloneHost, judge: Judge) -> None:
+    asked = [kind for kind in KINDS for _ in range(2)]
+    pictures = Sampler(host).pictures([article(kind) for kind in asked], list(range(len(asked))))
+    found = judge.kinds(pictures)
+    assert np.mean([a == b for a, b in zip(found, asked, strict=True)]) >= 0.75
+
+
+def test_a_rare_token_means_nothing_before_training(host: StandaloneHost, judge: Judge) -> None:
+    sampler, seeds = Sampler(host), list(range(6))
+    plain = judge.content(sampler.pictures([article(kind) for kind in KINDS], seeds))
+    rare = judge.content(sampler.pictures([f"a sks {kind}" for kind in KINDS], seeds))
+    same = (plain * rare).sum(-1).mean()
+    others = (plain @ rare.T).mean()
+    assert float(same) > 0.5
+    assert float(same) > float(others) + 0.3
+
+
+def test_a_short_training_moves_the_content_lora_toward_the_subject(
+    host: StandaloneHost, judge: Judge, tmp_path: Path
+) -> None:
+    target = CHOOSING[0]
+    picture = tmp_path / "picture.png"
+    Image.fromarray(target.picture()).save(picture)
+    run = api.train(
+        picture,
+        subject=target.kind,
+        style=target.style,
+        host=host,
+        settings={"name": "pair", "steps": 120, "window": 3},
+        out=tmp_path,
+    )
+    losses = [event.loss for event in run if isinstance(event, StepDone)]
+    assert np.mean(losses[-40:]) < np.mean(losses[:20])
+
+    sampler, prompts = Sampler(host), [target.subject] * 6
+    reference = target.content_reference(judge)
+
+    def nearness(loras: list[Any]) -> float:
+        with loaded(host, loras):
+            pictures = sampler.pictures(prompts, list(range(6)))
+        return float((judge.content(pictures) @ reference).mean())
+
+    files = [(tmp_path / f"pair_{role}.safetensors", 1.0) for role in ("content", "style")]
+    assert nearness(files[:1]) > nearness([]) + 0.05
+    assert sorted(path.name for path, _ in files) == [
+        "pair_content.safetensors",
+        "pair_style.safetensors",
+    ]

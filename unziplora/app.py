@@ -1,0 +1,60 @@
+"""The page without a WebUI: `unziplora app`."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+
+from unziplora.service import Service
+from unziplora.training.host import Host
+from unziplora.web import add_routes
+
+
+def make_app(open_host: Callable[[], Host], folder: Path, login: str | None = None) -> FastAPI:
+    """Page and API on one FastAPI application. open_host: called once, when the first run's turn
+    comes; folder: where pairs go; login: "user:password", which the page and every route then
+    ask for."""
+    import gradio as gr
+
+    from unziplora.ui.page import build
+
+    opened = lru_cache(maxsize=1)(open_host)
+    service = Service(opened, lambda: folder)
+    app = FastAPI(title="UnZipLoRA")
+    app.state.service = service
+    add_routes(app, service, allow_basic(login))
+    auth = tuple(login.split(":", 1)) if login else None
+    mounted: FastAPI = gr.mount_gradio_app(
+        app, build(service), path="/", **({"auth": auth} if auth else {})
+    )
+    return mounted
+
+
+def allow_basic(login: str | None) -> Callable[[Request], None]:
+    """Lets those through who send "user:password" as HTTP Basic; everyone where there is none."""
+
+    def allow(request: Request) -> None:
+        if login is None:
+            return
+        scheme, _, code = request.headers.get("authorization", "").partition(" ")
+        try:
+            given = base64.b64decode(code, validate=True)
+        except ValueError:
+            given = b""
+        if scheme.lower() != "basic" or not secrets.compare_digest(given, login.encode()):
+            raise HTTPException(401, "Log in first.", {"WWW-Authenticate": "Basic"})
+
+    return allow
+
+
+def serve(app: Any, address: str, port: int) -> None:
+    """Until it is interrupted."""
+    import uvicorn
+
+    uvicorn.run(app, host=address, port=port, log_level="warning")

@@ -1,0 +1,249 @@
+"""Runs that wait their turn, one after the other, in a thread of their own.
+
+A page or an API reads a job's events by number and sends it commands; it may be closed, reloaded or
+opened twice, and the run goes on. Nothing here knows a host or a page.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from unziplora.errors import BadInput, UnZipLoRAError
+from unziplora.training.events import (
+    Command,
+    Event,
+    Finished,
+    LorasSaved,
+    Message,
+    Started,
+    StepDone,
+)
+from unziplora.training.run import Run
+
+State = Literal["waiting", "running", "paused", "completed", "stopped", "failed", "cancelled"]
+ENDED: frozenset[State] = frozenset({"completed", "stopped", "failed", "cancelled"})
+RESUMABLE: frozenset[State] = frozenset({"paused", "stopped", "failed"})
+COMMANDS: tuple[str, ...] = (
+    "stop", "stop and save", "save now", "preview now", "pause", "resume", "cancel",
+)  # fmt: skip
+
+Begin = Callable[[], Run]
+
+
+@dataclass
+class Job:
+    """One run in the queue. begin: makes the run when its turn comes; again: makes the rest of it
+    after a pause. error: two sentences, where it failed; trace: for the log only."""
+
+    name: str
+    begin: Begin
+    again: Begin
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    state: State = "waiting"
+    submitted: float = field(default_factory=time.time)
+    step: int = 0
+    steps: int | None = None
+    time_left: float | None = None
+    files: dict[str, Path] = field(default_factory=dict)
+    error: str | None = None
+    trace: str | None = None
+    run: Run | None = None
+    pausing: bool = False
+    asked: list[Command] = field(default_factory=list)  # before there was a run to ask
+    _events: list[Event] = field(default_factory=list)
+
+    def events(self, since: int = 0) -> list[tuple[int, Event]]:
+        """Those with numbers from `since` on; numbers count from 0 and never change."""
+        since = max(0, since)
+        return list(enumerate(self._events[since:], since))
+
+    def note(self, event: Event) -> None:
+        self._events.append(event)
+        if isinstance(event, Started):
+            self.step, self.steps = event.step, event.steps
+        elif isinstance(event, StepDone):
+            self.step, self.steps, self.time_left = event.step, event.steps, event.time_left
+        elif isinstance(event, LorasSaved) and not event.snapshot:
+            self.files = {str(role): path for role, path in event.files.items()}
+
+    def as_json(self, since: int | None = None) -> dict[str, Any]:
+        """What the page and the API show; with `since`, also the events from that number on."""
+        told: dict[str, Any] = {
+            "id": self.id,
+            "name": self.name,
+            "state": self.state,
+            "submitted": self.submitted,
+            "step": self.step,
+            "steps": self.steps,
+            "time_left": self.time_left,
+            "files": {role: path.name for role, path in self.files.items()},
+            "error": self.error,
+        }
+        if since is not None:
+            told["events"] = [event_json(n, event) for n, event in self.events(since)]
+        return told
+
+
+def event_json(number: int, event: Event) -> dict[str, Any]:
+    """An event as data: its number, its type and its fields; of paths, base names only."""
+    fields = {name: _plain(value) for name, value in asdict(event).items()}
+    return {"number": number, "type": type(event).__name__, **fields}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value
+
+
+class Jobs:
+    """The queue. One worker thread drives one run at a time; it starts with the first job."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Job] = {}
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._worker: threading.Thread | None = None
+        # told of every event, in the worker's thread; what it raises ends up in the run's messages
+        self.on_event: Callable[[Event], None] = lambda event: None
+
+    def submit(self, name: str, begin: Begin, again: Begin) -> Job:
+        """Puts a run at the end of the queue. Raises BadInput where one of this name waits or runs
+        already: two runs cannot share a folder."""
+        with self._changed:
+            if any(job.name == name and job.state not in ENDED for job in self._known.values()):
+                raise BadInput(
+                    f"A run named {name} is waiting or going on already. "
+                    "Wait for it, cancel it, or choose another name."
+                )
+            job = Job(name, begin, again)
+            self._known[job.id] = job
+            self._waiting.append(job)
+            self._wake()
+        return job
+
+    def all(self) -> list[Job]:
+        """In the order in which they were submitted."""
+        return list(self._known.values())
+
+    def get(self, job_id: str) -> Job:
+        """Raises BadInput for an id that is not known."""
+        job = self._known.get(job_id)
+        if job is None:
+            raise BadInput("There is no run with this id. It may be from before a restart.")
+        return job
+
+    @property
+    def current(self) -> Job | None:
+        """The one that is running."""
+        return next((job for job in self._known.values() if job.state == "running"), None)
+
+    def send(self, job_id: str, command: str) -> None:
+        """Obeys a command now, or the run does after its step. A command that comes twice, or too
+        late, does nothing. Raises BadInput for an unknown command or id."""
+        if command not in COMMANDS:
+            raise BadInput(f"There is no command {command!r}. Choose one of {', '.join(COMMANDS)}.")
+        job = self.get(job_id)
+        with self._changed:
+            if command == "resume":
+                if job.state in RESUMABLE:
+                    job.begin, job.state = job.again, "waiting"
+                    self._waiting.append(job)
+                    self._wake()
+            elif job.state == "waiting":
+                if command in ("cancel", "stop", "stop and save"):
+                    job.state = "cancelled" if not job.step else "stopped"
+                    self._waiting.remove(job)
+            elif job.state == "paused":
+                if command in ("cancel", "stop"):
+                    job.state = "stopped"
+            elif job.state == "running":
+                self._tell(job, command)
+            self._changed.notify_all()
+
+    def wait(self, job: Job, since: int, seconds: float) -> None:
+        """Until the job has an event of number `since`, or its state changes, or time is over."""
+        state = job.state
+        with self._changed:
+            self._changed.wait_for(
+                lambda: len(job._events) > since or job.state != state, timeout=seconds
+            )
+
+    def _tell(self, job: Job, command: str) -> None:
+        job.pausing = command == "pause"
+        words: dict[str, Command] = {"pause": "stop", "cancel": "stop"}
+        if job.run is not None:
+            job.run.send(words.get(command, command))  # type: ignore[arg-type]
+        else:
+            job.asked.append(words.get(command, command))  # type: ignore[arg-type]
+
+    def _wake(self) -> None:
+        if self._worker is None or not self._worker.is_alive():
+            self._worker = threading.Thread(target=self._work, name="unziplora", daemon=True)
+            self._worker.start()
+        self._changed.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting))
+                job = self._waiting.popleft()
+                job.state, job.pausing, job.error = "running", False, None
+                self._changed.notify_all()
+            self._drive(job)
+
+    def _drive(self, job: Job) -> None:
+        """One run from begin to end; whatever happens, the next one's turn comes."""
+        state: State = "failed"
+        try:
+            run = job.begin()
+            with self._changed:
+                job.run = run
+                for command in job.asked:
+                    run.send(command)
+                job.asked.clear()
+            for event in run:
+                with self._changed:
+                    job.note(event)
+                    if isinstance(event, Finished):
+                        state = _state_after(event, job.pausing)
+                    self._changed.notify_all()
+                self._hear(job, event)
+        except UnZipLoRAError as error:
+            job.error = str(error)
+        except BaseException as error:
+            job.trace = traceback.format_exc()
+            job.error = (
+                f"The run ended unexpectedly ({type(error).__name__}: {error}). What it had "
+                "learned is saved as of its last whole step; resume it, and see its log.txt."
+            )
+        finally:
+            with self._changed:
+                job.run, job.time_left = None, None
+                job.state = state
+                self._changed.notify_all()
+
+    def _hear(self, job: Job, event: Event) -> None:
+        """A listener that fails never ends a run."""
+        try:
+            self.on_event(event)
+        except Exception as error:
+            with self._changed:
+                job.note(Message(f"After {type(event).__name__}: {error}"))
+                self._changed.notify_all()
+
+
+def _state_after(event: Finished, pausing: bool) -> State:
+    if event.outcome == "completed":
+        return "completed"
+    return "paused" if pausing and event.outcome == "stopped" else "stopped"

@@ -1,0 +1,166 @@
+"""The extension in a WebUI: its tab, its routes, its settings. The page is ui/, the model hosts/.
+
+A module stays loaded when the WebUI's page is reloaded, so the service, and a run in it, do too.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import secrets
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unziplora.service import Service
+    from unziplora.training.host import Host
+
+TITLE = "UnZipLoRA"
+FOLDER_OPTION, PREDICTION_OPTION = "unziplora_folder", "unziplora_prediction_type"
+
+
+def register() -> None:
+    """Called by the entry script. Imports nothing heavy: the page is built when it is asked for."""
+    callbacks = _webui("script_callbacks")
+    callbacks.on_ui_tabs(tab)
+    callbacks.on_app_started(routes)
+    callbacks.on_ui_settings(settings)
+
+
+def _webui(name: str) -> Any:
+    return importlib.import_module(f"modules.{name}")
+
+
+def tab() -> list[tuple[Any, str, str]]:
+    """The tab, or in a WebUI that is not known one sentence instead of it."""
+    from unziplora.ui.page import Tools, build
+
+    tools = Tools(to_prompt="(text) => unziploraToPrompt(text)")
+    return [(build(service(), tools), TITLE, "unziplora")]
+
+
+@lru_cache(maxsize=1)
+def service() -> Service:
+    from unziplora.service import Service
+
+    made = Service(open_host, folder, refresh_loras)
+    made.jobs.on_event = _hearing(made)
+    return made
+
+
+def open_host() -> Host:
+    """The host for this WebUI. Raises BadInput where there is none."""
+    from unziplora.errors import BadInput
+    from unziplora.hosts.a1111 import A1111Host
+
+    if "backend" in sys.modules or "ldm_patched" in sys.modules:
+        raise BadInput(
+            "This WebUI is a Forge, whose models this version cannot train on yet. "
+            "Use Automatic1111 1.10, or the command line."
+        )
+    said = getattr(_webui("shared").opts, PREDICTION_OPTION, "automatic")
+    return A1111Host(None if said == "automatic" else said)
+
+
+def folder() -> Path:
+    """Where pairs go: the option, or the WebUI's Lora folder with its own option honoured."""
+    shared = _webui("shared")
+    chosen = getattr(shared.opts, FOLDER_OPTION, "").strip()
+    return Path(chosen or shared.cmd_opts.lora_dir).absolute()
+
+
+def refresh_loras(files: Mapping[str, Path]) -> None:
+    """So that a new file works in a prompt at once and its card shows."""
+    networks = sys.modules.get("networks")
+    if networks is not None:
+        networks.list_available_networks()
+
+
+def _hearing(made: Service) -> Any:
+    """The WebUI's own progress bar shows the run, and its Interrupt stops and saves it."""
+    from unziplora.training.events import Started, StepDone
+
+    earlier = made.jobs.on_event
+
+    def hear(event: Any) -> None:
+        state = _webui("shared").state
+        if isinstance(event, (Started, StepDone)):
+            state.job_count, state.job_no = 1, 0
+            state.sampling_steps, state.sampling_step = event.steps, event.step
+        if isinstance(event, StepDone):
+            state.textinfo = f"UnZipLoRA: step {event.step} of {event.steps}"
+            job = made.jobs.current
+            if state.interrupted and job is not None:
+                made.jobs.send(job.id, "stop and save")
+        earlier(event)
+
+    return hear
+
+
+def routes(_: Any, app: Any) -> None:
+    """The API, where the WebUI has one."""
+    if not _webui("shared").cmd_opts.api:
+        return
+    from unziplora.web import add_routes
+
+    add_routes(app, service(), allow)
+
+
+def allow(request: Any) -> None:
+    """Whichever credentials the WebUI asks for: --api-auth's, or a login to its page."""
+    from fastapi import HTTPException
+
+    options = _webui("shared").cmd_opts
+    users = _users(options.api_auth)
+    page_users = _users(options.gradio_auth) + _users_in(options.gradio_auth_path)
+    if not users and not page_users:
+        return
+    scheme, _, code = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(code, validate=True)
+        except ValueError:
+            given = b""
+        if any(secrets.compare_digest(given, user.encode()) for user in users or page_users):
+            return
+    tokens = getattr(request.app, "tokens", None) or {}
+    if page_users and not users and any(value in tokens for value in request.cookies.values()):
+        return
+    raise HTTPException(401, "Log in first.", {"WWW-Authenticate": "Basic"})
+
+
+def _users(said: str | None) -> list[str]:
+    return [user.strip() for user in (said or "").split(",") if user.strip()]
+
+
+def _users_in(path: str | None) -> list[str]:
+    if not path:
+        return []
+    lines = Path(path).read_text("utf-8").splitlines()
+    return [user for line in lines for user in _users(line)]
+
+
+def settings() -> None:
+    """Our section of the WebUI's settings."""
+    import gradio as gr
+
+    shared = _webui("shared")
+    section = ("unziplora", TITLE)
+    choices = ["automatic", "epsilon", "v_prediction"]
+    options = {
+        FOLDER_OPTION: shared.OptionInfo(
+            "", "Folder for pairs and runs (empty: the Lora folder)", section=section
+        ),
+        PREDICTION_OPTION: shared.OptionInfo(
+            "automatic",
+            "What the checkpoint predicts, if detection is wrong",
+            gr.Radio,
+            {"choices": choices},
+            section=section,
+        ),
+    }
+    for name, option in options.items():
+        shared.opts.add_option(name, option)
