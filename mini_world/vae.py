@@ -27,6 +27,7 @@ from mini_world.model import VAE_SCALE, new_vae
 
 # brightness, red against green, blue against yellow: pixel errors see mostly the first
 OPPONENT = torch.tensor([[0.5, 0.5, 0.5], [2.0, -2.0, 0.0], [-1.0, -1.0, 2.0]])
+DECODER_NOISE = 0.08  # of the latents' deviation, where only the decoder is trained
 CROP, BATCH, KL = 64, 16, 1e-4
 
 
@@ -83,6 +84,15 @@ class ReconstructionLoss(nn.Module):
 
 
 @torch.no_grad()
+def near(latents: Tensor) -> Tensor:
+    """Latents with a trace of noise, alike in all their directions: a UNet's are never exact."""
+    flat = latents.float().movedim(1, -1).reshape(-1, 4)
+    spread = torch.linalg.cholesky(flat.T.cov() + 1e-6 * torch.eye(4))
+    noise = torch.randn(flat.shape) @ spread.T * DECODER_NOISE
+    return latents + noise.view(latents.movedim(1, -1).shape).movedim(-1, 1)
+
+
+@torch.no_grad()
 def encode(vae: AutoencoderKL, pictures: np.ndarray) -> Tensor:
     """Scaled latents (n, 4, 16, 16) of (n, 128, 128, 3) uint8: the posterior's mean."""
     return vae.encode(pixels(pictures)).latent_dist.mode() * vae.config.scaling_factor
@@ -134,7 +144,7 @@ def train(run_dir: Path, minutes: float, rate: float, frozen_encoder: bool) -> N
         truth = crops(pictures, rng).contiguous()
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(truth).latent_dist
-            latents = posterior.mode() if frozen_encoder else posterior.sample()
+            latents = near(posterior.mode()) if frozen_encoder else posterior.sample()
             made = vae.decode(latents).sample
         loss = error(made.float(), truth)
         told = colours(latents.float()) - F.avg_pool2d(truth, 8)

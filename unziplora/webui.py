@@ -61,7 +61,7 @@ def open_host() -> Host:
             "This WebUI is a Forge, whose models this version cannot train on yet. "
             "Use Automatic1111 1.10, or the command line."
         )
-    said = getattr(_webui("shared").opts, PREDICTION_OPTION, "automatic")
+    said: Any = getattr(_webui("shared").opts, PREDICTION_OPTION, "automatic")
     return A1111Host(None if said == "automatic" else said)
 
 

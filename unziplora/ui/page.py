@@ -49,7 +49,9 @@ class Tools:
 def build(service: Service, tools: Tools | None = None) -> Any:
     """The page's gr.Blocks."""
     tools = tools or Tools()
+    css = (Path(__file__).parent / "style.css").read_text("utf-8")
     with gr.Blocks(analytics_enabled=False, title="UnZipLoRA") as page:
+        gr.HTML(f"<style>{css}</style>")  # a WebUI would load a file of its own, the app would not
         with gr.Tabs():
             with gr.TabItem("Train", elem_id="uz_tab_train"):
                 _train(service, tools)
