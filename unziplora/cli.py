@@ -81,9 +81,9 @@ def train(given: argparse.Namespace) -> int:
 def demo(given: argparse.Namespace) -> int:
     """`unziplora demo`: the whole job on the miniature and a picture that ships with it."""
     from unziplora import api, mini
-    from unziplora.hosts.standalone.generate import save_picture
-    from unziplora.hosts.standalone.sheet import sheet as make
-    from unziplora.hosts.standalone.sheet import words_of
+    from unziplora.hosts.standalone.generate import drawing, save_picture
+    from unziplora.sheet import sheet as make
+    from unziplora.sheet import words_of
 
     out: Path = given.out
     try:
@@ -108,9 +108,8 @@ def demo(given: argparse.Namespace) -> int:
     if code:
         return code
     content, style = out / "demo_content.safetensors", out / "demo_style.safetensors"
-    page = _with_bar(
-        make, host, content, style, words_of(content, style), picture=_picture(mini.PICTURE)
-    )
+    words = words_of(content, style)
+    page = _with_bar(make, drawing(host), content, style, words, picture=_picture(mini.PICTURE))
     save_picture(page, out / "demo.png")
     print(f"The figure: {out / 'demo.png'}")
     return 0
@@ -118,9 +117,9 @@ def demo(given: argparse.Namespace) -> int:
 
 def sheet(given: argparse.Namespace) -> int:
     """`unziplora sheet`: content, style and both in new scenes, as one picture."""
-    from unziplora.hosts.standalone.generate import check_picture_path, save_picture
-    from unziplora.hosts.standalone.sheet import sheet as make
-    from unziplora.hosts.standalone.sheet import words_of
+    from unziplora.hosts.standalone.generate import check_picture_path, drawing, save_picture
+    from unziplora.sheet import sheet as make
+    from unziplora.sheet import words_of
 
     check_picture_path(given.out)
     words = words_of(
@@ -130,23 +129,25 @@ def sheet(given: argparse.Namespace) -> int:
         scenes=given.scene,
         objects=given.object,
     )
+    draw = drawing(
+        _open_host(given),
+        size=given.size,
+        steps=given.steps,
+        guidance=given.guidance,
+        note=lambda text: print(text, file=sys.stderr),
+    )
     page = _with_bar(
         make,
-        _open_host(given),
+        draw,
         given.content,
         given.style,
         words,
         picture=_picture_of(given),
         weights=given.weights,
         base=given.base,
-        steps=given.steps,
-        size=given.size,
         seed=given.seed,
-        guidance=given.guidance,
     )
     save_picture(page, given.out)
-    for note in page.info["notes"]:
-        print(note, file=sys.stderr)
     print(given.out)
     return 0
 

@@ -1,21 +1,24 @@
-"""The figure of a pair: content in new scenes, style on other objects, both together."""
+"""The figure of a pair: content in new scenes, style on other objects, both together.
+
+It knows no host: whoever asks for it brings what draws a row.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from unziplora.errors import BadInput
 from unziplora.figure import Cell, Row, figure
-from unziplora.hosts.standalone.generate import WeightedLora, loaded
-from unziplora.hosts.standalone.host import StandaloneHost
-from unziplora.hosts.standalone.sampling import GUIDANCE
 from unziplora.lora.read import read_metadata
+
+WeightedLora = tuple[Path, float]
+# prompts, LoRAs with weights, the first one's seed -> a picture for each prompt
+Draw = Callable[[Sequence[str], Sequence[WeightedLora], int], Iterable[Image.Image]]
 
 SCENES = ("on a beach", "in the snow", "in a city", "at night")
 SIDE = 256  # pixels of each picture on the page
@@ -65,7 +68,7 @@ def words_of(
 
 
 def sheet(
-    host: StandaloneHost,
+    draw: Draw,
     content: Path,
     style: Path,
     words: Words,
@@ -73,17 +76,14 @@ def sheet(
     picture: Image.Image | None = None,
     weights: Sequence[float] = (1.0,),
     base: bool = False,
-    size: tuple[int, int] | None = None,
-    steps: int = 25,
     seed: int = 0,
-    guidance: float = GUIDANCE,
     on_picture: Callable[[int, int], None] | None = None,
 ) -> Image.Image:
-    """The figure; its `info["notes"]` lists what was left out of the files.
+    """The figure.
 
     picture: the one trained on, shown first; weights: three rows for each; base: a row of what the
-    model alone makes of the last prompts; size: (height, width); on_picture: told (made, total)
-    after each picture. Raises BadInput for files that are no LoRAs of this model.
+    model alone makes of the last prompts; seed: of the first picture of each row, the next has
+    the next; on_picture: told (made, total) after each picture.
     """
     prompts = words.prompts()
     plan: list[tuple[str, list[str], list[WeightedLora]]] = []
@@ -97,30 +97,21 @@ def sheet(
             (f"style LoRA{said}", prompts["style"], pair[1:]),
             (f"both{said}", prompts["both"], pair),
         ]
-    total, made = sum(len(texts) for _, texts, _ in plan), 0
+    total = sum(len(texts) for _, texts, _ in plan)
     rows: list[Row] = []
-    notes: dict[str, None] = {}
-    height, width = size or (host.defaults.resolution, host.defaults.resolution)
+    made = 0
     for heading, texts, loras in plan:
         cells = []
-        with host.borrow(), loaded(host, loras) as left_out:
-            notes.update(dict.fromkeys(left_out))
-            for number, text in enumerate(texts):
-                options: dict[str, Any] = {"steps": steps, "guidance": guidance}
-                made_now = host.preview(
-                    text, negative="", size=(height, width), seed=seed + number, **options
-                )
-                cells.append(Cell(made_now, text))
-                made += 1
-                if on_picture is not None:
-                    on_picture(made, total)
+        for text, drawn in zip(texts, draw(texts, loras, seed), strict=True):
+            cells.append(Cell(drawn, text))
+            made += 1
+            if on_picture is not None:
+                on_picture(made, total)
         rows.append(Row(heading, cells))
     if picture is not None:
         first = rows[0]
         rows[0] = replace(first, cells=[Cell(picture, "the picture trained on"), *first.cells])
-    page = figure(rows, side=SIDE)
-    page.info["notes"] = list(notes)
-    return page
+    return figure(rows, side=SIDE)
 
 
 def _trigger(path: Path) -> str | None:

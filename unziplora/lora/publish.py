@@ -26,7 +26,7 @@ def publish(folder: Path, files: Mapping[str, Path], pictures: Mapping[str, Path
         raise BadInput(
             f"{folder.name} exists already. Move it away, or publish under another name."
         )
-    heads = {role: _head(files[role]) for role in BRANCHES}
+    heads: dict[str, dict[str, str]] = {role: _head(files[role]) for role in BRANCHES}
     folder.mkdir(parents=True)
     for path in files.values():
         shutil.copyfile(path, folder / path.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,35 @@ def generate(
         + ", ".join(f"{word}: {value}" for word, value in words.items())
     )
     return picture
+
+
+def drawing(
+    host: StandaloneHost,
+    *,
+    size: tuple[int, int] | None = None,
+    steps: int = 25,
+    guidance: float = GUIDANCE,
+    note: Callable[[str], None] = lambda text: None,
+) -> Callable[[Sequence[str], Sequence[WeightedLora], int], Iterator[Image.Image]]:
+    """What draws the rows of a sheet (unziplora/sheet.py). note: told what was left out of a file."""
+    height, width = size or (host.defaults.resolution, host.defaults.resolution)
+
+    def draw(
+        prompts: Sequence[str], loras: Sequence[WeightedLora], seed: int
+    ) -> Iterator[Image.Image]:
+        with host.borrow(), loaded(host, loras) as notes:
+            for text in notes:
+                note(text)
+            for number, prompt in enumerate(prompts):
+                yield host.preview(
+                    prompt,
+                    size=(height, width),
+                    steps=steps,
+                    seed=seed + number,
+                    guidance=guidance,
+                )
+
+    return draw
 
 
 def check_picture_path(path: Path) -> str:
