@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,30 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 
 from unziplora.service import Service
-from unziplora.training.host import Host
+from unziplora.sheet import Draw, WeightedLora
 from unziplora.web import add_routes
 
 
-def make_app(open_host: Callable[[], Host], folder: Path, login: str | None = None) -> FastAPI:
+def make_app(
+    open_host: Callable[[], Any],
+    folder: Path,
+    login: str | None = None,
+    draw_with: Callable[[Any], Draw] | None = None,
+) -> FastAPI:
     """Page and API on one FastAPI application. open_host: called once, when the first run's turn
     comes; folder: where pairs go; login: "user:password", which the page and every route then
-    ask for."""
+    ask for; draw_with: of a host, what draws sheets with it."""
     import gradio as gr
 
     from unziplora.ui.page import build
 
     opened = lru_cache(maxsize=1)(open_host)
-    service = Service(opened, lambda: folder)
+
+    def draw(prompts: Sequence[str], loras: Sequence[WeightedLora], seed: int) -> Any:
+        assert draw_with is not None
+        return draw_with(opened())(prompts, loras, seed)
+
+    service = Service(opened, lambda: folder, draw=draw if draw_with else None)
     app = FastAPI(title="UnZipLoRA")
     app.state.service = service
     add_routes(app, service, allow_basic(login))

@@ -156,8 +156,11 @@ def app(given: argparse.Namespace) -> int:
     """`unziplora app`: the page without a WebUI, and the API."""
     try:
         from unziplora.app import make_app, serve
+        from unziplora.hosts.standalone.generate import drawing
 
-        served = make_app(lambda: _open_host(given), given.out.absolute(), given.login)
+        served = make_app(
+            lambda: _open_host(given), given.out.absolute(), given.login, draw_with=drawing
+        )
     except ImportError as error:
         raise BadInput(
             f"The package {error.name} is missing, which the page needs. "

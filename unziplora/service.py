@@ -7,15 +7,20 @@ page and API are two ways to call it and show the same objects.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unziplora import api
+from PIL import Image
+
+from unziplora import api, atomic
 from unziplora.errors import BadInput
 from unziplora.jobs import ENDED, Job, Jobs
+from unziplora.lora.combine import merge
+from unziplora.lora.publish import publish
 from unziplora.lora.read import read_metadata
+from unziplora.sheet import Draw, sheet, words_of
 from unziplora.training.events import LorasSaved
 from unziplora.training.host import Host
 from unziplora.training.picture import open_picture
@@ -53,15 +58,17 @@ class Pair:
 class Service:
     """open_host: the program's model, asked for when a run's turn comes. folder: where pairs and
     runs go, asked for anew each time, because it may be an option. saved: told of every pair, so
-    that a WebUI can refresh its list."""
+    that a WebUI can refresh its list. draw: makes pictures for sheets, where the program can."""
 
     def __init__(
         self,
         open_host: Callable[[], Host],
         folder: Callable[[], Path],
         saved: Callable[[Mapping[str, Path]], None] = lambda files: None,
+        draw: Draw | None = None,
     ) -> None:
         self.open_host, self.folder, self._saved = open_host, folder, saved
+        self.draw = draw
         self.jobs = Jobs()
         self.jobs.on_event = self._heard
 
@@ -152,6 +159,44 @@ class Service:
                     path.unlink()
                     removed.append(path.name)
         return removed
+
+    def merge(self, name: str, parts: Sequence[tuple[Path, float]]) -> Path:
+        """NAME.safetensors in the output folder, which adds up the parts. Raises BadInput."""
+        atomic.check_name(name)
+        path = self._out() / f"{name}.safetensors"
+        merge(path, parts)
+        self._saved({"merged": path})
+        return path
+
+    def publish(self, name: str) -> Path:
+        """The folder NAME-to-share in the output folder, with the run's last previews. Raises
+        BadInput."""
+        pair = self.pair(name)
+        pictures: dict[str, Path] = {}
+        for what in ("content", "style", "both"):
+            made = sorted(self.run_folder(name).previews.glob(f"*_{what}.png"))
+            beside = self.folder() / f"{name}_{what}.png"
+            if made or beside.is_file():
+                pictures[what] = made[-1] if made else beside
+        files = {"content": pair.content, "style": pair.style}
+        return publish(self.folder() / f"{name}-to-share", files, pictures)
+
+    def sheet(self, content: str, style: str, weight: float = 1.0, seed: int = 0) -> Image.Image:
+        """The figure of the content of one pair with the style of another or the same. Raises
+        BadInput where there are no such pairs or nothing to draw with."""
+        if self.draw is None:
+            raise BadInput("This program cannot make sheets. Use `unziplora sheet`.")
+        one, other = self.pair(content), self.pair(style)
+        copy = self.run_folder(content).picture
+        return sheet(
+            self.draw,
+            one.content,
+            other.style,
+            words_of(one.content, other.style),
+            picture=open_picture(copy).image if copy.is_file() else None,
+            weights=(weight,),
+            seed=seed,
+        )
 
     def run_folder(self, name: str) -> RunFolder:
         """Raises BadInput for a name that would leave the output folder."""

@@ -13,6 +13,7 @@ import gradio as gr
 
 from unziplora.errors import UnZipLoRAError
 from unziplora.jobs import ENDED, Job
+from unziplora.lora.combine import overlap, overlap_warning
 from unziplora.lora.inspect import inspect as inspect_lora
 from unziplora.method.methods import METHODS
 from unziplora.service import Service
@@ -57,6 +58,8 @@ def build(service: Service, tools: Tools | None = None) -> Any:
                 _train(service, tools)
             with gr.TabItem("Results", elem_id="uz_tab_results"):
                 _results(service, tools)
+            with gr.TabItem("Combine", elem_id="uz_tab_combine"):
+                _combine(service)
             with gr.TabItem("Inspect", elem_id="uz_tab_inspect"):
                 _inspect()
         when(page.load, None, None, None, js=POLL)
@@ -228,6 +231,7 @@ def _results(service: Service, tools: Tools) -> None:
         use = gr.Button("Into the txt2img prompt", elem_id="uz_use", size="sm")
         resume = gr.Dropdown([], label="Runs that can go on", elem_id="uz_resumable")
         again = gr.Button("Resume", elem_id="uz_resume_run", size="sm")
+        share = gr.Button("Folder for a hub", elem_id="uz_publish", size="sm")
         delete = gr.Button("Delete the pair", elem_id="uz_delete", size="sm", variant="stop")
     said = gr.HTML(elem_id="uz_results_said")
 
@@ -253,6 +257,13 @@ def _results(service: Service, tools: Tools) -> None:
             return render.message(str(error), error=True), *look(name)
         return render.message(f"Deleted: {', '.join(removed)}"), *look(None)
 
+    def publish(name: str | None) -> str:
+        try:
+            made = service.publish(name or "")
+        except UnZipLoRAError as error:
+            return render.message(str(error), error=True)
+        return render.message(f"Made: {made.name}, with both files, pictures and a model card.")
+
     def go_on(name: str | None) -> str:
         try:
             job = service.resume(name or "")
@@ -264,12 +275,65 @@ def _results(service: Service, tools: Tools) -> None:
     when(refresh.click, look, [names], shown)
     when(delete.click, remove, [names], [said, *shown])
     when(again.click, go_on, [resume], [said])
+    when(share.click, publish, [names], [said])
     for source in (names, content, style):
         when(source.change, write, [names, content, style], [prompt])
     if tools.to_prompt is not None:
         when(use.click, None, [prompt], None, js=tools.to_prompt)
     else:
         use.visible = False
+
+
+def _combine(service: Service) -> None:
+    """Content of one pair with the style of another: looked at first, then merged if wanted."""
+    with gr.Row():
+        content = gr.Dropdown([], label="Content of", elem_id="uz_content_of")
+        style = gr.Dropdown([], label="Style of", elem_id="uz_style_of")
+        content_weight = gr.Slider(0, 1.5, value=1, step=0.05, label="Content weight")
+        style_weight = gr.Slider(0, 1.5, value=1, step=0.05, label="Style weight")
+    with gr.Row():
+        refresh = gr.Button("Refresh", elem_id="uz_combine_refresh", size="sm")
+        look = gr.Button("Look at the two", elem_id="uz_sheet", size="sm")
+        name = gr.Textbox(label="Name of the merged file", elem_id="uz_merged_name")
+        merge = gr.Button("Merge into one file", elem_id="uz_merge", size="sm")
+    said = gr.HTML(elem_id="uz_combine_said")
+    columns = gr.HTML(elem_id="uz_overlap")
+    figure = gr.Image(label="Sheet", elem_id="uz_figure", interactive=False)
+
+    def names() -> tuple[Any, Any]:
+        known = [pair.name for pair in service.pairs()]
+        return gr.update(choices=known), gr.update(choices=known)
+
+    def compare(one: str | None, other: str | None) -> str:
+        if not one or not other:
+            return ""
+        try:
+            shares = overlap(service.pair(one).content, service.pair(other).style)
+        except UnZipLoRAError as error:
+            return render.message(str(error), error=True)
+        return render.overlap(shares, overlap_warning(shares))
+
+    def draw(one: str | None, other: str | None, weight: float) -> tuple[str, Any]:
+        try:
+            return "", service.sheet(one or "", other or "", weight)
+        except UnZipLoRAError as error:
+            return render.message(str(error), error=True), None
+
+    def join(one: str | None, other: str | None, first: float, second: float, name: str) -> str:
+        try:
+            parts = [(service.pair(one or "").content, first),
+                     (service.pair(other or "").style, second)]  # fmt: skip
+            made = service.merge(name.strip(), parts)
+        except UnZipLoRAError as error:
+            return render.message(str(error), error=True)
+        return render.message(f"Made: {made.name}, to be used with weight 1.")
+
+    when(refresh.click, names, None, [content, style])
+    for source in (content, style):
+        when(source.change, compare, [content, style], [columns])
+    when(look.click, draw, [content, style, content_weight], [said, figure])
+    inputs = [content, style, content_weight, style_weight, name]
+    when(merge.click, join, inputs, [said])
 
 
 def _inspect() -> None:

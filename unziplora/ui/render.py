@@ -53,6 +53,19 @@ def message(text: str, *, error: bool = False) -> str:
     return f'<div class="{kind}" role="{"alert" if error else "status"}">{escape(text)}</div>'
 
 
+def overlap(shares: Mapping[str, float], warning: str | None) -> str:
+    """A bar for each attention group: how many of its open columns both files have."""
+    if not shares:
+        return message("The two share no attention group.")
+    rows = "".join(
+        f'<tr><td>{escape(group)}</td><td><div class="uz-bar">'
+        f'<div style="width:{100 * share:.0f}%"></div></div></td><td>{share:.0%}</td></tr>'
+        for group, share in shares.items()
+    )
+    said = message(warning, error=True) if warning else ""
+    return f'{said}<table class="uz-overlap"><caption>Columns open in both</caption>{rows}</table>'
+
+
 def tags(pair: Pair, content: float, style: float) -> str:
     """What goes into a prompt: the two calls with their trigger words; a weight of 0 leaves one
     out."""

@@ -87,7 +87,7 @@ def drawing(
     guidance: float = GUIDANCE,
     note: Callable[[str], None] = lambda text: None,
 ) -> Callable[[Sequence[str], Sequence[WeightedLora], int], Iterator[Image.Image]]:
-    """What draws the rows of a sheet (unziplora/sheet.py). note: told what was left out of a file."""
+    """What draws the rows of a sheet (unziplora/sheet.py); note: told what a file lost."""
     height, width = size or (host.defaults.resolution, host.defaults.resolution)
 
     def draw(

@@ -1,0 +1,124 @@
+"""What page and API share: pairs are found, combined, published and deleted; names stay names."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from unziplora.errors import BadInput
+from unziplora.lora.read import read_lora
+from unziplora.service import Service
+
+SETTINGS = {"subject": "tree", "style": "flat drawing", "steps": 2, "rank": 2}
+
+
+@pytest.fixture
+def saved() -> list[dict[str, Path]]:
+    return []
+
+
+@pytest.fixture
+def service(host: Any, tmp_path: Path, saved: list[dict[str, Path]]) -> Service:
+    def draw(prompts: Sequence[str], loras: Any, seed: int) -> Iterator[Image.Image]:
+        for number, _ in enumerate(prompts):
+            yield Image.new("RGB", (16, 16), (40 * len(loras), seed + number, 99))
+
+    return Service(lambda: host, lambda: tmp_path, lambda files: saved.append(dict(files)), draw)
+
+
+def trained(service: Service, picture: Path, name: str) -> None:
+    job = service.start(picture, {**SETTINGS, "name": name})
+    for _ in range(1200):
+        if job.state not in ("waiting", "running"):
+            assert job.state == "completed", job.error
+            return
+        time.sleep(0.05)
+    raise AssertionError("the run did not end")
+
+
+def test_a_pair_is_found_and_the_program_is_told(
+    service: Service, picture_file: Path, saved: list[dict[str, Path]]
+) -> None:
+    trained(service, picture_file, "one")
+    (pair,) = service.pairs()
+    assert (pair.name, pair.content_trigger, pair.style_trigger) == (
+        "one", "sks tree", "flat drawing style",
+    )  # fmt: skip
+    assert [set(files) for files in saved] == [{"content", "style"}]
+
+
+def test_two_files_that_are_not_of_one_run_are_no_pair(
+    service: Service, picture_file: Path, tmp_path: Path
+) -> None:
+    trained(service, picture_file, "one")
+    trained(service, picture_file, "two")
+    (tmp_path / "two_style.safetensors").rename(tmp_path / "one_style.safetensors")
+    assert service.pairs() == []
+
+
+def test_content_and_style_of_two_pairs_become_one_file(
+    service: Service, picture_file: Path, saved: list[dict[str, Path]]
+) -> None:
+    trained(service, picture_file, "one")
+    trained(service, picture_file, "two")
+    parts = [(service.pair("one").content, 0.8), (service.pair("two").style, 1.0)]
+    made = service.merge("mixed", parts)
+    assert read_lora(made).metadata["modelspec.trigger_phrase"] == "sks tree, flat drawing style"
+    assert saved[-1] == {"merged": made}
+    with pytest.raises(BadInput, match="exists"):
+        service.merge("mixed", parts)
+
+
+def test_a_published_folder_has_the_files_and_their_pictures(
+    service: Service, picture_file: Path
+) -> None:
+    trained(service, picture_file, "one")
+    folder = service.publish("one")
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert found == {
+        "one_content.safetensors", "one_style.safetensors", "README.md", "civitai.txt",
+        "images/content.png", "images/style.png",
+    }  # fmt: skip
+
+
+def test_the_sheet_shows_content_style_and_both(service: Service, picture_file: Path) -> None:
+    trained(service, picture_file, "one")
+    colours = service.sheet("one", "one").getcolors(1 << 20)
+    assert colours is not None
+    reds = {c[0] for _, c in colours if c[2] == 99 and c[1] < 4}  # type: ignore[index]
+    assert reds == {40, 80}
+
+
+def test_a_deleted_pair_leaves_the_run_and_other_files(
+    service: Service, picture_file: Path, tmp_path: Path
+) -> None:
+    trained(service, picture_file, "one")
+    trained(service, picture_file, "one-more")
+    removed = service.delete("one")
+    assert "one_content.safetensors" in removed
+    assert [pair.name for pair in service.pairs()] == ["one-more"]
+    assert (tmp_path / "one" / "settings.json").exists()
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "/etc"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(service: Service, name: str) -> None:
+    with pytest.raises(BadInput):
+        service.run_folder(name)
+    with pytest.raises(BadInput):
+        service.resume(name)
+    with pytest.raises(BadInput):
+        service.merge(name, [])
+    with pytest.raises(BadInput):
+        service.publish(name)
+
+
+def test_a_run_without_a_state_cannot_be_resumed(service: Service, picture_file: Path) -> None:
+    trained(service, picture_file, "one")
+    assert service.resumable() == []
+    with pytest.raises(BadInput, match="no saved state"):
+        service.resume("one")
