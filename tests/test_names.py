@@ -118,7 +118,7 @@ def test_every_architecture_has_a_block_table_of_its_own_groups() -> None:
     for name, table in FULL.items():
         architecture = members.get(name, members["sdxl"])
         check_table(table, architecture.groups)
-        check_table(B_LORA, architecture.groups)
+        check_table(B_LORA[name], architecture.groups)
         assert not set(table["content"]) & set(table["style"])
 
 

@@ -86,11 +86,11 @@ def _told(results: Any, total: int, what: str) -> Any:
     print()
 
 
-def choose(pool: Any, part: str, seeds: Sequence[int]) -> dict[str, Any]:
+def choose(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) -> dict[str, Any]:
     targets = PARTS[part]
     cells = [
         (method, {"lr": lr, "steps": steps})
-        for method, lr, steps in itertools.product(METHODS, RATES, STEPS)
+        for method, lr, steps in itertools.product(methods, RATES, STEPS)
     ]
     groups = [[Job(m, t, seeds[0], s) for t in targets] for m, s in cells]
     results = [
@@ -100,14 +100,15 @@ def choose(pool: Any, part: str, seeds: Sequence[int]) -> dict[str, Any]:
     ]  # fmt: skip
     best = {
         method: max((r for r in results if r["method"] == method), key=lambda r: r["overall"])
-        for method in METHODS
+        for method in methods
     }
-    chosen = {m: {"lr": r["lr"], "steps": r["steps"]} for m, r in best.items()}
+    known = json.loads(CHOSEN.read_text("utf-8")) if CHOSEN.exists() else {}
+    chosen = {**known, **{m: {"lr": r["lr"], "steps": r["steps"]} for m, r in best.items()}}
     CHOSEN.write_text(json.dumps(chosen, indent=2) + "\n", "utf-8")
     return {"grid": results, "chosen": chosen}
 
 
-def decide(pool: Any, part: str, seeds: Sequence[int]) -> dict[str, Any]:
+def decide(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) -> dict[str, Any]:
     """Each variant less the defaults, paired by picture and seed."""
     chosen = json.loads(CHOSEN.read_text("utf-8"))["unziplora"]
     groups = [
@@ -123,17 +124,17 @@ def decide(pool: Any, part: str, seeds: Sequence[int]) -> dict[str, Any]:
     return {"variants": report.differences(by_variant, "as chosen"), "chosen": chosen}
 
 
-def final(pool: Any, part: str, seeds: Sequence[int]) -> dict[str, Any]:
+def final(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) -> dict[str, Any]:
     chosen = json.loads(CHOSEN.read_text("utf-8"))
     groups = [
         [Job(method, target, seed, chosen[method]) for target in PARTS[part]]
-        for method in METHODS
+        for method in methods
         for seed in seeds
     ]
     found = scored(pool, groups)
     by_method = {
         method: [s for group in found[n * len(seeds) : (n + 1) * len(seeds)] for s in group]
-        for n, method in enumerate(METHODS)
+        for n, method in enumerate(methods)
     }
     return {
         "table": report.table(by_method, len(PARTS[part])),
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for the figure and the sample sheets")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     on = "final" if given.part == "final" else "choose"
@@ -159,7 +161,7 @@ def main() -> None:
     )
     with pool:
         run = {"choose": choose, "decide": decide, "final": final}[given.part]
-        result = run(pool, on, list(range(given.seeds)))
+        result = run(pool, on, list(range(given.seeds)), given.methods)
     print(report.as_text(given.part, result))
     if given.json is not None:
         given.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")

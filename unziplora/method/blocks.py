@@ -46,11 +46,13 @@ FULL: Mapping[str, BlockTable] = {
 }
 PROVISIONAL = frozenset({"koala-1b", "koala-700m"})
 
-# B-LoRA trains only these (yardenfren1996/B-LoRA blora_utils.py:3-6).
-B_LORA: BlockTable = {
+# B-LoRA trains only these (yardenfren1996/B-LoRA blora_utils.py:3-6). The others have no table of
+# their own and take SDXL's.
+_B_LORA: BlockTable = {
     "content": ("output_blocks.0.1",),  # up_blocks.0.attentions.0
     "style": ("output_blocks.1.1",),  # up_blocks.0.attentions.1
 }
+B_LORA: Mapping[str, BlockTable] = dict.fromkeys(FULL, _B_LORA)
 
 
 def check_table(table: Mapping[str, tuple[str, ...]], groups: Mapping[str, int]) -> None:

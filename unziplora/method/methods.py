@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unziplora.method.blocks import B_LORA, FULL, BlockTable
 from unziplora.method.prompts import BranchName, Pass
@@ -28,6 +28,10 @@ class Method:
     only: BlockTable | None = None
     steps: int = 600  # paper, section 4.1
 
+    def on(self, architecture: str) -> Method:
+        """The same with the groups of this architecture, where it is confined to some."""
+        return self if self.only is None else replace(self, only=B_LORA[architecture])
+
     def trains(self, branch: BranchName, group: str) -> bool:
         """Whether the branch exists in a group."""
         return self.only is None or group in self.only[branch]
@@ -44,7 +48,7 @@ METHODS = {
         Method("m1", _TOGETHER),
         Method("m2", _TOGETHER, columns=True),
         Method("dreambooth", _APART),
-        Method("b-lora", _APART, only=B_LORA, steps=1000),
+        Method("b-lora", _APART, only=B_LORA["sdxl"], steps=1000),
     )
 }
 

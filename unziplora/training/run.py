@@ -142,7 +142,7 @@ class Run:
         assert settings.rank is not None  # filled in by start
         return attach(
             self._host.unet,
-            settings.chosen_method,
+            settings.chosen_method.on(self.info.architecture),
             self._table(),
             rank=settings.rank,
             alpha=settings.alpha or settings.rank,
@@ -359,10 +359,10 @@ class Run:
     def _bytes_needed(self) -> int:
         """Room for the state, its successor while it replaces it, and the files."""
         assert self.settings.rank is not None
-        weights = 0
+        method, weights = self.settings.chosen_method.on(self.info.architecture), 0
         for layer, (rows, columns) in layer_shapes(self._host.unet).items():
             for branch in BRANCHES:
-                if self.settings.chosen_method.trains(branch, group_of(layer)):
+                if method.trains(branch, group_of(layer)):
                     weights += self.settings.rank * (rows + columns)
         return weights * _BYTES_PER_WEIGHT
 
