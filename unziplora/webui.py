@@ -52,17 +52,24 @@ def service() -> Service:
 
 
 def open_host() -> Host:
-    """The host for this WebUI. Raises BadInput where there is none."""
+    """The host for this WebUI, told apart by what it has loaded. Raises BadInput where there is
+    none."""
     from unziplora.errors import BadInput
+
+    said: Any = getattr(_webui("shared").opts, PREDICTION_OPTION, "automatic")
+    prediction = None if said == "automatic" else said
+    if "backend" in sys.modules and "modules_forge" in sys.modules:
+        from unziplora.hosts.forge import ForgeHost
+
+        return ForgeHost(prediction)
+    if "ldm_patched" in sys.modules:
+        raise BadInput(
+            "This WebUI is a reForge or a forge-classic, whose models this version cannot train on "
+            "yet. Use Automatic1111, Forge, or the command line."
+        )
     from unziplora.hosts.a1111 import A1111Host
 
-    if "backend" in sys.modules or "ldm_patched" in sys.modules:
-        raise BadInput(
-            "This WebUI is a Forge, whose models this version cannot train on yet. "
-            "Use Automatic1111 1.10, or the command line."
-        )
-    said: Any = getattr(_webui("shared").opts, PREDICTION_OPTION, "automatic")
-    return A1111Host(None if said == "automatic" else said)
+    return A1111Host(prediction)
 
 
 def folder() -> Path:

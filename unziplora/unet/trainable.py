@@ -42,6 +42,7 @@ def normal_tensors(unet: nn.Module) -> Iterator[None]:
     Raises BadInput for a quantised weight, which is a class of its own.
     """
     kept: list[tuple[dict[str, Any], str, Tensor]] = []
+    store: dict[str, Any]
     try:
         for module in unet.modules():
             for store in (module._parameters, module._buffers):

@@ -1,0 +1,176 @@
+"""What Automatic1111 and its descendants share: queue, progress, pictures, and what names mean.
+
+File and line numbers in comments are those of Automatic1111 1.10.1. Nothing of a WebUI is imported
+before a method needs it, so that the modules here load anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from unziplora.errors import BadInput, UnZipLoRAError
+from unziplora.hosts.said import defaults_in, family_in
+from unziplora.training.host import Defaults, ModelIdentity, PredictionType
+
+JOB = "UnZipLoRA training"
+
+
+def webui(name: str) -> Any:
+    """A module of the WebUI: modules.NAME."""
+    return importlib.import_module(f"modules.{name}")
+
+
+class WebUIHost:
+    """The loaded checkpoint, borrowed under the WebUI's own queue. Made anew for every run.
+
+    What differs from one WebUI to the next is in a subclass.
+    """
+
+    prediction_type: PredictionType
+
+    def __init__(self, model: Any) -> None:
+        """model: the WebUI's `shared.sd_model`, loaded."""
+        self._model = model
+        if not getattr(model, "is_sdxl", False):
+            raise BadInput(
+                f"{self._title()} is not an SDXL checkpoint. Choose one of SDXL's family."
+            )
+
+    @property
+    def unet(self) -> nn.Module:
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(webui("devices").device)
+
+    @property
+    def model(self) -> ModelIdentity:
+        info = self._model.sd_checkpoint_info
+        return ModelIdentity(self._title(), info.sha256, family_in(self._title()))
+
+    @property
+    def defaults(self) -> Defaults:
+        width = int(self.unet.input_blocks[0][0].out_channels)  # type: ignore[index, union-attr]
+        metadata = self._model.sd_checkpoint_info.metadata or {}
+        return defaults_in({k: v for k, v in metadata.items() if isinstance(v, str)}, width)
+
+    @contextlib.contextmanager
+    def borrow(self) -> Iterator[None]:
+        """Waits for the WebUI's queue, lends the UNet clean and frozen, and puts everything back in
+        every outcome.
+
+        Raises UnZipLoRAError where another checkpoint was loaded while this waited.
+        """
+        shared, progress = webui("shared"), webui("progress")
+        with webui("call_queue").queue_lock:
+            if shared.sd_model is not self._model:
+                raise UnZipLoRAError(
+                    "Another checkpoint was loaded while this run waited for its turn. "
+                    f"Choose {self._title()} again and start it once more."
+                )
+            task = progress.create_task_id("unziplora")
+            shared.state.begin(job=JOB)
+            progress.start_task(task)
+            modes = [(module, module.training) for module in self.unet.modules()]
+            try:
+                with torch.inference_mode(False), torch.enable_grad(), self._lent():
+                    yield
+            finally:
+                for module, mode in modes:
+                    module.training = mode
+                progress.finish_task(task)
+                shared.state.end()
+
+    def _lent(self) -> contextlib.AbstractContextManager[None]:
+        """Clean weights, in place on the device, frozen and safe to differentiate."""
+        raise NotImplementedError
+
+    def _drawing(self) -> contextlib.AbstractContextManager[None]:
+        """Text encoders and VAE where the WebUI's txt2img expects them."""
+        return contextlib.nullcontext()
+
+    def _refuse_embeddings(self, prompts: Sequence[str], known: Sequence[str]) -> None:
+        """The WebUI would put an embedding in its name's place without a word."""
+        names = {name.lower() for name in known}
+        for word in dict.fromkeys(" ".join(prompts).split()):
+            if word.lower().strip(",.") in names:
+                raise BadInput(
+                    f'"{word}" is the name of an embedding in this WebUI, which would stand in '
+                    'its place. Choose another token, such as "ohwx" or "zwx".'
+                )
+
+    def preview(
+        self, prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: int
+    ) -> Image.Image:
+        """By the WebUI's own txt2img, which leaves no file, no last prompt and no progress of its
+        own behind."""
+        processing = webui("processing")
+        job = processing.StableDiffusionProcessingTxt2Img(
+            sd_model=self._model,
+            prompt=prompt,
+            negative_prompt=negative,
+            seed=seed,
+            steps=steps,
+            height=size[0],
+            width=size[1],
+            do_not_save_samples=True,
+            do_not_save_grid=True,
+        )
+        job.disable_extra_networks = True  # the branches are on the model; nothing else may come
+        with self._undisturbed(), self._drawing():
+            images = processing.process_images(job).images
+        if not images:
+            raise UnZipLoRAError("The WebUI made no picture. See its console.")
+        picture: Image.Image = images[0]
+        return picture
+
+    @contextlib.contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """What a generation writes over: progress, and params.txt with the page's last prompt
+        (modules/processing.py:975)."""
+        state = webui("shared").state
+        names = ("job", "job_no", "job_count", "sampling_step", "sampling_steps", "textinfo")
+        kept = {name: getattr(state, name) for name in names}
+        last_prompt = Path(webui("paths").data_path) / "params.txt"
+        text = last_prompt.read_bytes() if last_prompt.is_file() else None
+        try:
+            yield
+        finally:
+            for name, value in kept.items():
+                setattr(state, name, value)
+            if text is not None:
+                last_prompt.write_bytes(text)
+            else:
+                last_prompt.unlink(missing_ok=True)
+
+    def _title(self) -> str:
+        info = self._model.sd_checkpoint_info
+        return PureWindowsPath(info.filename).name  # it knows both slashes
+
+
+def latents_of(posterior: Any, generator: torch.Generator | None) -> Tensor:
+    """The mean of a VAE's posterior, or a sample drawn with a CPU generator; fp32, unscaled."""
+    latents: Tensor = posterior.mean.float()
+    if generator is not None:
+        noise = torch.randn(latents.shape, generator=generator)
+        latents = latents + posterior.std.float() * noise.to(latents.device)
+    return latents
+
+
+def checked(latents: Tensor) -> Tensor:
+    """The same. Raises UnZipLoRAError where the VAE made NaN or infinity."""
+    if not torch.isfinite(latents).all():
+        raise UnZipLoRAError(
+            "The VAE makes NaN of this picture. Choose another VAE in the WebUI's settings, "
+            "such as the SDXL VAE fixed for fp16."
+        )
+    return latents
