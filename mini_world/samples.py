@@ -1,0 +1,38 @@
+"""The card's grid, eight classes in six styles: `python -m mini_world.samples --out FILE`.
+
+Every picture is the first that was drawn: nothing is picked.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mini_world.captions import article, in_style
+from mini_world.sampler import Sampler
+from mini_world.sheets import sheet
+from mini_world.world import CORE_KINDS
+from unziplora import mini
+from unziplora.hosts.standalone.host import StandaloneHost
+
+KINDS = [kind for kind in CORE_KINDS if kind not in ("mushroom", "turtle")]
+STYLES = ("", "watercolor painting", "mosaic", "neon", "linocut", "pixel art")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=mini.MODEL)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    sampler = Sampler(StandaloneHost.open(given.model), steps=30)
+    rows = []
+    for row, style in enumerate(STYLES):
+        prompts = [in_style(article(kind), style) for kind in KINDS]
+        seeds = [100 * row + column for column in range(len(KINDS))]
+        rows.append(list(sampler.pictures(prompts, seeds)))
+    names = [style or "(no style)" for style in STYLES]
+    sheet(rows, names, KINDS).save(given.out, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
