@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +26,13 @@ def encode_shard(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
 
 
 class Latents:
-    """All encoded shards and the captions of each picture, in memory."""
+    """All encoded shards and what each picture shows (shards.facts), in memory."""
 
     def __init__(self, run_dir: Path) -> None:
         found = sorted((run_dir / "latents").glob("[0-9][0-9][0-9][0-9].npy"))
         self.latents = np.concatenate([np.load(path) for path in found])
-        self.captions: list[list[str]] = [
-            facts["captions"]
+        self.facts: list[dict[str, Any]] = [
+            facts
             for path in found
             for facts in json.loads((run_dir / "core" / f"{path.stem}.json").read_text())
         ]
