@@ -15,10 +15,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from unziplora.cli import _size, _weighted, main
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.hosts.standalone.random_model import Widths, write_random_model
+from unziplora.sheet import SIDE
 
 TINY = Widths(unet=(32, 64, 64), text=(16, 16), layers=(1, 1))
 
@@ -204,7 +206,44 @@ def test_a_demo_that_is_stopped_shows_no_files(
     captured = capsys.readouterr()
     assert "--resume" in captured.out + captured.err
     assert "error" not in captured.err
-    assert not list((tmp_path / "demo").glob("lantern_*"))
+    assert not list((tmp_path / "demo").glob("demo_*"))
+
+
+def test_the_demo_ends_with_two_files_and_a_figure_and_sheet_makes_it_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--steps", "3"]) == 0
+    content, style = (out / f"demo_{branch}.safetensors" for branch in ("content", "style"))
+    with Image.open(out / "demo.png") as figure:
+        size = figure.size
+    assert size[0] > 5 * SIDE  # the picture and four others
+    assert str(out / "demo.png") in capsys.readouterr().out
+
+    again = tmp_path / "again.png"
+    options = ["--weights", "0.5,1", "--base", "--steps", "2", "--out", str(again)]
+    assert main(["sheet", "--content", str(content), "--style", str(style), *options]) == 0
+    with Image.open(again) as figure:
+        assert figure.size[0] == size[0]
+        assert figure.size[1] > 2 * size[1]  # 7 rows instead of 3
+
+
+def test_a_sheet_asks_for_the_trigger_that_a_file_does_not_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for file in files:
+        save_file({"x.lora_up.weight": torch.zeros(1, 1)}, file)
+    options = [
+        "--content",
+        str(files[0]),
+        "--style",
+        str(files[1]),
+        "--out",
+        str(tmp_path / "p.png"),
+    ]
+    assert main(["sheet", *options]) == 2
+    assert "--content-trigger" in capsys.readouterr().err
 
 
 def test_a_picture_that_cannot_be_written_is_refused_before_it_is_made(
