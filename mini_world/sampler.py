@@ -62,7 +62,9 @@ class Sampler:
     def decode(self, latents: Tensor) -> np.ndarray:
         """(n, 8h, 8w, 3) uint8 of scaled latents (n, 4, h, w)."""
         pixels = self._vae.decode(unscaled(latents, self._vae.config)).sample
-        return ((pixels.float().permute(0, 2, 3, 1).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+        return (
+            ((pixels.float().permute(0, 2, 3, 1).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+        )
 
     @torch.no_grad()
     def through_vae(self, pictures: np.ndarray) -> np.ndarray:

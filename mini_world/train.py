@@ -249,9 +249,10 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cool", action="store_true")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(arguments.threads)
     # on a CPU its backward pass is faster than the fused one's for so few tokens
     with sdpa_kernel(SDPBackend.MATH):
         Training(arguments.run_dir).run(arguments.minutes, arguments.rate, arguments.cool)

@@ -234,7 +234,8 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         if value is None:
             return None
         hint = next(option for option in options if option is not type(None))
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # a whole number beyond any float's range is refused like a word
+    number = isinstance(value, float) or (type(value) is int and abs(value) < 2**1000)
     if hint is float and number:
         return float(value)
     if hint is int and number and float(value).is_integer():
@@ -242,15 +243,16 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if hint in (str, bool) and isinstance(value, hint):
         return value
     kind = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}[hint]
-    raise BadInput(f"The setting {name} cannot be {value!r}. It takes {kind}.")
+    raise BadInput(f"The setting {name} cannot be {repr(value)[:100]}. It takes {kind}.")
 
 
 def _block_table(value: Any) -> Any:
     if value is None:
         return None
     if isinstance(value, Mapping) and all(
-        isinstance(groups, (list, tuple)) and all(isinstance(group, str) for group in groups)
-        for groups in value.values()
+        isinstance(groups, (list, tuple))
+        and all(isinstance(text, str) and text.isprintable() for text in (branch, *groups))
+        for branch, groups in value.items()
     ):
         return {branch: tuple(groups) for branch, groups in value.items()}
     raise BadInput(

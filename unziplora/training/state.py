@@ -111,7 +111,7 @@ class RunFolder:
             raise BadInput(damaged("settings.json")) from error
         if version != VERSION:
             raise BadInput(
-                f"The run was written by another version (format {version}, this one reads "
+                f"The run was written by another version (format {version!r}, this one reads "
                 f"{VERSION}). Resume it with that version, or start anew."
             )
         settings = Settings.from_json(json.dumps(data.get("settings")))
@@ -123,7 +123,7 @@ class RunFolder:
                 str(data["pair"]),
                 float(data["started"]),
             )
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise BadInput(damaged("settings.json")) from error
 
     def save_state(self, trainer: Trainer) -> None:

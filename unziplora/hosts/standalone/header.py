@@ -75,7 +75,8 @@ def _parse(path: Path, text: bytes, data_size: int) -> Header:
     end = 0
     try:
         entries = json.loads(text)
-        metadata = entries.pop("__metadata__", None) or {}
+        said = (entries.pop("__metadata__", None) or {}).items()
+        metadata = {str(key): str(value) for key, value in said}
         for name, entry in entries.items():
             shape = tuple(int(n) for n in entry["shape"])
             first, last = (int(n) for n in entry["data_offsets"])
@@ -87,13 +88,13 @@ def _parse(path: Path, text: bytes, data_size: int) -> Header:
                 raise damaged
             shapes[name], dtypes[name] = shape, dtype
             end = max(end, last)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise damaged from None
     if end > data_size:
         raise _truncated(path, data_size, end)
     if end < data_size:
         raise damaged
-    return Header(path, shapes, dtypes, {str(k): str(v) for k, v in metadata.items()})
+    return Header(path, shapes, dtypes, metadata)
 
 
 def _truncated(path: Path, there: int, expected: int) -> BadInput:

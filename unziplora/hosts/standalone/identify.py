@@ -66,14 +66,14 @@ def identify(path: str | Path, prediction_type: str | None = None) -> ModelFile:
 
 def _file(path: Path, prediction_type: str | None) -> ModelFile:
     header = read_header(path)
-    refuse_file(header)
     hints = _yaml(path.with_suffix(".yaml"))
     names = {name.removeprefix(UNET): shape for name, shape in header.shapes.items()
              if name.startswith(UNET)}  # fmt: skip
-    architecture = architecture_of(name.removesuffix(".weight") for name in names)
     try:
+        refuse_file(header)
+        architecture = architecture_of(name.removesuffix(".weight") for name in names)
         width = unet_shape(names).widths[0]
-    except (KeyError, IndexError):
+    except (KeyError, IndexError):  # a layer is missing, or has fewer dimensions than it must
         raise BadInput(
             f"The UNet of {path.name} is damaged or of an unknown kind. Choose another checkpoint."
         ) from None
