@@ -20,7 +20,7 @@ WORDS = {"subject": "cat", "style": "watercolor painting"}
 def test_defaults_are_the_papers() -> None:
     settings = Settings(**WORDS)
     assert settings.total_steps == 600
-    assert settings.lr == 5e-5
+    assert settings.chosen_lr == 5e-5
     assert settings.chosen_merger_lr == 5e-3
     assert settings.columns == 30
     assert settings.stage_steps == 200

@@ -187,6 +187,8 @@ class Settings:
                     f"The {field} has a < or >, which WebUIs read as the call of a LoRA. "
                     "Leave them out."
                 )
+        if self.preview_negative:
+            _check_text("preview's negative prompt", self.preview_negative, 10 * LONGEST_WORDS)
         for field in ("prompt_combined", "prompt_content", "prompt_style"):
             if (text := getattr(self, field)) is not None:
                 _check_text(field.replace("_", " "), text, 10 * LONGEST_WORDS)
