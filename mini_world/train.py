@@ -7,9 +7,9 @@ SDXL's conventions: a scaled-linear schedule of 1000 steps, six size numbers, pe
 states of both encoders, and zeros in place of a dropped caption. The target is velocity, one of
 SDXL's two: in a first trial noise prediction stayed noise for far longer.
 
-The finest two attention groups hear only the style of half of the pictures. They are nearest to
-the loss, and without this they learned all words and the nine others none: on such a model nothing
-can be said about blocks. As it is, what a picture shows has to be carried by the others, too.
+The finest attention group hears only the style of half of the pictures. It is nearest to the loss,
+and without this it and its neighbour learned nearly all words and nine groups none: on such a model
+nothing can be said about blocks. As it is, others have to carry what a picture shows.
 
 What is saved for use is the moving average of the weights (state.pt holds both).
 """
@@ -17,7 +17,6 @@ What is saved for use is the moving average of the weights (state.pt holds both)
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
 import itertools
 import time
@@ -41,8 +40,8 @@ AVERAGE = 0.999  # of the weights, per step
 NO_CAPTION, EMPTY_CAPTION = 0.07, 0.03  # shares of samples: zeros; the empty prompt
 NO_POOLED = 0.6  # attention must carry the words; the pooled vector alone could, too
 COLOUR_SAID = 0.5  # of samples that have a caption with a colour: that one
-STYLE_ONLY = 0.5  # of samples: all that the finest groups hear
-FINEST = ("output_blocks.4.1", "output_blocks.5.1")
+STYLE_ONLY = 0.5  # of samples: all that the finest group hears
+FINEST = "output_blocks.5.1"
 OTHER_SIZE = 0.15  # of samples: told another original size, so that it means nothing
 
 
@@ -70,7 +69,7 @@ class Miniature(nn.Module):
 class Batch:
     latents: Tensor  # (n, 4, 16, 16)
     captions: tuple[Tensor, Tensor]  # (n, 77) token ids for each encoder
-    styles: tuple[Tensor, Tensor]  # what the finest groups hear: the same, or the style only
+    styles: tuple[Tensor, Tensor]  # what the finest group hears: the same, or the style only
 
 
 class Pictures:
@@ -132,9 +131,7 @@ def loss_of(model: Miniature, batch: Batch, alphas: Tensor, rng: np.random.Gener
         said = torch.rand(BATCH, generator=seed) >= NO_CAPTION
         pooled = pooled * (said & (torch.rand(BATCH, generator=seed) >= NO_POOLED))[:, None]
         context, finest = context * said[:, None, None], finest * said[:, None, None]
-        with contextlib.ExitStack() as hearing:
-            for group in FINEST:
-                hearing.enter_context(other_context(model.unet, group, finest))
+        with other_context(model.unet, FINEST, finest):
             made = model(noisy, timesteps, context, pooled, sizes(rng))
     return (made.float() - target).pow(2).mean()
 

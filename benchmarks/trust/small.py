@@ -39,10 +39,12 @@ def picture() -> Image.Image:
     return image
 
 
-def begin(host: Any, out: Path, **settings: Any) -> Run:
+def begin(host: Any, out: Path, *, overwrite: bool = False, **settings: Any) -> Run:
     """A run of six steps, unless told otherwise."""
     out.mkdir(parents=True, exist_ok=True)
     path = out.with_name(out.name + ".png")
     picture().save(path)
     given = {**SETTINGS, **settings}
-    return unziplora.train(path, subject="cat", style="ink", host=host, settings=given, out=out)
+    return unziplora.train(
+        path, subject="cat", style="ink", host=host, settings=given, out=out, overwrite=overwrite
+    )
