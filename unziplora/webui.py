@@ -9,7 +9,9 @@ import base64
 import importlib
 import secrets
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,7 @@ def register() -> None:
     callbacks = _webui("script_callbacks")
     callbacks.on_ui_tabs(tab)
     callbacks.on_app_started(routes)
+    callbacks.on_before_reload(hold)
     callbacks.on_ui_settings(settings)
 
 
@@ -99,16 +102,64 @@ def _hearing(made: Service) -> Any:
             state.sampling_steps, state.sampling_step = event.steps, event.step
         if isinstance(event, StepDone):
             state.textinfo = f"UnZipLoRA: step {event.step} of {event.steps}"
-            job = made.jobs.current
-            if state.interrupted and job is not None:
-                made.jobs.send(job.id, "stop and save")
+            if state.interrupted and not _reloading():
+                job = made.jobs.current
+                if job is not None:
+                    made.jobs.send(job.id, "stop and save")
         earlier(event)
+        _reload.pass_through()
 
     return hear
 
 
+class _Reload:
+    """Holds a run still between two steps while the WebUI loads its page anew: meanwhile its Lora
+    extension takes its patches of Linear.forward off and puts them on again, and a step would
+    call what is not there (extensions-builtin/Lora/scripts/lora_script.py:15)."""
+
+    def __init__(self) -> None:
+        self._over, self._still = threading.Event(), threading.Event()
+        self._over.set()
+
+    def begin(self, running: Callable[[], bool]) -> None:
+        """Comes back when no step is under way."""
+        self._over.clear()
+        while running() and not self._still.wait(0.1):
+            pass
+
+    def end(self) -> None:
+        self._over.set()
+
+    def pass_through(self) -> None:
+        """Called by the run after every step."""
+        if not self._over.is_set():
+            self._still.set()
+            self._over.wait()
+            self._still.clear()
+            _webui("shared").state.interrupted = False
+
+
+_reload = _Reload()
+
+
+def _reloading() -> bool:
+    """ "Reload UI" interrupts too (modules/shared_state.py:90), and then tells the page's server to
+    exit, which is what tells the two apart."""
+    for _ in range(10):
+        if getattr(getattr(_webui("shared").demo, "server", None), "should_exit", False):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def hold() -> None:
+    """Called before the WebUI loads its page and its scripts anew."""
+    _reload.begin(lambda: service().jobs.current is not None)
+
+
 def routes(_: Any, app: Any) -> None:
     """The API, where the WebUI has one."""
+    _reload.end()
     if not _webui("shared").cmd_opts.api:
         return
     from unziplora.web import add_routes

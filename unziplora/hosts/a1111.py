@@ -132,7 +132,9 @@ class A1111Host(WebUIHost):
                 self._unet_on_device()
             webui("devices").torch_gc()
 
-    def _drawing(self) -> contextlib.AbstractContextManager[None]:
+    def _drawing(self, job: Any) -> contextlib.AbstractContextManager[None]:
+        # modules/processing.py:828 and 941
+        job.override_settings = {"sd_model_checkpoint": self._model.sd_checkpoint_info.name}
         return self._with(self._model.conditioner, self._model.first_stage_model)
 
     @torch.no_grad()

@@ -82,7 +82,7 @@ class WebUIHost:
             progress.start_task(task)
             modes = [(module, module.training) for module in self.unet.modules()]
             try:
-                with torch.inference_mode(False), torch.enable_grad(), self._lent():
+                with torch.inference_mode(False), torch.enable_grad(), _kept_loaded(), self._lent():
                     yield
             finally:
                 for module, mode in modes:
@@ -94,9 +94,11 @@ class WebUIHost:
         """Clean weights, in place on the device, frozen and safe to differentiate."""
         raise NotImplementedError
 
-    def _drawing(self) -> contextlib.AbstractContextManager[None]:
-        """Text encoders and VAE where the WebUI's txt2img expects them."""
-        return contextlib.nullcontext()
+    def _drawing(self, job: Any) -> contextlib.AbstractContextManager[None]:
+        """All parts of the model where the WebUI's txt2img expects them, for one `job` that keeps
+        to this model: one that was chosen meanwhile is to be loaded after the run, but its name is
+        in the options already, and every generation loads what they name."""
+        raise NotImplementedError
 
     def _refuse_embeddings(self, prompts: Sequence[str], known: Sequence[str]) -> None:
         """The WebUI would put an embedding in its name's place without a word."""
@@ -126,7 +128,7 @@ class WebUIHost:
             do_not_save_grid=True,
         )
         job.disable_extra_networks = True  # the branches are on the model; nothing else may come
-        with self._undisturbed(), self._drawing():
+        with self._undisturbed(), self._drawing(job):
             images = processing.process_images(job).images
         if not images:
             raise UnZipLoRAError("The WebUI made no picture. See its console.")
@@ -155,6 +157,25 @@ class WebUIHost:
     def _title(self) -> str:
         info = self._model.sd_checkpoint_info
         return PureWindowsPath(info.filename).name  # it knows both slashes
+
+
+@contextlib.contextmanager
+def _kept_loaded() -> Iterator[None]:
+    """ "Unload checkpoint" does not wait for the queue (modules/api/api.py:654): meanwhile it is
+    refused."""
+    models = webui("sd_models")
+    earlier = models.unload_model_weights
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UnZipLoRAError(
+            "UnZipLoRA is training on this checkpoint. Pause or stop the run, then unload it."
+        )
+
+    models.unload_model_weights = refuse
+    try:
+        yield
+    finally:
+        models.unload_model_weights = earlier
 
 
 def latents_of(posterior: Any, generator: torch.Generator | None) -> Tensor:
