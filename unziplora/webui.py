@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from unziplora.training.host import Host
 
 TITLE = "UnZipLoRA"
+UNKNOWN = (
+    "This WebUI is neither Automatic1111 nor Forge, and this version cannot train on its models "
+    "(those of reForge and forge-classic neither). Use one of the two, or the command line."
+)
 FOLDER_OPTION, PREDICTION_OPTION = "unziplora_folder", "unziplora_prediction_type"
 
 
@@ -41,8 +45,23 @@ def tab() -> list[tuple[Any, str, str]]:
     """The tab, or in a WebUI that is not known one sentence instead of it."""
     from unziplora.ui.page import Tools, build
 
+    if not (_is_forge() or _is_a1111()):
+        import gradio as gr
+
+        with gr.Blocks(analytics_enabled=False) as sentence:
+            gr.Markdown(UNKNOWN)
+        return [(sentence, TITLE, "unziplora")]
     tools = Tools(to_prompt="(text) => unziploraToPrompt(text)")
     return [(build(service(), tools), TITLE, "unziplora")]
+
+
+def _is_forge() -> bool:
+    return "backend" in sys.modules and "modules_forge" in sys.modules
+
+
+def _is_a1111() -> bool:
+    """reForge and forge-classic have sgm too, and ldm_patched for what they load models with."""
+    return "sgm" in sys.modules and "ldm_patched" not in sys.modules
 
 
 @lru_cache(maxsize=1)
@@ -56,20 +75,17 @@ def service() -> Service:
 
 def open_host() -> Host:
     """The host for this WebUI, told apart by what it has loaded. Raises BadInput where there is
-    none."""
+    none, or the loaded model cannot be trained on."""
     from unziplora.errors import BadInput
 
     said: Any = getattr(_webui("shared").opts, PREDICTION_OPTION, "automatic")
     prediction = None if said == "automatic" else said
-    if "backend" in sys.modules and "modules_forge" in sys.modules:
+    if _is_forge():
         from unziplora.hosts.forge import ForgeHost
 
         return ForgeHost(prediction)
-    if "ldm_patched" in sys.modules:
-        raise BadInput(
-            "This WebUI is a reForge or a forge-classic, whose models this version cannot train on "
-            "yet. Use Automatic1111, Forge, or the command line."
-        )
+    if not _is_a1111():
+        raise BadInput(UNKNOWN)
     from unziplora.hosts.a1111 import A1111Host
 
     return A1111Host(prediction)

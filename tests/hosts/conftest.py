@@ -1,4 +1,4 @@
-"""What the tests of real WebUIs share: the checkpoints, a picture, one started WebUI a module."""
+"""Shared by the tests of real WebUIs: checkpoints, a picture, one started WebUI of each kind."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checkpoints import miniature, random_model
 from PIL import Image, ImageDraw
-from webui import WebUI, place
+
+from tests.hosts.checkpoints import miniature, random_model
+from tests.hosts.webui import WebUI, place
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=["a1111", "forge"])
+@pytest.fixture(scope="session", params=["a1111", "forge"])
 def webui(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,

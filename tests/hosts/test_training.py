@@ -14,7 +14,8 @@ import httpx
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
-from webui import API, WebUI
+
+from tests.hosts.webui import API, WebUI
 
 PROMPT = "a sks cat in crayon drawing style"
 pytestmark = pytest.mark.timeout(900)

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from checkpoints import describe
 from PIL import Image
+
+from tests.hosts.checkpoints import describe
 
 ROOT = Path(__file__).parents[2]
 HELPER = Path(__file__).parent / "helper"
@@ -106,7 +107,7 @@ class WebUI:
                 start_new_session=True,
             )  # fmt: skip
         try:
-            self.wait(self.up, 240, "the WebUI to start")
+            self.wait(self.up, 600, "the WebUI to start")
         except BaseException:
             self.__exit__()
             raise

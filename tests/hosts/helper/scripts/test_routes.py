@@ -141,6 +141,15 @@ def embedding(name: str):
     return {"name": name}
 
 
+def host():
+    """Whether the loaded model can be borrowed, and otherwise what a user is told."""
+    webui = importlib.import_module("unziplora.webui")
+    try:
+        return {"host": type(webui.open_host()).__name__, "refused": ""}
+    except Exception as error:
+        return {"host": "", "refused": str(error)}
+
+
 def packages():
     return sorted(f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions())
 
@@ -159,7 +168,7 @@ def other():
 
 
 def routes(_, app):
-    for function in (weights, traits, matched, packages, other, embedding):
+    for function in (weights, traits, matched, packages, other, embedding, host):
         app.add_api_route(f"/test/{function.__name__}", function, methods=["GET"])
     for function in (fail, slow, reload):
         app.add_api_route(f"/test/{function.__name__}", function, methods=["POST"])

@@ -1,0 +1,83 @@
+"""Who may use the API of the real WebUIs, and the flags that they were started with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.hosts.webui import API, WebUI, place
+
+pytestmark = pytest.mark.timeout(900)
+KINDS = ["a1111", "forge"]
+ROUTES = ["/runs", "/pairs", "/resumable", "/runs/x", "/runs/x/picture", "/pairs/x/content"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def closed(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    checkpoints: list[Path],
+) -> Iterator[WebUI]:
+    """Without --api, with a login to its page, and with the smallest of a host's memory modes."""
+    place(request.param)
+    flags = ["--gradio-auth", "someone:secret"]
+    flags += ["--lowvram"] if request.param == "a1111" else ["--always-low-vram"]
+    with WebUI(request.param, tmp_path_factory.mktemp("closed"), checkpoints, flags) as started:
+        yield started
+
+
+def test_without_the_flag_there_is_no_api(closed: WebUI) -> None:
+    for route in ROUTES:
+        assert closed.client.get(API + route).status_code in (404, 405), route
+    assert closed.client.post(f"{API}/runs", json={}).status_code in (404, 405)
+
+
+def test_lowvram_is_refused_in_a_sentence(closed: WebUI) -> None:
+    if closed.kind == "forge":
+        pytest.skip("Forge has no --lowvram: it moves whole models itself.")
+    assert "--medvram-sdxl" in closed.get("/test/host")["refused"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def guarded(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    checkpoints: list[Path],
+) -> Iterator[WebUI]:
+    """With both kinds of credentials, another Lora folder, and models moved in and out."""
+    place(request.param)
+    data = tmp_path_factory.mktemp("guarded")
+    loras = data / "my loras"
+    loras.mkdir()
+    flags = ["--api", "--api-auth", "robot:key", "--gradio-auth", "someone:secret",
+             "--lora-dir", str(loras)]  # fmt: skip
+    flags += ["--medvram-sdxl"] if request.param == "a1111" else []
+    with WebUI(request.param, data, checkpoints, flags) as started:
+        started.loras = loras
+        started.client.auth = ("robot", "key")
+        yield started
+
+
+def test_strangers_are_refused_on_every_route(guarded: WebUI) -> None:
+    strangers: list[tuple[str, str] | None] = [None, ("robot", "guess"), ("someone", "secret")]
+    for login in strangers:
+        with httpx.Client(base_url=guarded.url, auth=login) as client:
+            for route in ROUTES:
+                assert client.get(API + route).status_code == 401, (login, route)
+            assert client.post(f"{API}/runs", json={}).status_code == 401
+            assert client.delete(f"{API}/pairs/x").status_code == 401
+    assert guarded.get(f"{API}/runs") == []
+
+
+def test_a_pair_goes_to_the_folder_that_was_chosen(guarded: WebUI, picture: Path) -> None:
+    guarded.draw("a house")
+    before = guarded.get("/test/weights")
+    told = guarded.train("elsewhere", picture, preview_every=3, preview_steps=2)
+    assert told["state"] == "completed", told
+    assert (guarded.loras / "elsewhere_content.safetensors").is_file()
+    assert guarded.get("/test/weights") == before
+    drawn = [guarded.draw(f"a sks cat <lora:elsewhere_content:{w}>").tobytes() for w in (0, 1)]
+    assert drawn[0] != drawn[1]
