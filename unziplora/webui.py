@@ -11,7 +11,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ def _is_a1111() -> bool:
 def service() -> Service:
     from unziplora.service import Service
 
-    made = Service(open_host, folder, refresh_loras)
+    made = Service(open_host, folder, refresh_loras, draw)
     made.jobs.on_event = _hearing(made)
     return made
 
@@ -89,6 +89,13 @@ def open_host() -> Host:
     from unziplora.hosts.a1111 import A1111Host
 
     return A1111Host(prediction)
+
+
+def draw(prompts: Sequence[str], loras: Sequence[tuple[Path, float]], seed: int) -> Any:
+    """For sheets, at the size that the loaded model was trained on."""
+    from unziplora.hosts import txt2img
+
+    return txt2img.draw(prompts, loras, seed, open_host().defaults.resolution)
 
 
 def folder() -> Path:

@@ -74,6 +74,10 @@ class WebUI:
         self.url = f"http://127.0.0.1:{self._port}"
         self._flags = [*COMMON, *FLAGS[kind], "--data-dir", str(data), "--port", str(self._port),
                        *flags]  # fmt: skip
+        if (
+            kind == "forge"
+        ):  # it serves the files below its data folder only (modules/cmd_args.py:93)
+            self._flags += ["--gradio-allowed-path", str(self.checkout)]
         self._prepare(checkpoints, options or {})
         self.client = httpx.Client(base_url=self.url, timeout=120)
         self._process: subprocess.Popen[bytes] | None = None

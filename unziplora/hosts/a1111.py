@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from unziplora.errors import BadInput
-from unziplora.hosts.sdwebui import WebUIHost, checked, latents_of, webui
+from unziplora.hosts.sdwebui import WebUIHost, checked, latents_of
+from unziplora.hosts.txt2img import webui
 from unziplora.training.host import PredictionType, SizeIds
 from unziplora.unet.trainable import frozen
 
