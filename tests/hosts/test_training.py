@@ -201,7 +201,7 @@ def test_a_preview_is_what_txt2img_draws(webui: WebUI, picture: Path, clean: Any
     assert preview.status_code == 200
     name = webui.data / "base.png"
     name.write_bytes(preview.content)
-    settings = {"seed": 5, "sampler_name": None, "cfg_scale": 7, "steps": 3}
+    settings = {"seed": 5, "sampler_name": "DPM++ 2M", "cfg_scale": 7, "steps": 3}
     drawn = webui.draw(PROMPT, **settings)
     with Image.open(name) as image:
         assert image.convert("RGB").tobytes() == drawn.tobytes()
