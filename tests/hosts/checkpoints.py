@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from unziplora.hosts.standalone.checkpoint import TOKENIZER, open_checkpoint
 from unziplora.hosts.standalone.identify import identify
-from unziplora.hosts.standalone.random_model import write_random_model
+from unziplora.hosts.standalone.random_model import Widths, write_random_model
 from unziplora.mini import MODEL as MINIATURE
 
 SIZES = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
@@ -38,9 +38,14 @@ def random_model(folder: Path) -> Path:
     return write_random_model(folder / "tiny.safetensors", resolution=128)
 
 
-def miniature(folder: Path) -> Path | None:
-    """A copy of the miniature, or None where this checkout has none."""
-    return Path(shutil.copy(MINIATURE, folder)) if MINIATURE.is_file() else None
+def miniature(folder: Path) -> Path:
+    """A copy of the miniature; where this checkout has none, random weights of its topology."""
+    if MINIATURE.is_file():
+        return Path(shutil.copy(MINIATURE, folder))
+    widths = Widths(unet=(64, 128, 128), text=(32, 64))
+    return write_random_model(
+        folder / "mini.safetensors", architecture="mini", widths=widths, resolution=128
+    )
 
 
 def describe(checkpoint: Path, folder: Path) -> None:

@@ -14,10 +14,9 @@ from tests.hosts.webui import WebUI, place
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A random SDXL of the full topology and, where there is one, the miniature."""
+    """A random SDXL of the full topology, and the miniature."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    found = [random_model(folder), miniature(folder)]
-    return [path for path in found if path is not None]
+    return [random_model(folder), miniature(folder)]
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.hosts.webui import API, WebUI
+from unziplora.hosts.standalone.generate import generate
+from unziplora.hosts.standalone.host import StandaloneHost
 
 PROMPT = "a sks cat in crayon drawing style"
 pytestmark = pytest.mark.timeout(900)
@@ -210,8 +212,6 @@ def test_a_preview_is_what_txt2img_draws(webui: WebUI, picture: Path, clean: Any
 def test_a_checkpoint_chosen_meanwhile_is_loaded_after_the_run(
     webui: WebUI, picture: Path, clean: Any, slowly: None, checkpoints: list[Path]
 ) -> None:
-    if len(checkpoints) < 2:
-        pytest.skip("There is no second checkpoint: unziplora/mini holds no miniature.")
     before, other = webui.get("/test/other")["checkpoint"], checkpoints[1].name
     job = webui.start("kept", picture, preview_every=3, preview_steps=2)
     webui.at_step(job, 1)
@@ -259,3 +259,47 @@ def test_a_word_that_is_an_embedding_is_refused(webui: WebUI, picture: Path) -> 
     assert name in told["error"]
     assert "Choose another token" in told["error"]
     assert webui.get("/test/other")["job"] == ""
+
+
+STORAGE = {
+    "a1111": ("fp8_storage", "Enable for SDXL", "Disable"),
+    "forge": ("forge_unet_storage_dtype", "float8-e4m3fn", "Automatic"),
+}
+
+
+def test_a_checkpoint_stored_in_fp8_trains_and_stays_as_it_is(webui: WebUI, picture: Path) -> None:
+    option, small, plain = STORAGE[webui.kind]
+    webui.post("/sdapi/v1/options", {option: small})
+    try:
+        webui.draw("a house")
+        before = webui.get("/test/weights")
+        assert "torch.float8_e4m3fn" in webui.get("/test/traits")["unet"]["dtypes"]
+        told = webui.train("in-fp8", picture)
+        assert told["state"] == "completed", told
+        losses = [e["loss"] for e in told["events"] if e["type"] == "StepDone"]
+        assert losses[-1] < losses[0]
+        assert webui.get("/test/weights") == before
+    finally:
+        webui.post("/sdapi/v1/options", {option: plain})
+        webui.draw("a house")
+
+
+def test_another_checkpoint_trains_and_diffusers_draws_with_its_pair(
+    webui: WebUI, picture: Path, checkpoints: list[Path]
+) -> None:
+    tiny, mini = (checkpoint.name for checkpoint in checkpoints)
+    webui.post("/sdapi/v1/options", {"sd_model_checkpoint": mini})
+    try:
+        told = webui.train("small", picture)
+    finally:
+        webui.post("/sdapi/v1/options", {"sd_model_checkpoint": tiny})
+    assert told["state"] == "completed", told
+    (started,) = [e for e in told["events"] if e["type"] == "Started"]
+    assert (started["architecture"], started["layers"]) == ("mini", 88)
+    host = StandaloneHost.open(checkpoints[1], device="cpu")
+    pair = [(webui.loras / f"small_{role}.safetensors", 1.0) for role in ("content", "style")]
+    plain, both = (
+        generate(host, PROMPT, loras=loras, size=(128, 128), steps=2, seed=0).tobytes()
+        for loras in ([], pair)
+    )
+    assert plain != both

@@ -47,8 +47,25 @@ class A1111Host(WebUIHost):
             raise BadInput(
                 f"{self._title()} is an inpainting model. Choose the model it was made from."
             )
+        self._refuse_hand_cast_fp8()
         said = getattr(model, "parameterization", "eps")
         self.prediction_type = prediction_type or _PREDICTIONS.get(said, "epsilon")
+
+    def _refuse_hand_cast_fp8(self) -> None:
+        """Where torch has no autocast, the WebUI casts each fp8 layer in place and back, which a
+        backward pass does not survive (modules/devices.py:151)."""
+        devices = webui("devices")
+        by_hand = (
+            devices.dtype_inference == torch.float32
+            or devices.has_xpu()
+            or devices.has_mps()
+            or devices.cuda_no_autocast()
+        )
+        if devices.fp8 and by_hand and self.device.type != "cpu":
+            raise BadInput(
+                "The checkpoint is stored in fp8, which cannot be trained on with this device. "
+                'Set "FP8 weight" to "Disable" in the WebUI\'s settings.'
+            )
 
     @property
     def unet(self) -> nn.Module:
