@@ -12,6 +12,7 @@ from tests.hosts.webui import API, WebUI, place
 
 pytestmark = pytest.mark.timeout(900)
 KINDS = ["a1111", "forge"]
+LOGINS = {"a1111": ("robot", "key"), "forge": ("someone", "secret")}
 ROUTES = ["/runs", "/pairs", "/resumable", "/runs/x", "/runs/x/picture", "/pairs/x/content"]
 
 
@@ -47,22 +48,24 @@ def guarded(
     tmp_path_factory: pytest.TempPathFactory,
     checkpoints: list[Path],
 ) -> Iterator[WebUI]:
-    """With both kinds of credentials, another Lora folder, and models moved in and out."""
+    """Automatic1111 with credentials for its API beside those of its page, and models moved in and
+    out; Forge with those of its page alone. Both with another Lora folder."""
     place(request.param)
     data = tmp_path_factory.mktemp("guarded")
     loras = data / "my loras"
     loras.mkdir()
-    flags = ["--api", "--api-auth", "robot:key", "--gradio-auth", "someone:secret",
-             "--lora-dir", str(loras)]  # fmt: skip
-    flags += ["--medvram-sdxl"] if request.param == "a1111" else []
+    flags = ["--api", "--gradio-auth", "someone:secret", "--lora-dir", str(loras)]
+    if request.param == "a1111":
+        flags += ["--api-auth", "robot:key", "--medvram-sdxl"]
     with WebUI(request.param, data, checkpoints, flags) as started:
         started.loras = loras
-        started.client.auth = ("robot", "key")
+        started.client.auth = LOGINS[request.param]
         yield started
 
 
 def test_strangers_are_refused_on_every_route(guarded: WebUI) -> None:
-    strangers: list[tuple[str, str] | None] = [None, ("robot", "guess"), ("someone", "secret")]
+    strangers: list[tuple[str, str] | None] = [None, ("robot", "guess"), ("someone", "guess")]
+    strangers += [login for kind, login in LOGINS.items() if kind != guarded.kind]
     for login in strangers:
         with httpx.Client(base_url=guarded.url, auth=login) as client:
             for route in ROUTES:
@@ -70,6 +73,15 @@ def test_strangers_are_refused_on_every_route(guarded: WebUI) -> None:
             assert client.post(f"{API}/runs", json={}).status_code == 401
             assert client.delete(f"{API}/pairs/x").status_code == 401
     assert guarded.get(f"{API}/runs") == []
+
+
+def test_who_is_logged_in_to_the_page_may_use_the_api_that_has_no_login_of_its_own(
+    guarded: WebUI,
+) -> None:
+    with httpx.Client(base_url=guarded.url) as client:
+        client.post("/login", data={"username": "someone", "password": "secret"})
+        expected = 200 if guarded.kind == "forge" else 401
+        assert client.get(f"{API}/runs").status_code == expected
 
 
 def test_a_pair_goes_to_the_folder_that_was_chosen(guarded: WebUI, picture: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     visitor.field("uz_style").fill("crayon drawing")
     visitor.field("uz_name").fill("clicked")
     page.locator("#uz_advanced > button, #uz_advanced > .label-wrap").first.click()
-    for field, value in (("steps", "8"), ("rank", "4"), ("lr", "1e-2"), ("preview_every", "4")):
+    for field, value in (("steps", "8"), ("rank", "4"), ("lr", "1e-2"), ("preview_every", "8")):
         visitor.field(f"uz_{field}").fill(value)
     visitor.shot("train-filled")
     page.locator("#uz_train").click()

@@ -233,7 +233,7 @@ def test_unloading_the_checkpoint_is_refused_meanwhile(
     job = webui.start("still-loaded", picture)
     webui.at_step(job, 1)
     answer = webui.client.post("/sdapi/v1/unload-checkpoint")
-    assert answer.status_code == 500
+    assert answer.status_code == 409
     assert "UnZipLoRA is training" in answer.text
     assert webui.ended(job)["state"] == "completed"
 

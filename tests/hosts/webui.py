@@ -79,7 +79,9 @@ class WebUI:
         ):  # it serves the files below its data folder only (modules/cmd_args.py:93)
             self._flags += ["--gradio-allowed-path", str(self.checkout)]
         self._prepare(checkpoints, options or {})
-        self.client = httpx.Client(base_url=self.url, timeout=120)
+        # a server that is kept busy drops connections that are kept alive
+        fresh = httpx.Limits(max_keepalive_connections=0)
+        self.client = httpx.Client(base_url=self.url, timeout=120, limits=fresh)
         self._process: subprocess.Popen[bytes] | None = None
 
     def _prepare(self, checkpoints: Sequence[Path], options: Mapping[str, Any]) -> None:

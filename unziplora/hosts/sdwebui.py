@@ -130,8 +130,10 @@ def _kept_loaded() -> Iterator[None]:
     earlier = models.unload_model_weights
 
     def refuse(*_: Any, **__: Any) -> None:
-        raise UnZipLoRAError(
-            "UnZipLoRA is training on this checkpoint. Pause or stop the run, then unload it."
+        from fastapi import HTTPException  # what both APIs answer with; Forge's knows no other
+
+        raise HTTPException(
+            409, "UnZipLoRA is training on this checkpoint. Pause or stop the run, then unload it."
         )
 
     models.unload_model_weights = refuse
