@@ -3,6 +3,7 @@ they are looked for."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -47,7 +48,6 @@ def state(webui: WebUI) -> dict[str, Any]:
         "traits": webui.get("/test/traits"),
         "other": webui.get("/test/other"),
         "drawn": drawn,
-        "last prompt": (webui.data / "params.txt").read_text("utf-8"),
     }
 
 
@@ -114,10 +114,14 @@ def test_the_pair_changes_pictures_alone_and_together_and_at_weight_0_nothing(
 
 def test_training_leaves_no_trace(webui: WebUI, picture: Path, untouched: None) -> None:
     packages = webui.get("/test/packages")
+    webui.draw("the last prompt")
+    last_prompt = (webui.data / "params.txt").read_text("utf-8")
     told = webui.train("traceless", picture, preview_every=3, preview_steps=2)
     assert told["state"] == "completed", told
     assert len([e for e in told["events"] if e["type"] == "Previewed"]) == 2
     assert webui.get("/test/packages") == packages
+    assert (webui.data / "params.txt").read_text("utf-8") == last_prompt
+    assert last_prompt.startswith("the last prompt")
 
 
 def test_a_lora_in_the_prompt_just_before_does_not_get_into_the_next_pair(
@@ -207,6 +211,16 @@ def test_a_preview_is_what_txt2img_draws(webui: WebUI, picture: Path, clean: Any
     drawn = webui.draw(PROMPT, **settings)
     with Image.open(name) as image:
         assert image.convert("RGB").tobytes() == drawn.tobytes()
+
+
+def test_a_picture_of_a_sheet_is_what_txt2img_draws_with_the_pair(
+    webui: WebUI, clean: Any, untouched: None
+) -> None:
+    told = webui.get("/test/sheet", name="first", prompt=PROMPT, seed=5)
+    loras = "<lora:first_content:1> <lora:first_style:0.5>"
+    settings = {"seed": 5, "sampler_name": "DPM++ 2M", "cfg_scale": 7, "steps": 20}
+    drawn = webui.draw(f"{PROMPT} {loras}", **settings).tobytes()
+    assert told["sha256"] == hashlib.sha256(drawn).hexdigest()
 
 
 def test_a_checkpoint_chosen_meanwhile_is_loaded_after_the_run(

@@ -150,6 +150,14 @@ def host():
         return {"host": "", "refused": str(error)}
 
 
+def sheet(name: str, prompt: str, seed: int):
+    """The checksum of a picture as sheets have them: with both LoRAs of a pair."""
+    service = importlib.import_module("unziplora.webui").service()
+    pair = service.pair(name)
+    (picture,) = service.draw([prompt], [(pair.content, 1.0), (pair.style, 0.5)], seed)
+    return {"sha256": hashlib.sha256(picture.convert("RGB").tobytes()).hexdigest()}
+
+
 def packages():
     return sorted(f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions())
 
@@ -168,7 +176,7 @@ def other():
 
 
 def routes(_, app):
-    for function in (weights, traits, matched, packages, other, embedding, host):
+    for function in (weights, traits, matched, packages, other, embedding, host, sheet):
         app.add_api_route(f"/test/{function.__name__}", function, methods=["GET"])
     for function in (fail, slow, reload):
         app.add_api_route(f"/test/{function.__name__}", function, methods=["POST"])
