@@ -22,10 +22,10 @@ def closed(
     tmp_path_factory: pytest.TempPathFactory,
     checkpoints: list[Path],
 ) -> Iterator[WebUI]:
-    """Without --api, with a login to its page, and with the smallest of a host's memory modes."""
+    """Without --api, with a login to its page, and Automatic1111 with --lowvram."""
     place(request.param)
     flags = ["--gradio-auth", "someone:secret"]
-    flags += ["--lowvram"] if request.param == "a1111" else ["--always-low-vram"]
+    flags += ["--lowvram"] if request.param == "a1111" else []
     with WebUI(request.param, tmp_path_factory.mktemp("closed"), checkpoints, flags) as started:
         yield started
 
