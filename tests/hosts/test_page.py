@@ -99,7 +99,7 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
         page.locator(f"#txt2img_{field} input[type=number]").fill(value)
     page.locator("#txt2img_generate").click()
     page.locator("#txt2img_gallery img").first.wait_for(timeout=3 * MINUTE)
-    assert "Lora hashes" in page.locator("#html_info_txt2img").inner_text()
+    assert "Lora hashes" in page.locator("#html_info_txt2img").first.inner_text()
     visitor.shot("txt2img")
 
 
