@@ -10,7 +10,7 @@ import pytest
 
 from tests.hosts.webui import API, WebUI, place
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 KINDS = ["a1111", "forge"]
 LOGINS = {"a1111": ("robot", "key"), "forge": ("someone", "secret")}
 ROUTES = ["/runs", "/pairs", "/resumable", "/runs/x", "/runs/x/picture", "/pairs/x/content"]

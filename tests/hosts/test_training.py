@@ -21,7 +21,7 @@ from unziplora.hosts.standalone.generate import generate
 from unziplora.hosts.standalone.host import StandaloneHost
 
 PROMPT = "a sks cat in crayon drawing style"
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
