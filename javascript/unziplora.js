@@ -1,13 +1,4 @@
-// Looks at a run once a second while its tab is seen, and fills txt2img's prompt.
-
-onUiLoaded(() => {
-    if (window.unziploraPoll) return;
-    window.unziploraPoll = setInterval(() => {
-        const button = gradioApp().querySelector('#uz_poll');
-        const live = gradioApp().querySelector('#uz_live');
-        if (button && live && live.offsetParent !== null) button.click();
-    }, 1000);
-});
+// What only a WebUI's own page can do: fill txt2img's prompt, and show new cards on its Lora page.
 
 // eslint-disable-next-line no-unused-vars
 function unziploraToPrompt(text) {
@@ -17,3 +8,33 @@ function unziploraToPrompt(text) {
     switch_to_txt2img();
     return [];
 }
+
+// The chosen picture of txt2img's or img2img's gallery as a data URL, or '' where there is none.
+// eslint-disable-next-line no-unused-vars
+async function unziploraPicture(tab) {
+    const gallery = gradioApp().getElementById(`${tab}_gallery`);
+    const image = gallery?.querySelector('.selected img') ?? gallery?.querySelector('img');
+    if (!image) return '';
+    const picture = await (await fetch(image.src)).blob();
+    return new Promise((resolve) => {
+        const reader = new FileReader();
+        reader.onload = () => resolve(reader.result);
+        reader.readAsDataURL(picture);
+    });
+}
+
+// The Lora page keeps its cards until it is asked for new ones (javascript/extraNetworks.js:463).
+function unziploraNewCards() {
+    for (const tab of ['txt2img', 'img2img']) {
+        gradioApp().getElementById(`${tab}_lora_extra_refresh_internal`)?.click();
+    }
+}
+
+onUiLoaded(() => {
+    let earlier = null;
+    setInterval(() => {
+        const state = gradioApp().querySelector('#uz_live [data-state]')?.dataset.state ?? null;
+        if (state !== earlier && ['completed', 'stopped'].includes(state)) unziploraNewCards();
+        earlier = state;
+    }, 1000);
+});

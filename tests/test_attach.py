@@ -169,3 +169,16 @@ def test_gradients_with_checkpointing_are_equal_to_the_bit(host: Any) -> None:
         assert left.any()
         assert torch.equal(left, right)
     assert not any("forward" in b.__dict__ for n, b in host.unet.named_modules() if "resnets" in n)
+
+
+def test_a_forward_exchanged_on_the_class_meanwhile_is_the_one_that_is_called(
+    host: Any, monkeypatch: Any
+) -> None:
+    """A1111 does so while it casts by hand, and when its page is loaded anew."""
+    attachment = attach_to(host.unet)
+    attachment.switch.plain({})
+    name, layer = next(iter(attention_layers(host.unet).items()))
+    x = torch.randn(1, 3, attachment.pairs[name].branches["content"].down.shape[1])
+    monkeypatch.setattr(type(layer), "forward", lambda self, x: x * 0 + 7)
+    assert layer(x).eq(7).all()
+    attachment.detach()

@@ -9,7 +9,9 @@ import base64
 import importlib
 import secrets
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from unziplora.training.host import Host
 
 TITLE = "UnZipLoRA"
+UNKNOWN = (
+    "This WebUI is neither Automatic1111 nor Forge, and this version cannot train on its models "
+    "(those of reForge and forge-classic neither). Use one of the two, or the command line."
+)
 FOLDER_OPTION, PREDICTION_OPTION = "unziplora_folder", "unziplora_prediction_type"
 
 
@@ -27,6 +33,7 @@ def register() -> None:
     callbacks = _webui("script_callbacks")
     callbacks.on_ui_tabs(tab)
     callbacks.on_app_started(routes)
+    callbacks.on_before_reload(hold)
     callbacks.on_ui_settings(settings)
 
 
@@ -38,38 +45,57 @@ def tab() -> list[tuple[Any, str, str]]:
     """The tab, or in a WebUI that is not known one sentence instead of it."""
     from unziplora.ui.page import Tools, build
 
+    if not (_is_forge() or _is_a1111()):
+        import gradio as gr
+
+        with gr.Blocks(analytics_enabled=False) as sentence:
+            gr.Markdown(UNKNOWN)
+        return [(sentence, TITLE, "unziplora")]
     tools = Tools(to_prompt="(text) => unziploraToPrompt(text)")
     return [(build(service(), tools), TITLE, "unziplora")]
+
+
+def _is_forge() -> bool:
+    return "backend" in sys.modules and "modules_forge" in sys.modules
+
+
+def _is_a1111() -> bool:
+    """reForge and forge-classic have sgm too, and ldm_patched for what they load models with."""
+    return "sgm" in sys.modules and "ldm_patched" not in sys.modules
 
 
 @lru_cache(maxsize=1)
 def service() -> Service:
     from unziplora.service import Service
 
-    made = Service(open_host, folder, refresh_loras)
+    made = Service(open_host, folder, refresh_loras, draw)
     made.jobs.on_event = _hearing(made)
     return made
 
 
 def open_host() -> Host:
     """The host for this WebUI, told apart by what it has loaded. Raises BadInput where there is
-    none."""
+    none, or the loaded model cannot be trained on."""
     from unziplora.errors import BadInput
 
     said: Any = getattr(_webui("shared").opts, PREDICTION_OPTION, "automatic")
     prediction = None if said == "automatic" else said
-    if "backend" in sys.modules and "modules_forge" in sys.modules:
+    if _is_forge():
         from unziplora.hosts.forge import ForgeHost
 
         return ForgeHost(prediction)
-    if "ldm_patched" in sys.modules:
-        raise BadInput(
-            "This WebUI is a reForge or a forge-classic, whose models this version cannot train on "
-            "yet. Use Automatic1111, Forge, or the command line."
-        )
+    if not _is_a1111():
+        raise BadInput(UNKNOWN)
     from unziplora.hosts.a1111 import A1111Host
 
     return A1111Host(prediction)
+
+
+def draw(prompts: Sequence[str], loras: Sequence[tuple[Path, float]], seed: int) -> Any:
+    """For sheets, at the size that the loaded model was trained on."""
+    from unziplora.hosts import txt2img
+
+    return txt2img.draw(prompts, loras, seed, open_host().defaults.resolution)
 
 
 def folder() -> Path:
@@ -99,16 +125,64 @@ def _hearing(made: Service) -> Any:
             state.sampling_steps, state.sampling_step = event.steps, event.step
         if isinstance(event, StepDone):
             state.textinfo = f"UnZipLoRA: step {event.step} of {event.steps}"
-            job = made.jobs.current
-            if state.interrupted and job is not None:
-                made.jobs.send(job.id, "stop and save")
+            if state.interrupted and not _reloading():
+                job = made.jobs.current
+                if job is not None:
+                    made.jobs.send(job.id, "stop and save")
         earlier(event)
+        _reload.pass_through()
 
     return hear
 
 
+class _Reload:
+    """Holds a run still between two steps while the WebUI loads its page anew: meanwhile its Lora
+    extension takes its patches of Linear.forward off and puts them on again, and a step would
+    call what is not there (extensions-builtin/Lora/scripts/lora_script.py:15)."""
+
+    def __init__(self) -> None:
+        self._over, self._still = threading.Event(), threading.Event()
+        self._over.set()
+
+    def begin(self, running: Callable[[], bool]) -> None:
+        """Comes back when no step is under way."""
+        self._over.clear()
+        while running() and not self._still.wait(0.1):
+            pass
+
+    def end(self) -> None:
+        self._over.set()
+
+    def pass_through(self) -> None:
+        """Called by the run after every step."""
+        if not self._over.is_set():
+            self._still.set()
+            self._over.wait()
+            self._still.clear()
+            _webui("shared").state.interrupted = False
+
+
+_reload = _Reload()
+
+
+def _reloading() -> bool:
+    """ "Reload UI" interrupts too (modules/shared_state.py:90), and then tells the page's server to
+    exit, which is what tells the two apart."""
+    for _ in range(10):
+        if getattr(getattr(_webui("shared").demo, "server", None), "should_exit", False):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def hold() -> None:
+    """Called before the WebUI loads its page and its scripts anew."""
+    _reload.begin(lambda: service().jobs.current is not None)
+
+
 def routes(_: Any, app: Any) -> None:
     """The API, where the WebUI has one."""
+    _reload.end()
     if not _webui("shared").cmd_opts.api:
         return
     from unziplora.web import add_routes

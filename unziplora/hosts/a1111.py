@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from unziplora.errors import BadInput
-from unziplora.hosts.sdwebui import WebUIHost, checked, latents_of, webui
+from unziplora.hosts.sdwebui import WebUIHost, checked, latents_of
+from unziplora.hosts.txt2img import webui
 from unziplora.training.host import PredictionType, SizeIds
 from unziplora.unet.trainable import frozen
 
@@ -46,8 +47,25 @@ class A1111Host(WebUIHost):
             raise BadInput(
                 f"{self._title()} is an inpainting model. Choose the model it was made from."
             )
+        self._refuse_hand_cast_fp8()
         said = getattr(model, "parameterization", "eps")
         self.prediction_type = prediction_type or _PREDICTIONS.get(said, "epsilon")
+
+    def _refuse_hand_cast_fp8(self) -> None:
+        """Where torch has no autocast, the WebUI casts each fp8 layer in place and back, which a
+        backward pass does not survive (modules/devices.py:151)."""
+        devices = webui("devices")
+        by_hand = (
+            devices.dtype_inference == torch.float32
+            or devices.has_xpu()
+            or devices.has_mps()
+            or devices.cuda_no_autocast()
+        )
+        if devices.fp8 and by_hand and self.device.type != "cpu":
+            raise BadInput(
+                "The checkpoint is stored in fp8, which cannot be trained on with this device. "
+                'Set "FP8 weight" to "Disable" in the WebUI\'s settings.'
+            )
 
     @property
     def unet(self) -> nn.Module:
@@ -132,7 +150,9 @@ class A1111Host(WebUIHost):
                 self._unet_on_device()
             webui("devices").torch_gc()
 
-    def _drawing(self) -> contextlib.AbstractContextManager[None]:
+    def _drawing(self, job: Any) -> contextlib.AbstractContextManager[None]:
+        # modules/processing.py:828 and 941
+        job.override_settings = {"sd_model_checkpoint": self._model.sd_checkpoint_info.name}
         return self._with(self._model.conditioner, self._model.first_stage_model)
 
     @torch.no_grad()

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from unziplora.errors import BadInput
-from unziplora.hosts.sdwebui import WebUIHost, checked, latents_of, webui
+from unziplora.hosts.sdwebui import WebUIHost, checked, latents_of
+from unziplora.hosts.txt2img import webui
 from unziplora.training.host import PredictionType, SizeIds
 from unziplora.unet.trainable import frozen, normal_tensors, out_of_place
 
@@ -39,6 +40,7 @@ class ForgeHost(WebUIHost):
                     "No checkpoint is chosen. Choose an SDXL checkpoint first."
                 ) from error
         super().__init__(webui("shared").sd_model)
+        self._normal = contextlib.ExitStack()
         said = self._kmodel.predictor.prediction_type
         if prediction_type is None and said not in ("epsilon", "v_prediction"):
             raise BadInput(
@@ -68,12 +70,48 @@ class ForgeHost(WebUIHost):
 
     @contextlib.contextmanager
     def _lent(self) -> Iterator[None]:
-        """The original UNet without the patches of a LoRA (backend/patcher/lora.py), on the device;
-        its inference tensors stood in for, its in-place blocks made safe."""
-        _backend("memory_management").load_model_gpu(self._model.forge_objects_original.unet)
+        """The original UNet without the patches of a LoRA (backend/patcher/lora.py), on the device,
+        and the others off it until a generation wants them; its inference tensors stood in for, its
+        in-place blocks made safe."""
+        _backend("memory_management").unload_all_models()
+        self._load_unet()
         self.unet.eval()
-        with normal_tensors(self.unet), frozen(self.unet), out_of_place(self.unet):
+        with self._normal, self._kept():
+            self._normal.enter_context(normal_tensors(self.unet))
+            with frozen(self.unet), out_of_place(self.unet):
+                yield
+
+    def _load_unet(self) -> None:
+        _backend("memory_management").load_model_gpu(self._model.forge_objects_original.unet)
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        """A checkpoint that is chosen meanwhile is loaded by the first generation after the run,
+        and not by our previews (modules/processing.py:804 and 935)."""
+        places = (webui("sd_models"), webui("processing"))
+        reload = places[0].forge_model_reload
+        for place in places:
+            place.forge_model_reload = lambda: (self._model, False)
+        try:
             yield
+        finally:
+            for place in places:
+                place.forge_model_reload = reload
+
+    @contextlib.contextmanager
+    def _drawing(self, job: Any) -> Iterator[None]:
+        """Forge moves and patches the tensors that it knows, so they are back meanwhile; and the
+        LoRAs of the user's last generation stay away (modules/processing.py:957)."""
+        patched = self._model.forge_objects_after_applying_lora
+        self._model.forge_objects_after_applying_lora = self._model.forge_objects_original
+        self._normal.close()
+        try:
+            with self._original():
+                yield
+        finally:
+            self._model.forge_objects_after_applying_lora = patched
+            self._load_unet()
+            self._normal.enter_context(normal_tensors(self.unet))
 
     @contextlib.contextmanager
     def _original(self) -> Iterator[None]:

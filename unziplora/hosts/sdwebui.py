@@ -7,9 +7,9 @@ before a method needs it, so that the modules here load anywhere.
 from __future__ import annotations
 
 import contextlib
-import importlib
+import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import PureWindowsPath
 from typing import Any
 
 import torch
@@ -17,15 +17,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unziplora.errors import BadInput, UnZipLoRAError
+from unziplora.hosts import txt2img
 from unziplora.hosts.said import defaults_in, family_in
+from unziplora.hosts.txt2img import webui
 from unziplora.training.host import Defaults, ModelIdentity, PredictionType
 
 JOB = "UnZipLoRA training"
-
-
-def webui(name: str) -> Any:
-    """A module of the WebUI: modules.NAME."""
-    return importlib.import_module(f"modules.{name}")
 
 
 class WebUIHost:
@@ -82,7 +79,7 @@ class WebUIHost:
             progress.start_task(task)
             modes = [(module, module.training) for module in self.unet.modules()]
             try:
-                with torch.inference_mode(False), torch.enable_grad(), self._lent():
+                with torch.inference_mode(False), torch.enable_grad(), _kept_loaded(), self._lent():
                     yield
             finally:
                 for module, mode in modes:
@@ -94,15 +91,17 @@ class WebUIHost:
         """Clean weights, in place on the device, frozen and safe to differentiate."""
         raise NotImplementedError
 
-    def _drawing(self) -> contextlib.AbstractContextManager[None]:
-        """Text encoders and VAE where the WebUI's txt2img expects them."""
-        return contextlib.nullcontext()
+    def _drawing(self, job: Any) -> contextlib.AbstractContextManager[None]:
+        """All parts of the model where the WebUI's txt2img expects them, for one `job` that keeps
+        to this model: one that was chosen meanwhile is to be loaded after the run, but its name is
+        in the options already, and every generation loads what they name."""
+        raise NotImplementedError
 
     def _refuse_embeddings(self, prompts: Sequence[str], known: Sequence[str]) -> None:
         """The WebUI would put an embedding in its name's place without a word."""
         names = {name.lower() for name in known}
-        for word in dict.fromkeys(" ".join(prompts).split()):
-            if word.lower().strip(",.") in names:
+        for word in dict.fromkeys(re.split(r"[\s,.:()\[\]]+", " ".join(prompts))):
+            if word.lower() in names:
                 raise BadInput(
                     f'"{word}" is the name of an embedding in this WebUI, which would stand in '
                     'its place. Choose another token, such as "ohwx" or "zwx".'
@@ -113,48 +112,35 @@ class WebUIHost:
     ) -> Image.Image:
         """By the WebUI's own txt2img, which leaves no file, no last prompt and no progress of its
         own behind."""
-        processing = webui("processing")
-        job = processing.StableDiffusionProcessingTxt2Img(
-            sd_model=self._model,
-            prompt=prompt,
-            negative_prompt=negative,
-            seed=seed,
-            steps=steps,
-            height=size[0],
-            width=size[1],
-            do_not_save_samples=True,
-            do_not_save_grid=True,
-        )
+        job = txt2img.job(prompt, negative=negative, size=size, steps=steps, seed=seed)
         job.disable_extra_networks = True  # the branches are on the model; nothing else may come
-        with self._undisturbed(), self._drawing():
-            images = processing.process_images(job).images
-        if not images:
-            raise UnZipLoRAError("The WebUI made no picture. See its console.")
-        picture: Image.Image = images[0]
-        return picture
-
-    @contextlib.contextmanager
-    def _undisturbed(self) -> Iterator[None]:
-        """What a generation writes over: progress, and params.txt with the page's last prompt
-        (modules/processing.py:975)."""
-        state = webui("shared").state
-        names = ("job", "job_no", "job_count", "sampling_step", "sampling_steps", "textinfo")
-        kept = {name: getattr(state, name) for name in names}
-        last_prompt = Path(webui("paths").data_path) / "params.txt"
-        text = last_prompt.read_bytes() if last_prompt.is_file() else None
-        try:
-            yield
-        finally:
-            for name, value in kept.items():
-                setattr(state, name, value)
-            if text is not None:
-                last_prompt.write_bytes(text)
-            else:
-                last_prompt.unlink(missing_ok=True)
+        with txt2img.undisturbed(), self._drawing(job):
+            return txt2img.picture(job)
 
     def _title(self) -> str:
         info = self._model.sd_checkpoint_info
         return PureWindowsPath(info.filename).name  # it knows both slashes
+
+
+@contextlib.contextmanager
+def _kept_loaded() -> Iterator[None]:
+    """ "Unload checkpoint" does not wait for the queue (modules/api/api.py:654): meanwhile it is
+    refused."""
+    models = webui("sd_models")
+    earlier = models.unload_model_weights
+
+    def refuse(*_: Any, **__: Any) -> None:
+        from fastapi import HTTPException  # what both APIs answer with; Forge's knows no other
+
+        raise HTTPException(
+            409, "UnZipLoRA is training on this checkpoint. Pause or stop the run, then unload it."
+        )
+
+    models.unload_model_weights = refuse
+    try:
+        yield
+    finally:
+        models.unload_model_weights = earlier
 
 
 def latents_of(posterior: Any, generator: torch.Generator | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 import torch
@@ -99,8 +99,15 @@ def attach(
                 branches[branch].initialise(init, generator)
         if branches:
             layers[name] = layer
-            pairs[name] = BranchPair(layer.forward, branches, switch, reads_text=reads_text(name))
+            pairs[name] = BranchPair(_base(layer), branches, switch, reads_text=reads_text(name))
     return Attachment(layers, pairs)
+
+
+def _base(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The layer's own forward. That of its class is looked up at each call: A1111 exchanges it, for
+    the time of a casting by hand (modules/devices.py:178) and when its page is loaded anew."""
+    own = layer.__dict__.get("forward")
+    return cast(Callable[[Tensor], Tensor], own or (lambda x: type(layer).forward(layer, x)))
 
 
 def _shape(layer: nn.Module) -> tuple[int, int]:

@@ -1,0 +1,187 @@
+"""What a test asks the running WebUI: what its model is made of, and to fail when told to. Also
+tells Forge of small checkpoints. Tests only.
+"""
+
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from modules import script_callbacks, sd_models, shared
+
+CONFIGS = Path(os.environ["UNZIPLORA_TEST_CONFIGS"])
+
+
+def tell_forge():
+    """huggingface_guess finds a checkpoint by its UNet's numbers; the repository it names may be a
+    folder (backend/loader.py:517 joins the paths)."""
+    from huggingface_guess import model_list
+
+    for folder in CONFIGS.iterdir():
+        unet = json.loads((folder / "unet" / "config.json").read_text("utf-8"))
+        numbers = {
+            "model_channels": unet["block_out_channels"][0],
+            "use_linear_in_transformer": True,
+            "context_dim": unet["cross_attention_dim"],
+            "adm_in_channels": unet["projection_class_embeddings_input_dim"],
+        }
+        own = {"unet_config": numbers, "huggingface_repo": str(folder)}
+        model_list.models.insert(0, type(f"Small{folder.name}", (model_list.SDXL,), own))
+
+
+def parts():
+    """UNet, text encoders and VAE of the loaded model, in either WebUI."""
+    model = shared.sd_model
+    if hasattr(model, "forge_objects_original"):
+        objects = model.forge_objects_original
+        return {
+            "unet": objects.unet.model.diffusion_model,
+            "text": objects.clip.cond_stage_model,
+            "vae": objects.vae.first_stage_model,
+        }
+    return {
+        "unet": model.model.diffusion_model,
+        "text": model.conditioner,
+        "vae": model.first_stage_model,
+    }
+
+
+def checksum(module):
+    digest = hashlib.sha256()
+    with torch.no_grad():
+        for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()]):
+            data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(name.encode() + bytes(data.numpy()))
+    return digest.hexdigest()
+
+
+def weights():
+    return {name: checksum(module) for name, module in parts().items()}
+
+
+def traits():
+    """What training changes for its time, of the UNet and its neighbours."""
+    told = {}
+    for name, module in parts().items():
+        modules, tensors = list(module.modules()), list(module.parameters())
+        told[name] = {
+            "tensors": len(tensors),
+            "wrapped": sum("forward" in m.__dict__ for m in modules),
+            "hooks": sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in modules),
+            "training": sum(m.training for m in modules),
+            "requires_grad": sum(p.requires_grad for p in tensors),
+            "inference": sum(p.is_inference() for p in tensors),
+            "gradients": sum(p.grad is not None for p in tensors if not p.is_inference()),
+            "dtypes": sorted({str(p.dtype) for p in tensors}),
+            "addresses": hashlib.sha256(
+                " ".join(str(p.data_ptr()) for p in tensors).encode()
+            ).hexdigest(),
+        }
+    return told
+
+
+def matched(name: str):
+    """Layers that Automatic1111's Lora extension finds for a file."""
+    networks = sys.modules["networks"]
+    networks.list_available_networks()
+    found = networks.load_network(name, networks.available_network_aliases[name])
+    return {"layers": len(found.modules)}
+
+
+def fail(step: int):
+    """The next run raises in the middle of its update after `step` steps."""
+    trainer = importlib.import_module("unziplora.training.trainer").Trainer
+    update = trainer._update
+
+    def broken(self):
+        if self.step == step:
+            trainer._update = update
+            raise RuntimeError("a test asked for this")
+        update(self)
+
+    trainer._update = broken
+
+
+def slow(seconds: float):
+    """Every training step takes so much longer: what happens meanwhile can then be looked at."""
+    import time
+
+    trainer = importlib.import_module("unziplora.training.trainer").Trainer
+    update = getattr(trainer, "_plain_update", trainer._update)
+    trainer._plain_update = update
+
+    def slower(self):
+        time.sleep(seconds)
+        update(self)
+
+    trainer._update = slower if seconds else update
+
+
+def reload():
+    """What the button "Reload UI" calls."""
+    shared.state.request_restart()
+
+
+def embedding(name: str):
+    """Has an embedding of this name; an empty name takes it away again."""
+    if hasattr(shared.sd_model, "forge_objects"):
+        known = shared.sd_model.text_processing_engine_l.embeddings.word_embeddings
+    else:
+        known = importlib.import_module(
+            "modules.sd_hijack"
+        ).model_hijack.embedding_db.word_embeddings
+    if name:
+        known[name] = None
+    else:
+        known.clear()
+    return {"name": name}
+
+
+def host():
+    """Whether the loaded model can be borrowed, and otherwise what a user is told."""
+    webui = importlib.import_module("unziplora.webui")
+    try:
+        return {"host": type(webui.open_host()).__name__, "refused": ""}
+    except Exception as error:
+        return {"host": "", "refused": str(error)}
+
+
+def sheet(name: str, prompt: str, seed: int):
+    """The checksum of a picture as sheets have them: with both LoRAs of a pair."""
+    service = importlib.import_module("unziplora.webui").service()
+    pair = service.pair(name)
+    (picture,) = service.draw([prompt], [(pair.content, 1.0), (pair.style, 0.5)], seed)
+    return {"sha256": hashlib.sha256(picture.convert("RGB").tobytes()).hexdigest()}
+
+
+def packages():
+    return sorted(f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions())
+
+
+def other():
+    """What else a generation reads: the checkpoint, and LoRAs and hypernetworks in use."""
+    networks = sys.modules.get("networks")
+    return {
+        "checkpoint": shared.sd_model.sd_checkpoint_info.name,
+        "loras": [net.name for net in getattr(networks, "loaded_networks", [])],
+        "job": shared.state.job,
+        "job_count": shared.state.job_count,
+        "option": shared.opts.sd_model_checkpoint,
+        "patched": sd_models.unload_model_weights.__module__,
+    }
+
+
+def routes(_, app):
+    for function in (weights, traits, matched, packages, other, embedding, host, sheet):
+        app.add_api_route(f"/test/{function.__name__}", function, methods=["GET"])
+    for function in (fail, slow, reload):
+        app.add_api_route(f"/test/{function.__name__}", function, methods=["POST"])
+
+
+if "modules_forge" in sys.modules:
+    tell_forge()
+script_callbacks.on_app_started(routes)

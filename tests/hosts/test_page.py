@@ -1,0 +1,128 @@
+"""The tab in the real Automatic1111 and the real Forge, used with a mouse in headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hosts.webui import WebUI
+
+pytestmark = pytest.mark.timeout(1800)
+SHOTS = Path(os.environ.get("UNZIPLORA_SHOTS", "build/screenshots"))
+MINUTE = 60_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = os.environ.get("UNZIPLORA_CHROMIUM") or shutil.which("chromium")
+    if found is None:
+        pytest.skip("There is no Chromium: UNZIPLORA_CHROMIUM does not say where.")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """Someone at the WebUI's page."""
+
+    def __init__(self, browser: Any, webui: WebUI) -> None:
+        self.webui, self.page = webui, browser.new_page(viewport={"width": 1300, "height": 1100})
+        self.page.set_default_timeout(2 * MINUTE)
+        self.errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(webui.url)
+        self.tab("UnZipLoRA")
+
+    def tab(self, name: str, inside: str = "#tabs") -> None:
+        self.page.locator(f"{inside} button").filter(has_text=name).first.click()
+
+    def field(self, elem_id: str) -> Any:
+        return self.page.locator(f"#{elem_id} textarea, #{elem_id} input").first
+
+    def shot(self, name: str) -> None:
+        folder = SHOTS / self.webui.kind
+        folder.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+    def prompt(self) -> str:
+        return str(self.field("txt2img_prompt").input_value())
+
+
+@pytest.fixture
+def visitor(browser: Any, webui: WebUI) -> Iterator[Visitor]:
+    visitor = Visitor(browser, webui)
+    yield visitor
+    visitor.page.close()
+    assert not [error for error in visitor.errors if "unzip" in error.lower()]
+
+
+def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
+    visitor: Visitor, picture: Path
+) -> None:
+    page = visitor.page
+    visitor.shot("train-empty")
+    page.locator("#uz_picture input[type=file]").set_input_files(picture)
+    visitor.field("uz_subject").fill("cat")
+    visitor.field("uz_style").fill("crayon drawing")
+    visitor.field("uz_name").fill("clicked")
+    page.locator("#uz_advanced > button, #uz_advanced > .label-wrap").first.click()
+    for field, value in (("steps", "8"), ("rank", "4"), ("lr", "1e-2"), ("preview_every", "8")):
+        visitor.field(f"uz_{field}").fill(value)
+    visitor.shot("train-filled")
+    page.locator("#uz_train").click()
+    page.locator('#uz_live [data-state="running"]').wait_for(timeout=2 * MINUTE)
+    visitor.shot("train-running")
+    page.locator('#uz_live [data-state="completed"]').wait_for(timeout=15 * MINUTE)
+    visitor.shot("train-completed")
+    assert (visitor.webui.loras / "clicked_content.safetensors").is_file()
+
+    visitor.tab("Results", "#tab_unziplora")
+    card = page.locator("#uz_cards article").filter(has_text="clicked")
+    card.wait_for()
+    visitor.shot("results")
+    card.get_by_role("button", name="Both").click()
+    page.locator("#txt2img_prompt").wait_for()
+    page.wait_for_function(
+        "() => document.querySelector('#txt2img_prompt textarea').value.includes('lora')"
+    )
+    said = "a sks cat in crayon drawing style"
+    assert visitor.prompt() == f"{said} <lora:clicked_content:1> <lora:clicked_style:1>"
+
+    for field, value in (("steps", "2"), ("width", "128"), ("height", "128")):
+        page.locator(f"#txt2img_{field} input[type=number]").fill(value)
+    page.locator("#txt2img_generate").click()
+    page.locator("#txt2img_gallery img").first.wait_for(timeout=3 * MINUTE)
+    assert "Lora hashes" in page.locator("#html_info_txt2img").first.inner_text()
+    visitor.shot("txt2img")
+
+
+def test_the_card_shows_at_once_and_a_click_writes_the_trigger(
+    visitor: Visitor, picture: Path
+) -> None:
+    """The page is open while the run ends; nobody presses the Lora page's refresh."""
+    page = visitor.page
+    visitor.tab("txt2img")
+    visitor.tab("Lora", "#txt2img_extra_tabs")
+    page.locator("#txt2img_lora_cards").wait_for()
+    visitor.tab("UnZipLoRA")
+    told = visitor.webui.train("carded", picture, steps=2)
+    page.locator('#uz_live [data-state="completed"]').filter(has_text="carded").wait_for()
+    visitor.tab("txt2img")
+    card = page.locator('#txt2img_lora_cards .card[data-name="carded_style"]')
+    card.wait_for()
+    visitor.shot("lora-cards")
+    visitor.field("txt2img_prompt").fill("")
+    card.click(position={"x": 20, "y": 60})
+    page.wait_for_function(
+        "() => document.querySelector('#txt2img_prompt textarea').value.includes('carded')"
+    )
+    assert "<lora:carded_style:1>" in visitor.prompt()
+    assert "crayon drawing style" in visitor.prompt()
+    assert told["state"] == "completed"

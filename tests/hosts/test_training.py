@@ -1,0 +1,323 @@
+"""Training in the real Automatic1111 and the real Forge, through the API; see webui.py for where
+they are looked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.hosts.webui import API, WebUI
+from unziplora.hosts.standalone.generate import generate
+from unziplora.hosts.standalone.host import StandaloneHost
+
+PROMPT = "a sks cat in crayon drawing style"
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture(scope="module")
+def clean(webui: WebUI, picture: Path) -> Any:
+    """A first pair, trained in a WebUI that has drawn nothing with a LoRA yet."""
+    told = webui.train("first", picture)
+    assert told["state"] == "completed", told
+    return told
+
+
+@pytest.fixture
+def untouched(webui: WebUI) -> Iterator[None]:
+    """What a test does leaves weights, their places, flags, hooks and pictures as they were."""
+    webui.draw("a house")  # Forge loads its model for it
+    before = state(webui)
+    yield
+    assert state(webui) == before
+
+
+def state(webui: WebUI) -> dict[str, Any]:
+    drawn = webui.draw("a house").tobytes()
+    return {
+        "weights": webui.get("/test/weights"),
+        "traits": webui.get("/test/traits"),
+        "other": webui.get("/test/other"),
+        "drawn": drawn,
+    }
+
+
+def tensors(webui: WebUI, name: str) -> dict[str, Any]:
+    return {
+        f"{role}.{key}": tensor
+        for role in ("content", "style")
+        for key, tensor in load_file(webui.loras / f"{name}_{role}.safetensors").items()
+    }
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(one[key].equal(other[key]) for key in one)
+
+
+def in_background(call: Any, *arguments: Any) -> Future[Any]:
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(call, *arguments)
+    pool.shutdown(wait=False)
+    return future
+
+
+@pytest.fixture
+def slowly(webui: WebUI) -> Iterator[None]:
+    """Steps take long enough to do something meanwhile."""
+    webui.post("/test/slow", seconds=1)
+    yield
+    webui.post("/test/slow", seconds=0)
+
+
+def test_all_560_layers_of_both_files_are_found(webui: WebUI, clean: Any) -> None:
+    assert [e["layers"] for e in clean["events"] if e["type"] == "Started"] == [560]
+    for name in ("first_content", "first_style"):
+        if webui.kind == "a1111":
+            assert webui.get("/test/matched", name=name)["layers"] == 560
+        else:
+            webui.draw(f"{PROMPT} <lora:{name}:1>")
+            said = (
+                f"{name}.safetensors for KModel-UNet with 560 keys at weight 1.0 (skipped 0 keys)"
+            )
+            assert said in webui.console()
+
+
+def test_files_land_in_the_lora_folder_with_card_and_picture(webui: WebUI, clean: Any) -> None:
+    for role, trigger in (("content", "sks cat"), ("style", "crayon drawing style")):
+        for ending in ("safetensors", "json", "png"):
+            assert (webui.loras / f"first_{role}.{ending}").is_file()
+        card = json.loads((webui.loras / f"first_{role}.json").read_text("utf-8"))
+        assert card["activation text"] == trigger
+    names = {lora["name"] for lora in webui.get("/sdapi/v1/loras")}
+    assert {"first_content", "first_style"} <= names  # without asking it to refresh
+
+
+def test_the_pair_changes_pictures_alone_and_together_and_at_weight_0_nothing(
+    webui: WebUI, clean: Any, untouched: None
+) -> None:
+    content, style = "<lora:first_content:1>", "<lora:first_style:1>"
+    drawn = [webui.draw(f"{PROMPT} {loras}".strip()).tobytes()
+             for loras in ("", content, style, content + style)]  # fmt: skip
+    assert len(set(drawn)) == 4
+    none = "<lora:first_content:0> <lora:first_style:0>"
+    assert webui.draw(f"{PROMPT} {none}").tobytes() == drawn[0]
+
+
+def test_training_leaves_no_trace(webui: WebUI, picture: Path, untouched: None) -> None:
+    packages = webui.get("/test/packages")
+    webui.draw("the last prompt")
+    last_prompt = (webui.data / "params.txt").read_text("utf-8")
+    told = webui.train("traceless", picture, preview_every=3, preview_steps=2)
+    assert told["state"] == "completed", told
+    assert len([e for e in told["events"] if e["type"] == "Previewed"]) == 2
+    assert webui.get("/test/packages") == packages
+    assert (webui.data / "params.txt").read_text("utf-8") == last_prompt
+    assert last_prompt.startswith("the last prompt")
+
+
+def test_a_lora_in_the_prompt_just_before_does_not_get_into_the_next_pair(
+    webui: WebUI, picture: Path, clean: Any, untouched: None
+) -> None:
+    webui.draw(f"{PROMPT} <lora:first_content:1> <lora:first_style:0.7>")
+    told = webui.train("second", picture, preview_every=3, preview_steps=2)
+    assert told["state"] == "completed", told
+    assert same(tensors(webui, "second"), tensors(webui, "first"))
+
+
+def test_a_picture_asked_for_meanwhile_waits_and_comes(
+    webui: WebUI, picture: Path, untouched: None, slowly: None
+) -> None:
+    alone = webui.draw(PROMPT).tobytes()
+    job = webui.start("waited-for", picture)
+    webui.at_step(job, 1)
+    asked = in_background(webui.draw, PROMPT)
+    time.sleep(1)
+    assert not asked.done()
+    assert webui.get("/sdapi/v1/progress")["state"]["job"] == "UnZipLoRA training"
+    assert asked.result(timeout=120).tobytes() == alone
+    assert webui.run(job)["state"] == "completed"
+
+
+def test_interrupt_saves_what_was_learned(
+    webui: WebUI, picture: Path, untouched: None, slowly: None
+) -> None:
+    job = webui.start("interrupted", picture, steps=300)
+    webui.at_step(job, 2)
+    webui.post("/sdapi/v1/interrupt")
+    told = webui.ended(job)
+    assert told["state"] == "stopped"
+    assert told["step"] < 10
+    assert set(told["files"]) == {"content", "style"}
+
+
+def test_an_exception_in_the_middle_is_told_and_the_next_run_goes_well(
+    webui: WebUI, picture: Path, clean: Any, untouched: None
+) -> None:
+    webui.post("/test/fail", step=2)
+    told = webui.train("broken", picture)
+    assert told["state"] == "failed"
+    assert "a test asked for this" in told["error"]
+    assert webui.train("after-broken", picture)["state"] == "completed"
+    assert same(tensors(webui, "after-broken"), tensors(webui, "first"))
+
+
+def test_a_pause_lends_the_webui_back_and_the_run_goes_on_exactly(
+    webui: WebUI, picture: Path, clean: Any, untouched: None, slowly: None
+) -> None:
+    job = webui.start("paused", picture)
+    webui.at_step(job, 2)
+    webui.command(job, "pause")
+    assert webui.ended(job)["state"] == "paused"
+    webui.draw(f"{PROMPT} <lora:first_content:1>")
+    webui.command(job, "resume")
+    webui.wait(lambda: webui.run(job)["state"] == "completed", 120, "the rest of the run")
+    assert same(tensors(webui, "paused"), tensors(webui, "first"))
+
+
+def test_previews_do_not_disturb_the_progress_that_the_webui_shows(
+    webui: WebUI, picture: Path, untouched: None, slowly: None
+) -> None:
+    job = webui.start("shown", picture, preview_steps=2)
+    webui.at_step(job, 2)
+    webui.command(job, "preview now")
+    webui.wait(lambda: any(e["type"] == "Previewed" for e in webui.run(job)["events"]), 120,
+               "a preview")  # fmt: skip
+    shown = webui.get("/sdapi/v1/progress")["state"]
+    assert (shown["sampling_steps"], shown["job_count"]) == (6, 1)
+    assert 2 <= shown["sampling_step"] <= 6
+    assert webui.ended(job)["state"] == "completed"
+    (previewed,) = [e for e in webui.run(job)["events"] if e["type"] == "Previewed"]
+    assert set(previewed["pictures"]) == {"base", "content", "style", "both"}
+
+
+def test_a_preview_is_what_txt2img_draws(webui: WebUI, picture: Path, clean: Any) -> None:
+    told = webui.train("drawn", picture, preview_every=6, preview_steps=3, seed=5)
+    (previewed,) = [e for e in told["events"] if e["type"] == "Previewed"]
+    path = f"{API}/runs/{told['id']}/previews/{previewed['pictures']['base']}"
+    preview = httpx.get(webui.url + path)
+    assert preview.status_code == 200
+    name = webui.data / "base.png"
+    name.write_bytes(preview.content)
+    settings = {"seed": 5, "sampler_name": "DPM++ 2M", "cfg_scale": 7, "steps": 3}
+    drawn = webui.draw(PROMPT, **settings)
+    with Image.open(name) as image:
+        assert image.convert("RGB").tobytes() == drawn.tobytes()
+
+
+def test_a_picture_of_a_sheet_is_what_txt2img_draws_with_the_pair(
+    webui: WebUI, clean: Any, untouched: None
+) -> None:
+    told = webui.get("/test/sheet", name="first", prompt=PROMPT, seed=5)
+    loras = "<lora:first_content:1> <lora:first_style:0.5>"
+    settings = {"seed": 5, "sampler_name": "DPM++ 2M", "cfg_scale": 7, "steps": 20}
+    drawn = webui.draw(f"{PROMPT} {loras}", **settings).tobytes()
+    assert told["sha256"] == hashlib.sha256(drawn).hexdigest()
+
+
+def test_a_checkpoint_chosen_meanwhile_is_loaded_after_the_run(
+    webui: WebUI, picture: Path, clean: Any, slowly: None, checkpoints: list[Path]
+) -> None:
+    before, other = webui.get("/test/other")["checkpoint"], checkpoints[1].name
+    job = webui.start("kept", picture, preview_every=3, preview_steps=2)
+    webui.at_step(job, 1)
+    asked = in_background(webui.post, "/sdapi/v1/options", {"sd_model_checkpoint": other})
+    told = webui.ended(job)
+    assert told["state"] == "completed", told
+    assert not [e for e in told["events"] if e["type"] == "Message"]
+    assert same(tensors(webui, "kept"), tensors(webui, "first"))
+    asked.result(timeout=120)
+    webui.draw("a house")
+    assert webui.get("/test/other")["checkpoint"] == other
+    webui.post("/sdapi/v1/options", {"sd_model_checkpoint": before})
+    webui.draw("a house")
+
+
+def test_unloading_the_checkpoint_is_refused_meanwhile(
+    webui: WebUI, picture: Path, untouched: None, slowly: None
+) -> None:
+    job = webui.start("still-loaded", picture)
+    webui.at_step(job, 1)
+    answer = webui.client.post("/sdapi/v1/unload-checkpoint")
+    assert answer.status_code == 409
+    assert "UnZipLoRA is training" in answer.text
+    assert webui.ended(job)["state"] == "completed"
+
+
+def test_reload_ui_finds_the_run_again(
+    webui: WebUI, picture: Path, clean: Any, slowly: None
+) -> None:
+    job = webui.start("reloaded", picture, steps=12)
+    webui.at_step(job, 2)
+    webui.post("/test/reload")
+    webui.wait(lambda: webui.up(times=2), 120, "the WebUI to come back")
+    told = webui.run(job)
+    assert told["state"] == "running"
+    assert webui.ended(job)["state"] == "completed"
+    webui.draw("a house")
+
+
+def test_a_word_that_is_an_embedding_is_refused(webui: WebUI, picture: Path) -> None:
+    name = webui.get("/test/embedding", name="sks")["name"]
+    told = webui.train("taken-word", picture)
+    webui.get("/test/embedding", name="")
+    assert told["state"] == "failed"
+    assert name in told["error"]
+    assert "Choose another token" in told["error"]
+    assert webui.get("/test/other")["job"] == ""
+
+
+# Forge's API looks at how to store a checkpoint only when another option changes, here the second.
+STORAGE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "a1111": ({"fp8_storage": "Enable for SDXL"}, {"fp8_storage": "Disable"}),
+    "forge": (
+        {"forge_unet_storage_dtype": "float8-e4m3fn", "forge_inference_memory": 1500},
+        {"forge_unet_storage_dtype": "Automatic", "forge_inference_memory": 1024},
+    ),
+}
+
+
+def test_a_checkpoint_stored_in_fp8_trains_and_stays_as_it_is(webui: WebUI, picture: Path) -> None:
+    small, plain = STORAGE[webui.kind]
+    webui.post("/sdapi/v1/options", small)
+    try:
+        webui.draw("a house")
+        before = webui.get("/test/weights")
+        assert "torch.float8_e4m3fn" in webui.get("/test/traits")["unet"]["dtypes"]
+        told = webui.train("in-fp8", picture)
+        assert told["state"] == "completed", told
+        losses = [e["loss"] for e in told["events"] if e["type"] == "StepDone"]
+        assert losses[-1] < losses[0]
+        assert webui.get("/test/weights") == before
+    finally:
+        webui.post("/sdapi/v1/options", plain)
+        webui.draw("a house")
+
+
+def test_another_checkpoint_trains_and_diffusers_draws_with_its_pair(
+    webui: WebUI, picture: Path, checkpoints: list[Path]
+) -> None:
+    tiny, mini = (checkpoint.name for checkpoint in checkpoints)
+    webui.post("/sdapi/v1/options", {"sd_model_checkpoint": mini})
+    try:
+        told = webui.train("small", picture)
+    finally:
+        webui.post("/sdapi/v1/options", {"sd_model_checkpoint": tiny})
+    assert told["state"] == "completed", told
+    (started,) = [e for e in told["events"] if e["type"] == "Started"]
+    assert (started["architecture"], started["layers"]) == ("mini", 88)
+    host = StandaloneHost.open(checkpoints[1], device="cpu")
+    pair = [(webui.loras / f"small_{role}.safetensors", 1.0) for role in ("content", "style")]
+    plain, both = (
+        generate(host, PROMPT, loras=loras, size=(128, 128), steps=2, seed=0).tobytes()
+        for loras in ([], pair)
+    )
+    assert plain != both
