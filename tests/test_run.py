@@ -215,7 +215,7 @@ def test_an_exception_keeps_the_state_of_the_last_whole_step(
 
     host.denoise = failing
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        list(begin(picture_file, host, tmp_path))
+        list(begin(picture_file, host, tmp_path, memory="full"))
     assert "OutOfMemoryError" in (tmp_path / "pair" / "log.txt").read_text()
 
     events = list(unziplora.resume(tmp_path / "pair", host=make_host()))

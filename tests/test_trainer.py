@@ -13,6 +13,7 @@ from unziplora.errors import TrainingFailed
 from unziplora.method.columns import stage_columns
 from unziplora.method.methods import METHODS, table_for
 from unziplora.training.host import SizeIds
+from unziplora.training.plan import PLANS, Plan
 from unziplora.training.settings import Settings
 from unziplora.training.trainer import Encoded, Trainer
 from unziplora.unet.attach import attach
@@ -22,7 +23,7 @@ from unziplora.unet.trainable import checkpointed, frozen
 SETTINGS = Settings(subject="cat", style="ink", steps=12, rank=2, lr=1e-3, resolution=64)
 
 
-def make_trainer(host: Any, settings: Settings = SETTINGS) -> Trainer:
+def make_trainer(host: Any, settings: Settings = SETTINGS, plan: Plan = PLANS["full"]) -> Trainer:
     prompts = settings.prompts
     context, pooled = host.encode_prompts([prompts.combined, prompts.content, prompts.style])
     picture = torch.rand(1, 3, 64, 64, generator=torch.manual_seed(7)) * 2 - 1
@@ -38,7 +39,7 @@ def make_trainer(host: Any, settings: Settings = SETTINGS) -> Trainer:
     )
     host.unet.requires_grad_(False)
     sizes = SizeIds((64, 64), (0, 0), (64, 64))
-    return Trainer(host, settings, attachment, Encoded(latents, context, pooled, sizes))
+    return Trainer(host, settings, attachment, Encoded(latents, context, pooled, sizes), plan)
 
 
 def snapshot(trainer: Trainer) -> dict[str, Tensor]:
@@ -200,7 +201,7 @@ def test_the_loss_falls(host: Any) -> None:
         generator = trainer._generator.get_state()
         trainer._generator.manual_seed(99)
         with torch.no_grad():
-            total = sum(_forward(trainer) for _ in range(32))
+            total = sum(forward(trainer) for _ in range(32))
         trainer._generator.set_state(generator)
         return total
 
@@ -210,11 +211,11 @@ def test_the_loss_falls(host: Any) -> None:
     assert loss() < 0.97 * before
 
 
-def _forward(trainer: Trainer) -> float:
+def forward(trainer: Trainer) -> float:
     latents, noise, t = trainer._draw()
     one_pass = trainer.method.passes[0]
     trainer.attachment.switch.separate(one_pass)
-    prediction = trainer._host.denoise(
+    prediction = trainer.host.denoise(
         trainer._objective.add_noise(latents, noise, t),
         t,
         trainer._contexts[one_pass.base],

@@ -234,6 +234,22 @@ def inspect(given: argparse.Namespace) -> int:
     return 0
 
 
+def plan(given: argparse.Namespace) -> int:
+    """`unziplora plan`: memory by plan, and the one that auto picks; loads no weights."""
+    from unziplora.training.memory import forecast
+    from unziplora.training.run import with_model_defaults
+    from unziplora.training.settings import Settings
+
+    _check_packages()
+    from unziplora.hosts.standalone.host import unloaded
+
+    unet, device, defaults = unloaded(_model_path(given), _dtype(given.precision))
+    settings = Settings("any", "any", rank=given.rank, resolution=given.resolution)
+    report = forecast(unet, device, with_model_defaults(settings, unet, defaults))
+    print(json.dumps(report.as_json(), indent=2) if given.json else report.as_text())
+    return 0
+
+
 def _drive(run: Run, model: str) -> int:
     """Reads a run's events into one progress bar; Ctrl-C stops it with its state saved."""
     from tqdm import tqdm
@@ -255,7 +271,7 @@ def _drive(run: Run, model: str) -> int:
                 case Started():
                     bar.write(
                         f"{event.name}: {event.layers} layers of {event.architecture}, "
-                        f"plan {event.plan}"
+                        f"{event.memory}"
                     )
                     bar = tqdm(total=event.steps, initial=event.step, unit="step")
                     closing.callback(bar.close)  # also before an error's line
@@ -301,18 +317,29 @@ def _stopping(run: Run) -> Iterator[None]:
 
 
 def _open_host(given: argparse.Namespace) -> StandaloneHost:
-    """The model that was asked for; "mini" is the one that ships."""
-    from unziplora import mini
-
     return _standalone_host(
-        mini.MODEL if given.model == "mini" else given.model,
+        _model_path(given),
         vae=given.vae,
         prediction_type=given.prediction_type,
         precision=given.precision,
     )
 
 
+def _model_path(given: argparse.Namespace) -> Path | str:
+    """The model that was asked for; "mini" is the one that ships."""
+    from unziplora import mini
+
+    return mini.MODEL if given.model == "mini" else str(given.model)
+
+
 def _standalone_host(model: Path | str, precision: str = "auto", **options: Any) -> StandaloneHost:
+    _check_packages()
+    from unziplora.hosts.standalone.host import StandaloneHost
+
+    return StandaloneHost.open(model, dtype=_dtype(precision), **options)
+
+
+def _check_packages() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of image processors
     try:
         import diffusers  # noqa: F401
@@ -323,12 +350,12 @@ def _standalone_host(model: Path | str, precision: str = "auto", **options: Any)
             f"The package {error.name} is missing, which is needed outside a WebUI. "
             "Install it with: pip install 'unziplora[standalone]'"
         ) from error
+
+
+def _dtype(precision: str) -> Any:
     import torch
 
-    from unziplora.hosts.standalone.host import StandaloneHost
-
-    dtype = getattr(torch, PRECISIONS[precision]) if precision != "auto" else None
-    return StandaloneHost.open(model, dtype=dtype, **options)
+    return getattr(torch, PRECISIONS[precision]) if precision != "auto" else None
 
 
 def _settings(given: argparse.Namespace) -> dict[str, Any]:
@@ -393,7 +420,7 @@ def _fail_unforeseen(error: Exception) -> int:
     if isinstance(error, (OutOfMemoryError, MemoryError)):
         return _fail(
             "The memory is full; a run's state is saved as of its last whole step. Resume it with "
-            "nothing else running, or start anew with --memory checkpoint or a smaller --rank or "
+            "nothing else running, or start anew with --memory low, or a smaller --rank or "
             "--resolution.",
             1,
         )
@@ -434,6 +461,11 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--address", default="127.0.0.1", help="0.0.0.0: the whole network")
     made.add_argument("--login", metavar="USER:PASSWORD", help="asked for by page and API")
     made.add_argument("--out", type=Path, default=Path("loras"), metavar="DIR")
+    made = command("plan", plan, "show the memory that training needs, by plan")
+    _add_model(made)
+    made.add_argument("--rank", type=int, help="what train would take")
+    made.add_argument("--resolution", type=int, metavar="PIXELS", help="the model's own")
+    made.add_argument("--json", action="store_true", help="machine-readable")
     made = command("inspect", inspect, "show what a LoRA file is")
     made.add_argument("file", type=Path)
     made.add_argument("--json", action="store_true", help="machine-readable")
@@ -460,7 +492,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--lr", type=float, help="learning rate of the LoRAs (5e-5)")
     add("--out", type=Path, default=Path("."), metavar="DIR", help="where the files go")
     add("--name", help="of the files: NAME_content.safetensors, NAME_style.safetensors")
-    add("--memory", help="auto, full or checkpoint")
+    add("--memory", metavar="PLAN", help="auto, full, checkpoint, low or lowest")
     add("--resume", type=Path, metavar="RUN", help="go on with the run in this folder (OUT/NAME)")
     add("--prompt-combined", metavar="TEXT", help='"a sks cat in watercolor painting style"')
     add("--prompt-content", metavar="TEXT", help='"a sks cat"')

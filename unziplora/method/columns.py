@@ -107,4 +107,6 @@ def orthogonality(pairs: Iterable[BranchPair], reduction: Reduction = "mean") ->
     if reduction == "sum":
         return overlap.sum()
     widths = torch.tensor([len(pair[0].merger) for pair in both], device=overlap.device)
-    return (overlap / widths.repeat_interleave(widths)).sum() / len(both)
+    # with its size named, a GPU need not be waited for
+    spread = widths.repeat_interleave(widths, output_size=len(overlap))
+    return (overlap / spread).sum() / len(both)

@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from unziplora.unet.attach import Attachment
+from unziplora.unet.stored import stored_in_fp8
 from unziplora.unet.trainable import checkpointed
-
-# Below this a step without checkpointing fits wherever the model itself does.
-_SMALL_UNET = 200_000_000  # parameters
 
 
 @dataclass(frozen=True)
 class Plan:
     """checkpointing: blocks are recomputed in the backward pass, which takes about half as long
-    again and far less memory."""
+    again and far less memory. in_backward: Adam's moments in 8 bits, and A and B updated while the
+    backward pass goes on (training/in_backward.py). fp8_base: the UNet's weights in fp8.
+    lora_dtype: of A and B.
+    """
 
     name: str
-    checkpointing: bool
+    checkpointing: bool = True
+    in_backward: bool = False
+    fp8_base: bool = False
+    lora_dtype: torch.dtype = torch.float32
 
-    def on(self, unet: nn.Module) -> AbstractContextManager[None]:
+    @contextmanager
+    def on(self, unet: nn.Module, attachment: Attachment) -> Iterator[None]:
         """The UNet under this plan; everything is put back at the end."""
-        return checkpointed(unet) if self.checkpointing else nullcontext()
+        with ExitStack() as stack:
+            if self.fp8_base:
+                stack.enter_context(stored_in_fp8(unet, attachment.pairs_by_layer()))
+            if self.checkpointing:
+                stack.enter_context(checkpointed(unet))
+            attachment.switch.text_products.clear()  # a base in fp8 makes others
+            yield
 
 
-PLANS = {plan.name: plan for plan in (Plan("full", False), Plan("checkpoint", True))}
-
-
-def choose(name: str, unet: nn.Module, device: torch.device) -> Plan:
-    """The plan of that name; "auto" takes `full` for a small model and on a GPU with 20 GB free,
-    else `checkpoint`."""
-    if name != "auto":
-        return PLANS[name]
-    small = sum(parameter.numel() for parameter in unet.parameters()) < _SMALL_UNET
-    roomy = device.type == "cuda" and torch.cuda.mem_get_info(device)[0] > 20e9
-    return PLANS["full" if small or roomy else "checkpoint"]
+# From the fastest to the smallest.
+PLANS = {
+    plan.name: plan
+    for plan in (
+        Plan("full", checkpointing=False),
+        Plan("checkpoint"),
+        Plan("low", in_backward=True),
+        Plan("lowest", in_backward=True, fp8_base=True, lora_dtype=torch.bfloat16),
+    )
+}

@@ -19,6 +19,7 @@ from statistics import median
 
 import torch
 from PIL import Image
+from torch import nn
 
 from unziplora import atomic
 from unziplora.errors import BadInput, TrainingFailed, UnZipLoRAError
@@ -37,17 +38,26 @@ from unziplora.training.events import (
     StateSaved,
     StepDone,
 )
-from unziplora.training.host import Host
+from unziplora.training.host import Defaults, Host
+from unziplora.training.memory import (
+    Forecast,
+    SpillWatch,
+    forecast,
+    is_full,
+    smaller,
+    trained_weights,
+)
 from unziplora.training.output import Made, check_free, check_own, write_pair
 from unziplora.training.picture import Picture, fit
-from unziplora.training.plan import Plan, choose
+from unziplora.training.plan import Plan
 from unziplora.training.settings import PAPER_RANK, PAPER_STEPS, Settings
 from unziplora.training.state import RunFolder, RunInfo, damaged
 from unziplora.training.trainer import Encoded, Losses, Trainer
 from unziplora.unet.attach import Attachment, attach, layer_shapes
-from unziplora.unet.names import group_of, recognise
+from unziplora.unet.names import recognise
 
 _Saved = tuple[dict[str, torch.Tensor], dict[str, object]]
+_STEPPED_DOWN = "The memory was full, so the run goes on with the memory plan {}. No step was lost."
 _BYTES_PER_WEIGHT = 12 + 12 + 2  # a state of weight and two moments, its successor, the files
 
 
@@ -65,6 +75,8 @@ class Run:
         self._picture = picture  # None: the run is resumed
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._seconds: deque[float] = deque(maxlen=20)
+        self._forecast: Forecast
+        self._spills = SpillWatch(host.device)
 
     @classmethod
     def start(
@@ -75,7 +87,7 @@ class Run:
         architecture = recognise(host.unet)
         if settings.blocks is not None:
             check_table(settings.blocks, architecture.groups)
-        settings = _with_model_defaults(settings, host)
+        settings = with_model_defaults(settings, host.unet, host.defaults)
         info = RunInfo(settings, host.model, architecture.name, uuid.uuid4().hex, time.time())
         run = cls(host, info, out, RunFolder(out / settings.chosen_name), picture)
         atomic.check_output_folder(out, run._bytes_needed())
@@ -105,10 +117,12 @@ class Run:
     def __iter__(self) -> Iterator[Event]:
         with self._host.borrow():
             encoded, saved = self._encode()
+            self._forecast = forecast(self._host.unet, self._host.device, self.settings)
             attachment = self._attach()
             try:
                 with self._taken_folder():
-                    trainer = Trainer(self._host, self.settings, attachment, encoded)
+                    plan = self._forecast.plan
+                    trainer = Trainer(self._host, self.settings, attachment, encoded, plan)
                     if saved is not None:
                         try:
                             trainer.restore(*saved)
@@ -172,7 +186,6 @@ class Run:
 
     def _train(self, trainer: Trainer) -> Iterator[Event]:
         settings = self.settings
-        plan = self._plan()
         layers = len(trainer.attachment.pairs)
         yield Started(
             settings.chosen_name,
@@ -180,18 +193,29 @@ class Run:
             settings.total_steps,
             self.info.architecture,
             layers,
-            plan.name,
+            trainer.plan.name,
+            self._forecast.text,
         )
         if self._picture is not None:
             yield from (self._say(note) for note in self._picture.notes)
         saved_at = time.monotonic()
         outcome: Outcome = "completed"
         try:
-            with plan.on(self._host.unet):
+            with contextlib.ExitStack() as lent:
+                lent.enter_context(trainer.plan.on(self._host.unet, trainer.attachment))
                 while trainer.step < settings.total_steps:
                     began = time.monotonic()
-                    losses = trainer.advance()
-                    yield self._step_done(trainer, losses, time.monotonic() - began)
+                    losses = self._advance(trainer)
+                    if losses is None:  # the memory was full
+                        lent.close()
+                        trainer = self._stepped_down(trainer)
+                        lent.enter_context(trainer.plan.on(self._host.unet, trainer.attachment))
+                        yield self._say(_STEPPED_DOWN.format(trainer.plan.name))
+                        continue
+                    seconds = time.monotonic() - began
+                    if spilled := self._spills.message(seconds, self._median()):
+                        yield self._say(spilled)
+                    yield self._step_done(trainer, losses, seconds)
                     if time.monotonic() - saved_at > 60 * settings.save_minutes:
                         yield self._save_state(trainer)
                         saved_at = time.monotonic()
@@ -221,6 +245,36 @@ class Run:
             self._rescue(trainer)
             raise
 
+    def _advance(self, trainer: Trainer) -> Losses | None:
+        """A step's losses; None where the memory was full and a smaller plan can do the step."""
+        try:
+            return trainer.advance()
+        except Exception as error:
+            if not is_full(error) or not trainer.sound or self._smaller(trainer) is None:
+                raise
+            self._log(traceback.format_exc())
+        return None  # here the exception is gone, and with it what its frames kept alive
+
+    def _smaller(self, trainer: Trainer) -> Plan | None:
+        """The plan to step down to: once a run, and only where the user left the choice."""
+        if self.settings.memory != "auto" or trainer.plan is not self._forecast.plan:
+            return None
+        return smaller(trainer.plan, self._host.unet, self._host.device)
+
+    def _stepped_down(self, trainer: Trainer) -> Trainer:
+        """The same run, as of its last whole step, under the next smaller plan."""
+        plan = self._smaller(trainer)
+        assert plan is not None
+        state = {name: tensor.cpu().clone() for name, tensor in trainer.tensors().items()}
+        attachment, encoded = trainer.attachment, trainer.encoded
+        smaller_one = Trainer(self._host, self.settings, attachment, encoded, plan)
+        smaller_one.restore(state, trainer.numbers())
+        return smaller_one
+
+    def _median(self) -> float | None:
+        """Seconds of the last steps, or None before there are enough."""
+        return median(self._seconds) if len(self._seconds) > 1 else None
+
     def _end(self, trainer: Trainer, outcome: Outcome) -> Iterator[Event]:
         """The files, and the state where the run can go on."""
         files: Mapping[BranchName, Path] = {}
@@ -239,6 +293,7 @@ class Run:
 
     def _step_done(self, trainer: Trainer, losses: Losses, seconds: float) -> StepDone:
         self._seconds.append(seconds)
+        usual = self._median()
         left = self.settings.total_steps - trainer.step
         event = StepDone(
             step=trainer.step,
@@ -248,7 +303,7 @@ class Run:
             lr=self.settings.chosen_lr * self.settings.lr_factor(trainer.step - 1),
             open_columns=trainer.open_columns(),
             seconds=seconds,
-            time_left=median(self._seconds) * left if len(self._seconds) > 1 else None,
+            time_left=None if usual is None else usual * left,
             memory_gb=_peak_memory(self._host.device),
         )
         with contextlib.suppress(OSError):  # a full disk must not end the run
@@ -294,8 +349,7 @@ class Run:
         name: str,
         pictures: Mapping[BranchName, Image.Image],
     ) -> Mapping[BranchName, Path]:
-        checkpointing = self._plan().checkpointing
-        made = Made(trainer.step, trainer.picture_size, checkpointing)
+        made = Made(trainer.step, trainer.picture_size, trainer.plan.checkpointing)
         return write_pair(trainer.attachment, self.info, self._host, made, folder, name, pictures)
 
     def _cards(self, step: int) -> dict[BranchName, Image.Image]:
@@ -306,9 +360,6 @@ class Run:
             with Image.open(preview if preview.exists() else self.folder.picture) as image:
                 cards[branch] = image.convert("RGB")
         return cards
-
-    def _plan(self) -> Plan:
-        return choose(self.settings.memory, self._host.unet, self._host.device)
 
     def _preview(self, trainer: Trainer) -> Event:
         """Base, content, style and both on one seed; a preview that fails never ends a run."""
@@ -358,13 +409,7 @@ class Run:
 
     def _bytes_needed(self) -> int:
         """Room for the state, its successor while it replaces it, and the files."""
-        assert self.settings.rank is not None
-        method, weights = self.settings.chosen_method.on(self.info.architecture), 0
-        for layer, (rows, columns) in layer_shapes(self._host.unet).items():
-            for branch in BRANCHES:
-                if method.trains(branch, group_of(layer)):
-                    weights += self.settings.rank * (rows + columns)
-        return weights * _BYTES_PER_WEIGHT
+        return trained_weights(self._host.unet, self.settings) * _BYTES_PER_WEIGHT
 
 
 def check_destination(settings: Settings, out: Path, *, overwrite: bool) -> None:
@@ -387,10 +432,9 @@ def check_destination(settings: Settings, out: Path, *, overwrite: bool) -> None
         )
 
 
-def _with_model_defaults(settings: Settings, host: Host) -> Settings:
+def with_model_defaults(settings: Settings, unet: nn.Module, defaults: Defaults) -> Settings:
     """Rank, resolution, steps and learning rate where the user left them to the model."""
-    smallest = min(min(shape) for shape in layer_shapes(host.unet).values())
-    defaults = host.defaults
+    smallest = min(min(shape) for shape in layer_shapes(unet).values())
     steps = settings.steps
     if steps is None and defaults.steps is not None:  # a method that takes longer still does
         steps = round(defaults.steps * settings.chosen_method.steps / PAPER_STEPS)

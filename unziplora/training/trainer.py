@@ -22,8 +22,11 @@ from unziplora.method.columns import (
     signed_importance,
 )
 from unziplora.method.prompts import BRANCHES, PROMPTS, BranchName, Pass
+from unziplora.training.eight_bit import FP32, in_fp32
 from unziplora.training.host import Host, SizeIds
+from unziplora.training.in_backward import InBackward
 from unziplora.training.objective import Objective
+from unziplora.training.plan import PLANS, Plan
 from unziplora.training.settings import Settings
 from unziplora.unet.attach import Attachment
 
@@ -63,20 +66,32 @@ class Losses:
 
 
 class Trainer:
-    """Trains the pairs of an attachment on one picture; `step` steps are done."""
+    """Trains the pairs of an attachment on one picture; `step` steps are done.
+
+    plan: how A and B are kept and updated; what it does to the UNet is `Plan.on`.
+    """
 
     def __init__(
-        self, host: Host, settings: Settings, attachment: Attachment, encoded: Encoded
+        self,
+        host: Host,
+        settings: Settings,
+        attachment: Attachment,
+        encoded: Encoded,
+        plan: Plan = PLANS["full"],
     ) -> None:
+        attachment.cast(plan.lora_dtype)
+        self.plan = plan
         self.settings = settings
         self.attachment = attachment
         self.method = settings.chosen_method
         self.step = 0
         self.sound = True  # False while an update is half done
         self._updates = 0  # steps that the loss scaler did not skip
+        self._norms: dict[nn.Parameter, float] = {}  # of this step's gradients, before clipping
         self._overflow = False
-        self._host = host
-        self._encoded = encoded
+        self._open: dict[BranchName, float] | None = None  # shares of open columns
+        self.host = host
+        self.encoded = encoded
         self._objective = Objective(
             host.alphas_cumprod.to(host.device), host.prediction_type, settings.min_snr_gamma
         )
@@ -89,13 +104,14 @@ class Trainer:
         attachment.switch.fold_mergers = settings.fold == "h*m"
         self._schedule = ColumnSchedule(settings.stage_steps, settings.chosen_window)
         self._generator = torch.Generator().manual_seed(settings.seed)
+        self._in_backward = self._make_in_backward() if plan.in_backward else None
         self._optimizer = self._make_optimizer()
-        dtype = next(host.unet.parameters()).dtype
-        self._scaler = _loss_scaler(host.device, enabled=dtype == torch.float16)
+        self._scaler = _loss_scaler(host.device, enabled=computes_in_fp16(host.unet))
 
     def advance(self) -> Losses:
         """One step. Raises TrainingFailed where loss or gradients are not finite, or where a
-        layer that should learn gets no gradient; the branches are then as before the step."""
+        layer that should learn gets no gradient; the branches are then as before the step, unless
+        `sound` says that an update in the backward pass had begun."""
         earlier = self._generator.get_state()
         try:
             losses = self._gradients()
@@ -103,7 +119,7 @@ class Trainer:
             self._generator.set_state(earlier)
             self._forget_gradients()
             raise
-        self.sound = False
+        self._begin_update()
         self._update()
         self.step += 1
         self.sound = True
@@ -112,21 +128,21 @@ class Trainer:
     @property
     def picture_size(self) -> tuple[int, int]:
         """(height, width) in pixels of the picture as it was trained on."""
-        return self._encoded.sizes.target
+        return self.encoded.sizes.target
 
     def open_columns(self) -> dict[BranchName, float]:
-        """Share of each branch's columns that are open, 0 to 1."""
-        shares: dict[BranchName, float] = {}
-        for name in BRANCHES:
-            masks = [b.mask for _, branch, b in self.attachment.branches() if branch == name]
-            shares[name] = torch.cat(masks).float().mean().item() if masks else 0.0
-        return shares
+        """Share of each branch's columns that are open, 0 to 1; counted when masks have changed."""
+        if self._open is None:
+            self._open = {}
+            for name in BRANCHES:
+                masks = [b.mask for _, branch, b in self.attachment.branches() if branch == name]
+                self._open[name] = torch.cat(masks).float().mean().item() if masks else 0.0
+        return self._open
 
     def finite(self) -> bool:
         """Whether every trained number is finite: only then is a state worth keeping."""
         parameters = [p.detach() for _, p in self.attachment.named_parameters()]
-        norms = torch._foreach_norm(parameters)  # one kernel for thousands of tensors
-        return bool(torch.stack([norm.cpu() for norm in norms]).isfinite().all())
+        return all(map(math.isfinite, _norms_of(parameters)))
 
     def tensors(self) -> dict[str, Tensor]:
         """Branches, masks, scores, moments, generator and inputs, by name; not copies."""
@@ -135,19 +151,23 @@ class Trainer:
             tensors[f"{layer}:{which}:mask"] = branch.mask
             tensors[f"{layer}:{which}:score"] = branch.score
         for name, parameter in self.attachment.named_parameters():
-            for key, value in self._optimizer.state.get(parameter, {}).items():
+            if self._in_backward is not None and parameter in self._in_backward:
+                moments: Mapping[str, Tensor] = self._in_backward.tensors(parameter)
+            else:
+                moments = self._optimizer.state.get(parameter, {})
+            for key, value in moments.items():
                 tensors[f"{name}:{key}"] = value
         tensors["generator"] = self._generator.get_state()
-        tensors["latents"] = self._encoded.latents
-        tensors["context"] = self._encoded.context
-        tensors["pooled"] = self._encoded.pooled
+        tensors["latents"] = self.encoded.latents
+        tensors["context"] = self.encoded.context
+        tensors["pooled"] = self.encoded.pooled
         return tensors
 
     def numbers(self) -> dict[str, Any]:
         """What is not a tensor."""
         return {
             "step": self.step,
-            "sizes": asdict(self._encoded.sizes),
+            "sizes": asdict(self.encoded.sizes),
             "updates": self._updates,
             "scaler": self._scaler.state_dict(),
         }
@@ -161,32 +181,50 @@ class Trainer:
             for layer, which, branch in self.attachment.branches():
                 _copy(branch.mask, tensors[f"{layer}:{which}:mask"])
                 _copy(branch.score, tensors[f"{layer}:{which}:score"])
+        updates = int(numbers["updates"])
         for name, parameter in self.attachment.named_parameters():
-            moments = {
-                key: tensors[f"{name}:{key}"].clone()
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"{name}:{key}" in tensors
-            }
-            if moments:
-                self._optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device)
-                    for key, value in moments.items()
-                }
+            keys = (*FP32, *(f"{key}_scale" for key in FP32), "step")
+            saved = {key: tensors[f"{name}:{key}"] for key in keys if f"{name}:{key}" in tensors}
+            if saved:
+                self._restore_moments(parameter, saved, updates)
         self._generator.set_state(tensors["generator"])
         self._scaler.load_state_dict(numbers["scaler"])
+        self._open = None
         self.step = int(numbers["step"])
-        self._updates = int(numbers["updates"])
+        self._updates = updates
+
+    def _restore_moments(
+        self, parameter: nn.Parameter, saved: Mapping[str, Tensor], updates: int
+    ) -> None:
+        """One parameter's moments, in 8 bits or fp32 as this plan keeps them and not as the state
+        does."""
+        if self._in_backward is not None and parameter in self._in_backward:
+            self._in_backward.restore(parameter, saved)
+            return
+        moments = in_fp32(saved) if "exp_avg_scale" in saved else saved
+        done = saved["step"].clone() if "step" in saved else torch.tensor(float(updates))
+        if self._optimizer.defaults.get("fused"):  # then torch counts on the device
+            done = done.to(parameter.device)
+        self._optimizer.state[parameter] = {
+            "step": done,
+            **{k: moments[k].to(parameter, copy=True).view_as(parameter) for k in FP32},
+        }
 
     def _gradients(self) -> Losses:
         """Fills every gradient of the step, unscaled and checked but not clipped."""
         measuring = self.method.columns and self._schedule.measures(self.step)
         switch = self.attachment.switch
         switch.window = measuring
-        switch.measuring = measuring and self.settings.importance == "magnitude"
+        signed = self.settings.importance == "signed"
+        switch.measuring = measuring and not signed
         for _, _, branch in self.attachment.branches():
             branch.merger.requires_grad_(self.method.columns and not measuring)
-            branch.step_score.zero_()
+            if measuring:
+                branch.step_score.zero_()
         self._forget_gradients()
+        if self._in_backward is not None:
+            lr = self.settings.chosen_lr * self.settings.lr_factor(self.step)
+            self._in_backward.begin(self._updates, lr, signed=measuring and signed)
 
         diffusion = sum(self._backward(one_pass) for one_pass in self.method.passes)
         penalty = None
@@ -204,6 +242,7 @@ class Trainer:
                 "small already, use an fp32 VAE and a base model in bf16 or fp32."
             )
         self._scaler.unscale_(self._optimizer)
+        self._restrict_mergers()
         self._check_gradients(measuring)
         return Losses(diffusion / len(self.method.passes), penalty)
 
@@ -212,7 +251,7 @@ class Trainer:
         latents, noise, t = self._draw()
         noisy = self._objective.add_noise(latents, noise, t)
         self.attachment.switch.separate(one_pass)
-        prediction = self._host.denoise(
+        prediction = self.host.denoise(
             noisy, t, self._contexts[one_pass.base], self._added[one_pass.base]
         )
         loss = self._objective.loss(prediction, latents, noise, t)
@@ -221,23 +260,23 @@ class Trainer:
 
     def _draw(self) -> tuple[Tensor, Tensor, Tensor]:
         """Latents (1, 4, h, w), noise of their shape and timestep (1,), the same on any device."""
-        latents = self._encoded.latents
+        latents = self.encoded.latents
         side = int(torch.randint(len(latents), (1,), generator=self._generator))
         latents = latents[side : side + 1]
         noise = torch.randn(latents.shape, generator=self._generator)
         t = torch.randint(self._objective.timesteps, (1,), generator=self._generator)
         return latents, noise.to(latents), t.to(latents.device)
 
+    def _begin_update(self) -> None:
+        self.sound = False
+
     def _update(self) -> None:
         """Importance, clipping, the optimizer's step, and what the columns' schedule asks for."""
         measuring = self.method.columns and self._schedule.measures(self.step)
         if measuring:
             self._measure()
-        self._restrict_mergers()
         for one_pass in self.method.passes:
-            nn.utils.clip_grad_norm_(
-                self._trained_by(one_pass), self.settings.max_grad_norm, foreach=True
-            )
+            self._clip(self._trained_by(one_pass))
         for group in self._optimizer.param_groups:
             group["lr"] = group["full_lr"] * self.settings.lr_factor(self.step)
         scale = self._loss_scale()
@@ -261,19 +300,24 @@ class Trainer:
                 branch.score.zero_()
             if self._overflow:
                 continue
-            if self.settings.importance == "magnitude":
-                branch.score += branch.step_score / self._loss_scale()
-            elif branch.up.grad is not None:
+            if self.settings.importance == "signed" and branch.up.grad is not None:
                 branch.score += signed_importance(branch.up, branch.up.grad)
+            else:  # added up in the backward pass
+                branch.score += branch.step_score / self._loss_scale()
 
     def _open_columns(self) -> None:
+        self._open = None
         first = self.step < self._schedule.every
         for pair in self.attachment.pairs.values():
             recalibrate(pair, self.settings.columns, first=first)
         # A column that stays closed gets no gradient; without this, momentum from the window
         # would go on moving it.
         for _, _, branch in self.attachment.branches():
-            if branch.limited and branch.up in self._optimizer.state:
+            if not branch.limited:
+                continue
+            if self._in_backward is not None:
+                self._in_backward.forget_momentum(branch, ~branch.mask)
+            elif branch.up in self._optimizer.state:
                 self._optimizer.state[branch.up]["exp_avg"][~branch.mask] = 0
 
     def _restrict_mergers(self) -> None:
@@ -301,9 +345,8 @@ class Trainer:
         """Stops a run that would silently learn nothing: each lora_up must have a gradient before
         the first update, each lora_down before the second (B starts at zero), and mergers at the
         first step after a window; and all must be finite."""
-        gradients = [p.grad for _, p in self.attachment.named_parameters() if p.grad is not None]
-        norms = torch.stack([norm.cpu() for norm in torch._foreach_norm(gradients)])
-        self._overflow = not norms.isfinite().all()
+        self._norms = self._read_norms()
+        self._overflow = not all(map(math.isfinite, self._norms.values()))
         if self._overflow and self._scaler.is_enabled():
             return  # the scaler skips this update and halves its scale
         if self._overflow:
@@ -316,20 +359,38 @@ class Trainer:
             self._require_gradient("up")
         if self._updates == 1:
             self._require_gradient("down")
-        if self.method.columns and not measuring and self._schedule.measures(self.step - 1):
+        ended = self.method.columns and not measuring and self._schedule.measures(self.step - 1)
+        if ended and self.settings.merger_columns == "open":  # an overlap may be empty
             self._require_gradient("merger")
 
     def _require_gradient(self, part: str) -> None:
         for layer, name, branch in self.attachment.branches():
-            gradient = getattr(branch, part).grad
             if part == "merger" and not branch.mask.any():
                 continue
-            if gradient is None or not gradient.any():
+            if not self._norms.get(getattr(branch, part)):
                 raise TrainingFailed(
                     f"The layer {layer} gets no gradient for its {name} LoRA ({part}), so it "
                     "would learn nothing. Another extension or attention option may be in the "
                     "way; turn it off, or report this with the run's log."
                 )
+
+    def _read_norms(self) -> dict[nn.Parameter, float]:
+        """The norm of each gradient of this step, those already used up too; read at once, because
+        each reading waits for a GPU."""
+        found = [p for _, p in self.attachment.named_parameters() if p.grad is not None]
+        norms = dict(zip(found, _norms_of([p.grad for p in found]), strict=True))
+        if self._in_backward is not None and self._in_backward.norms:
+            used = self._in_backward.norms
+            norms.update(zip(used, torch.stack(list(used.values())).tolist(), strict=True))
+        return norms
+
+    def _clip(self, parameters: list[nn.Parameter]) -> None:
+        """Scales gradients so that their norm together is at most the setting's."""
+        total = math.sqrt(sum(self._norms[parameter] ** 2 for parameter in parameters))
+        factor = self.settings.max_grad_norm / (total + 1e-6)
+        if factor < 1:
+            gradients: list[Any] = [parameter.grad for parameter in parameters]
+            torch._foreach_mul_(gradients, factor)
 
     def _loss_scale(self) -> float:
         return float(self._scaler.get_scale()) if self._scaler.is_enabled() else 1.0
@@ -338,22 +399,44 @@ class Trainer:
         for _, parameter in self.attachment.named_parameters():
             parameter.grad = None
 
+    def _make_in_backward(self) -> InBackward:
+        return InBackward(
+            self.attachment,
+            weight_decay=self.settings.weight_decay,
+            max_norm=self.settings.max_grad_norm,
+            seed=self.settings.seed,
+            before_update=self._begin_update,
+        )
+
     def _make_optimizer(self) -> torch.optim.AdamW:
+        """For what is not updated in the backward pass: mergers, and in most plans A and B."""
         weights, mergers = [], []
         for _, _, branch in self.attachment.branches():
             weights += [branch.down, branch.up]
             mergers.append(branch.merger)
-        decay = self.settings.weight_decay
         groups: list[dict[str, Any]] = [
-            {"params": weights, "full_lr": self.settings.chosen_lr, "weight_decay": decay}
+            {"params": mergers, "full_lr": self.settings.chosen_merger_lr, "weight_decay": 0.0}
         ]
-        if self.method.columns:
-            lr = self.settings.chosen_merger_lr
-            groups.append({"params": mergers, "full_lr": lr, "weight_decay": 0.0})
+        if self._in_backward is None:
+            decay = self.settings.weight_decay
+            lr = self.settings.chosen_lr
+            groups.insert(0, {"params": weights, "full_lr": lr, "weight_decay": decay})
         try:
             return torch.optim.AdamW(groups, lr=self.settings.chosen_lr, fused=True)
         except RuntimeError:  # torch 2.1 to 2.3 fuse on CUDA only
             return torch.optim.AdamW(groups, lr=self.settings.chosen_lr, foreach=True)
+
+
+def computes_in_fp16(unet: nn.Module) -> bool:
+    return next(unet.parameters()).dtype == torch.float16
+
+
+def _norms_of(tensors: list[Any]) -> list[float]:
+    """The norm of each tensor: few kernels for thousands of them, and one wait for a GPU."""
+    if not tensors:
+        return []
+    norms: list[float] = torch.stack([n.float() for n in torch._foreach_norm(tensors)]).tolist()
+    return norms
 
 
 def _loss_scaler(device: torch.device, *, enabled: bool) -> Any:

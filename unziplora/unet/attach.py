@@ -41,6 +41,16 @@ class Attachment:
         self._layers.clear()
         self.switch.text_products.clear()
 
+    def pairs_by_layer(self) -> dict[nn.Module, BranchPair]:
+        """What stands in for the forward of each layer."""
+        return {layer: self.pairs[name] for name, layer in self._layers.items()}
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """A and B in another dtype: new parameters, without gradients or hooks."""
+        for _, _, branch in self.branches():
+            branch.down = nn.Parameter(branch.down.detach().to(dtype))
+            branch.up = nn.Parameter(branch.up.detach().to(dtype))
+
     def branches(self) -> Iterator[tuple[str, BranchName, Branch]]:
         """(layer, branch name, branch), in the order of the layers' names."""
         for layer, pair in self.pairs.items():

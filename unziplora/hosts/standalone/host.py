@@ -255,6 +255,16 @@ class StandaloneHost:
             torch.cuda.empty_cache()
 
 
+def unloaded(
+    path: str | Path, dtype: torch.dtype | None = None
+) -> tuple[nn.Module, torch.device, Defaults]:
+    """A model's UNet on the meta device, the device and what suits it: enough to plan a run, with
+    no weight read. Raises BadInput as `StandaloneHost.open`."""
+    file, device = identify(path, None), _device()
+    unet = open_checkpoint(file).unet("meta", dtype or _dtype(device))
+    return unet, device, file.defaults
+
+
 def _device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")

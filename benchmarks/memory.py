@@ -1,0 +1,151 @@
+"""python -m benchmarks.memory [--json FILE] [--only ARCHITECTURE ...] [--corners] [--real PLAN]
+
+The simulated peak of one training step for each architecture, resolution, rank and plan
+(benchmarks/simulate.py): bf16 base, everything else as the plan has it, attention fused. With
+--json unziplora/training/memory.json it writes the table that the planner reads. --corners leaves
+out the middle rank and resolution, between which the peak is a straight line.
+
+--real PLAN runs real steps of full size on this machine, on random weights, and compares the
+process's peak with the simulation: by default SDXL at 1024 px, minutes a step and 11 GB; the first
+architecture of --only, and --resolution, where they are given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import said, write
+from unziplora.training.plan import PLANS
+
+ARCHITECTURES = ("sdxl", "ssd-1b", "vega", "koala-1b", "koala-700m")
+RESOLUTIONS = (512, 768, 1024)
+RANKS = (16, 32, 64)
+BARS = {"full": 14.8, "checkpoint": 8.6, "low": 6.9, "lowest": 4.5}  # SDXL, 1024 px, rank 64
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[2])
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--only", nargs="+", default=ARCHITECTURES, choices=ARCHITECTURES)
+    parser.add_argument("--corners", action="store_true")
+    parser.add_argument("--real", choices=PLANS, metavar="PLAN")
+    parser.add_argument("--resolution", type=int, default=1024, help="of --real")
+    parser.add_argument("--steps", type=int, default=2, help="of --real")
+    given = parser.parse_args(arguments)
+    print(said())
+    if given.real is not None:
+        result = compared(given.only[0], given.resolution, given.real, given.steps)
+        print(json.dumps(result, indent=1))
+        write(given.json, result)
+        return 0
+    rows = _kept(given.json, given.only)
+    step = 2 if given.corners else 1
+    places = list(itertools.product(PLANS, RESOLUTIONS[::step], RANKS[::step]))
+    for architecture in given.only:
+        for plan, resolution, rank in places:
+            rows.append(row(architecture, resolution, rank, plan))
+            print(line(rows[-1]), flush=True)
+        write(given.json, {"rows": rows})
+    missed = [r for r in rows if _bar(r) is not None and r["peak_gb"] > BARS[r["plan"]]]
+    return 1 if missed else 0
+
+
+def row(architecture: str, resolution: int, rank: int, plan: str) -> dict[str, Any]:
+    """working_gb: what is there at the peak beside base weights, LoRAs and moments."""
+    from benchmarks.simulate import simulate
+
+    found = simulate(architecture, resolution, rank, plan)
+    return {
+        "architecture": architecture,
+        "resolution": resolution,
+        "rank": rank,
+        "plan": plan,
+        "peak_gb": round(found.peak / 1e9, 4),
+        "working_gb": round((found.peak - found.held) / 1e9, 4),
+    }
+
+
+def line(found: dict[str, Any]) -> str:
+    bar = _bar(found)
+    told = "" if bar is None else f"   (at most {bar} wanted)"
+    return (
+        f"{found['architecture']:<11} {found['resolution']:>4} px  rank {found['rank']:>2}  "
+        f"{found['plan']:<10} {found['peak_gb']:6.2f} GB{told}"
+    )
+
+
+def _bar(found: dict[str, Any]) -> float | None:
+    wanted = ("sdxl", 1024, 64)
+    place = (found["architecture"], found["resolution"], found["rank"])
+    return BARS[found["plan"]] if place == wanted else None
+
+
+def _kept(path: Path | None, renewed: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of the other architectures in a table that is there already."""
+    if path is None or not path.exists():
+        return []
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    return [row for row in rows if row["architecture"] not in renewed]
+
+
+def compared(architecture: str, resolution: int, plan: str, steps: int) -> dict[str, Any]:
+    """Peak of this process over real steps against the simulation of the same, rank 64."""
+    import torch
+
+    from benchmarks.simulate import real_trainer, simulate
+
+    expected = simulate(architecture, resolution, 64, plan).peak
+    before = _resident()  # program and libraries
+    trainer = real_trainer(architecture, resolution, 64, plan)
+    seconds = []
+    with trainer.plan.on(trainer.host.unet, trainer.attachment), _watched() as peak:
+        for _ in range(steps):
+            began = time.monotonic()
+            trainer.advance()
+            seconds.append(round(time.monotonic() - began, 1))
+    return {
+        "architecture": architecture,
+        "resolution": resolution,
+        "plan": plan,
+        "threads": torch.get_num_threads(),
+        "seconds": seconds,
+        "program_gb": round(before / 1e9, 3),
+        "peak_gb": round((peak[0] - before) / 1e9, 3),
+        "simulated_gb": round(expected / 1e9, 3),
+        "ratio": round((peak[0] - before) / expected, 3),
+    }
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[list[int]]:
+    """The process's highest resident memory meanwhile, in bytes, looked at every 50 ms."""
+    peak, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            peak[0] = max(peak[0], _resident())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,206 @@
+"""python -m benchmarks.speed [--json FILE] [--trials 7] [--part steps|outside|all] [--profile]
+
+steps     our step for two LoRAs against a plain step for one (peft on diffusers, the same UNet,
+          the same checkpointing, AdamW) and against a bare forward: SDXL's topology with widths
+          128/256/512, 64 x 64 latents, rank 64, fp32. Trials alternate; medians and quartiles.
+outside   the share of a whole 600-step run on the miniature that is not ordinary steps: loading,
+          encoding, measuring importance, saving, events.
+--profile prints where one step's time goes instead.
+
+On a CPU seconds are processor time of this process; OMP_NUM_THREADS=1 makes them the wall's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest import mock
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig
+from torch import nn
+
+from benchmarks.machine import said, write
+from benchmarks.simulate import real_trainer
+from benchmarks.timing import alternating, clock, ratio
+from unziplora.hosts.standalone.random_model import Widths, unet_of
+from unziplora.training.trainer import Trainer
+from unziplora.unet.names import PROJECTIONS
+from unziplora.unet.trainable import checkpointed
+
+WIDTHS = Widths(unet=(128, 256, 512), text=(768, 1280))
+RESOLUTION, RANK = 512, 64  # 64 x 64 latents
+BARS = {
+    "pair_over_plain": 1.10,
+    "pair_over_plain_checkpoint": 1.10,
+    "pair_over_forward": 2.6,
+    "pair_over_forward_checkpoint": 4.2,
+    "outside_share": 0.05,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Our step against a plain one.")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--trials", type=int, default=7)
+    parser.add_argument("--part", choices=("steps", "outside", "all"), default="all")
+    parser.add_argument("--profile", action="store_true")
+    given = parser.parse_args(arguments)
+    print(said())
+    if given.profile:
+        profile()
+        return 0
+    result: dict[str, Any] = {}
+    if given.part != "outside":
+        result |= steps("full", given.trials) | steps("checkpoint", given.trials)
+    if given.part != "steps":
+        result |= outside()
+    for name, value in result.items():
+        bar = f"   (at most {BARS[name]} wanted)" if name in BARS else ""
+        print(f"{name:<30} {value}{bar}")
+    write(given.json, result)
+    return 0
+
+
+def steps(plan: str, trials: int) -> dict[str, Any]:
+    """Ratios and median seconds under one plan."""
+    ours = trained(plan)
+    bare = _same_unet(ours.host.unet)
+    plain = _same_unet(ours.host.unet)
+    works = {
+        "forward": _forward(bare, ours),
+        "plain": _plain_step(plain, ours),
+        "pair": ours.advance,
+    }
+    same = checkpointed(plain) if ours.plan.checkpointing else contextlib.nullcontext()
+    with ours.plan.on(ours.host.unet, ours.attachment), same:
+        times = alternating(works, trials)
+    suffix = "" if plan == "full" else "_checkpoint"
+    return {
+        f"pair_over_plain{suffix}": ratio(times["pair"], times["plain"]),
+        f"pair_over_forward{suffix}": ratio(times["pair"], times["forward"]),
+        f"seconds{suffix}": {name: round(median(taken), 3) for name, taken in times.items()},
+    }
+
+
+def trained(plan: str) -> Trainer:
+    """Past the first measuring window, so that its steps are ordinary ones."""
+    trainer = real_trainer("sdxl", RESOLUTION, RANK, plan, widths=WIDTHS, dtype=torch.float32)
+    with trainer.plan.on(trainer.host.unet, trainer.attachment):
+        trainer.advance()
+    return trainer
+
+
+def _same_unet(unet: nn.Module) -> Any:
+    """Another UNet on the very same weights, without branches."""
+    with torch.device("meta"):
+        other = UNet2DConditionModel(**unet_of("sdxl", WIDTHS).config(WIDTHS.text[1])).eval()
+    for module, same in zip(other.modules(), unet.modules(), strict=True):
+        module._parameters.update(same._parameters)
+    return other
+
+
+def _inputs(trainer: Trainer) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    encoded = trainer.encoded
+    t = torch.tensor([500])
+    added = trainer.host.added_conditioning(encoded.pooled[:1], encoded.sizes)
+    return (encoded.latents, t, encoded.context[:1]), {"added_cond_kwargs": added}
+
+
+def _forward(unet: Any, trainer: Trainer) -> Callable[[], Any]:
+    given, named = _inputs(trainer)
+    return torch.no_grad()(lambda: unet(*given, **named))
+
+
+def _plain_step(unet: Any, trainer: Trainer) -> Callable[[], None]:
+    """As diffusers' train_dreambooth_lora_sdxl.py does it, with fused AdamW as ours."""
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(PROJECTIONS)))
+    parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
+    given, named = _inputs(trainer)
+    target = torch.randn_like(given[0])
+
+    def step() -> None:
+        noise = torch.randn_like(given[0])
+        prediction = unet(given[0] + noise, *given[1:], **named).sample
+        nn.functional.mse_loss(prediction.float(), target).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def outside(count: int = 600) -> dict[str, Any]:
+    """Of a whole run on the miniature."""
+    from unziplora import api, mini
+    from unziplora.hosts.standalone.host import StandaloneHost
+
+    with tempfile.TemporaryDirectory() as folder, _timed_steps() as taken:
+        began = clock()
+        host = StandaloneHost.open(mini.MODEL)
+        run = api.train(
+            mini.PICTURE,
+            subject=mini.SUBJECT,
+            style=mini.STYLE,
+            host=host,
+            settings={"steps": count},
+            out=Path(folder),
+        )
+        for _ in run:
+            pass
+        total = clock() - began
+    settings = run.settings
+    measuring = [n % settings.stage_steps < settings.chosen_window for n in range(count)]
+    ordinary, longer = (
+        [s for s, m in zip(taken, measuring, strict=True) if m is kind] for kind in (False, True)
+    )
+    share = 1 - (sum(ordinary) + len(longer) * median(ordinary)) / total
+    return {
+        "outside_share": round(share, 4),
+        "outside": {
+            "steps": count,
+            "total_seconds": round(total, 1),
+            "ordinary_step": round(median(ordinary), 4),
+            "measuring_step": round(median(longer), 4),
+        },
+    }
+
+
+@contextlib.contextmanager
+def _timed_steps() -> Iterator[list[float]]:
+    """Seconds of every step that a trainer makes meanwhile."""
+    taken: list[float] = []
+    advance = Trainer.advance
+
+    def timed(trainer: Trainer) -> Any:
+        began = clock()
+        losses = advance(trainer)
+        taken.append(clock() - began)
+        return losses
+
+    with mock.patch.object(Trainer, "advance", timed):
+        yield taken
+
+
+def profile() -> None:
+    """The operations of one ordinary step, by their own time."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    trainer = trained("full")
+    with trainer.plan.on(trainer.host.unet, trainer.attachment):
+        trainer.advance()
+        with profiled(activities=[ProfilerActivity.CPU]) as found:
+            trainer.advance()
+    print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
