@@ -17,16 +17,17 @@ import unziplora
 from unziplora.errors import BadInput, TrainingFailed
 from unziplora.training.eight_bit import Moments, in_fp32, rounded
 from unziplora.training.events import Message, Started, StepDone
-from unziplora.training.plan import PLANS
+from unziplora.training.plan import PLANS, Plan
 from unziplora.training.trainer import Trainer
 from unziplora.unet.stored import fp8_bytes, stored_in_fp8
 
 SMALL = ["low", "lowest"]
 
 
-def under(plan: str, documented: dict[str, Any], settings: Any = SETTINGS) -> Trainer:
+def under(plan: str | Plan, documented: dict[str, Any], settings: Any = SETTINGS) -> Trainer:
     """A trainer of this plan on a fresh host of the same weights."""
-    return make_trainer(documented["MyHost"](documented["small_unet"]()), settings, PLANS[plan])
+    host = documented["MyHost"](documented["small_unet"]())
+    return make_trainer(host, settings, plan if isinstance(plan, Plan) else PLANS[plan])
 
 
 def losses(trainer: Trainer, steps: int) -> list[float]:
@@ -54,12 +55,27 @@ def gain(trainer: Trainer, steps: int) -> float:
     return 1 - loss() / before
 
 
-@pytest.mark.parametrize("plan", SMALL)
-def test_a_small_plan_learns_what_full_does(documented: dict[str, Any], plan: str) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_updates_in_8_bits_and_in_bf16_learn_what_full_does(
+    documented: dict[str, Any], dtype: torch.dtype
+) -> None:
     settings = replace(SETTINGS, method="m1", steps=60, lr=1e-2)
-    full, small = (gain(under(name, documented, settings), 60) for name in ("full", plan))
+    small = Plan("small", checkpointing=False, in_backward=True, lora_dtype=dtype)
+    full, found = (gain(under(plan, documented, settings), 60) for plan in (PLANS["full"], small))
     assert full > 0.04
-    assert small == pytest.approx(full, rel=0.15)
+    assert found == pytest.approx(full, rel=0.15)
+
+
+def test_a_base_in_fp8_trains_as_the_same_model_with_rounded_weights(
+    documented: dict[str, Any],
+) -> None:
+    stored = under(Plan("fp8", fp8_base=True), documented)
+    full = under(PLANS["full"], documented)
+    for module in full.host.unet.modules():
+        weight = module._parameters.get("weight")
+        if weight is not None and weight.ndim in (2, 4):
+            weight.data = near_fp8(weight.detach())
+    assert losses(stored, 4) == pytest.approx(losses(full, 4), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +254,13 @@ def test_a_base_in_fp8_comes_back_to_the_bit_whatever_happens(host: Any) -> None
     assert not any("forward" in module.__dict__ for module in host.unet.modules())
 
 
+def near_fp8(weight: Tensor) -> Tensor:
+    """The numbers that fp8 with a scale for each row can hold, nearest to these."""
+    rows = weight.flatten(1)
+    scale = rows.abs().amax(1, keepdim=True) / 448
+    return ((rows / scale).to(torch.float8_e4m3fn).float() * scale).view_as(weight)
+
+
 @pytest.mark.parametrize("layer", [nn.Linear(12, 20), nn.Conv2d(6, 10, 3, stride=2, padding=1)])
 def test_a_layer_in_fp8_is_the_layer_with_rounded_weights(layer: Any) -> None:
     layer.requires_grad_(False)
@@ -253,9 +276,7 @@ def test_a_layer_in_fp8_is_the_layer_with_rounded_weights(layer: Any) -> None:
     assert [t.dtype for t in saved] == [torch.float32]  # what square() keeps; no weight, no x
     got, x.grad = x.grad, None
 
-    rows = weight.flatten(1)
-    scale = rows.abs().amax(1, keepdim=True) / 448
-    near = ((rows / scale).to(torch.float8_e4m3fn).float() * scale).view_as(weight)
+    near = near_fp8(weight)
     layer.weight = nn.Parameter(near, requires_grad=False)
     expected = layer(x)
     expected.square().sum().backward()
