@@ -14,7 +14,7 @@ from unziplora.service import Service
 from unziplora.ui import render
 from unziplora.ui.charts import bar
 from unziplora.ui.compat import plain_html, when
-from unziplora.ui.results_tab import drawer, weights
+from unziplora.ui.results_tab import action, drawer, weights
 from unziplora.ui.told import told
 
 _LEAD = "The content of one pair with the style of another."
@@ -28,19 +28,16 @@ def build(service: Service, tab: Any) -> None:
         style = gr.Dropdown([], label="Style of", elem_id="uz_style_of")
     with gr.Row():
         content_weight, style_weight = weights("uz_combine")
-    said = plain_html(elem_id="uz_combine_said")
-    with gr.Row():
-        look = gr.Button(
-            "Draw a sheet of the two", elem_id="uz_combine_draw", visible=service.draw is not None
-        )
-    sheet = gr.Image(label="Sheet", visible=False, interactive=False, elem_id="uz_combine_sheet")
     overlap = plain_html(elem_id="uz_overlap")
+    name = gr.Textbox(
+        label="Name of the merged file", info="empty: made of the two names", max_lines=1,
+        elem_id="uz_merged_name",
+    )  # fmt: skip
     with gr.Row():
-        name = gr.Textbox(
-            label="Name of the merged file", info="empty: made of the two names", max_lines=1,
-            elem_id="uz_merged_name",
-        )  # fmt: skip
-        merge = gr.Button("Merge into one file", elem_id="uz_merge")
+        look = action("Draw a sheet of the two", "uz_combine_draw", service.draw is not None)
+        merge = action("Merge into one file", "uz_merge")
+    said = plain_html(elem_id="uz_combine_said")
+    sheet = gr.Image(label="Sheet", visible=False, interactive=False, elem_id="uz_combine_sheet")
 
     def names(*chosen: str | None) -> tuple[Any, Any]:
         known = [pair.name for pair in service.pairs()]

@@ -65,6 +65,12 @@ def plain_html(value: str = "", **options: Any) -> Any:
     return gr.HTML(value, elem_classes=["uz-html"], **options)
 
 
+def hidden() -> Any:
+    """Holds what page.js uses and nobody sees. Not `visible=False`: gradio would leave it out of
+    the page, and around a hidden field of text it draws an empty form."""
+    return gr.Column(elem_classes=["uz-hidden"])
+
+
 def blocks(**options: Any) -> Any:
     """A gr.Blocks that fetches no fonts from Google, as the themes of gradio 3 to 5 do."""
     if "theme" in inspect.signature(gr.Blocks).parameters:

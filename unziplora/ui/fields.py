@@ -44,7 +44,8 @@ def advanced() -> dict[str, Any]:
             )
             fields["snapshot_every"] = _text("snapshot_every", "steps", "never", "Snapshots every")
             fields["overwrite"] = gr.Checkbox(
-                False, label="Replace what has this name", elem_id="uz_overwrite", min_width=120,
+                False, label="Overwrite", info="files of this name", elem_id="uz_overwrite",
+                min_width=120,
             )  # fmt: skip
         plain_html('<p class="uz-aside">Empty: as in the paper, or as the model asks.</p>')
     return fields

@@ -11,7 +11,7 @@ import gradio as gr
 from unziplora.errors import BadInput
 from unziplora.service import Service
 from unziplora.ui import cards, render
-from unziplora.ui.compat import copyable_text, plain_html, when
+from unziplora.ui.compat import copyable_text, hidden, plain_html, when
 from unziplora.ui.told import told
 from unziplora.ui.tools import Tools
 
@@ -26,16 +26,17 @@ def build(service: Service, tools: Tools, tab: Any) -> None:
         with gr.Row():
             names = gr.Dropdown([], label="Pair", elem_id="uz_pair")
             use = gr.Radio(list(cards.USES), value="both", label="Use", elem_id="uz_use")
+        with gr.Row():
             content, style = weights("uz")
         prompt = copyable_text(
             label="Prompt", info="calls the LoRAs with their trigger words", lines=2,
             elem_id="uz_prompt", interactive=True,
         )  # fmt: skip
         with gr.Row():
-            send = _button("Into the txt2img prompt", "uz_to_prompt", tools.to_prompt is not None)
-            draw = _button("Draw a sheet", "uz_draw", service.draw is not None)
-            share = _button("Make a folder to publish", "uz_publish")
-            remove = _button("Delete this pair", "uz_delete")
+            send = action("Into the txt2img prompt", "uz_to_prompt", tools.to_prompt is not None)
+            draw = action("Draw a sheet", "uz_draw", service.draw is not None)
+            share = action("Make a folder to publish", "uz_publish")
+            remove = action("Delete this pair", "uz_delete")
         sheet = gr.Image(label="Sheet", visible=False, interactive=False, elem_id="uz_sheet")
     doomed = gr.State(("", ""))
     with gr.Row(visible=False, elem_id="uz_confirm") as confirm:
@@ -44,9 +45,9 @@ def build(service: Service, tools: Tools, tab: Any) -> None:
         no = gr.Button("Keep", size="sm", elem_id="uz_delete_no")
     unfinished = plain_html(elem_id="uz_unfinished")
     refresh = gr.Button("Refresh", size="sm", elem_id="uz_refresh")
-    asked = gr.Textbox(visible=False)
-    ask = gr.Button("ask", elem_id="uz_ask_results", elem_classes=["uz-hidden"])
-    ask_use = gr.Button("use", elem_id="uz_ask_use", elem_classes=["uz-hidden"])
+    with hidden():
+        asked = gr.Textbox()
+        ask, ask_use = gr.Button(elem_id="uz_ask_results"), gr.Button(elem_id="uz_ask_use")
 
     listed = [shown, chosen, names, unfinished]
     asking = [doomed, confirm, question]
@@ -71,7 +72,7 @@ def build(service: Service, tools: Tools, tab: Any) -> None:
         except BadInput:
             return ""
 
-    def chose(asked: str) -> tuple[Any, Any, str, str]:
+    def chose(asked: str) -> tuple[Any, Any, str]:
         picked: list[str] = []
 
         def choose() -> str:
@@ -84,8 +85,8 @@ def build(service: Service, tools: Tools, tab: Any) -> None:
 
         answer = told(choose)
         if not picked:
-            return gr.update(), gr.update(), answer, ""
-        return gr.update(value=picked[0]), gr.update(value=picked[1]), answer, ""
+            return gr.update(), gr.update(), answer
+        return gr.update(value=picked[0]), gr.update(value=picked[1]), answer
 
     def act(asked: str, name: str | None) -> tuple[Any, ...]:
         row: dict[str, Any] = {}
@@ -120,24 +121,27 @@ def build(service: Service, tools: Tools, tab: Any) -> None:
             )
         )
 
-    when(tab.select, look, [names], listed)
-    when(refresh.click, look, [names], listed)
     js = "(asked, ...rest) => [window.unziplora.asked, ...rest.slice(0, 1)]"
-    when(ask.click, act, [asked, names], [said, *asking, *listed], js=js)
-    picked = when(
-        ask_use.click, chose, [asked], [names, use, said, prompt],
-        js="() => [window.unziplora.asked]",
-    )  # fmt: skip
-    written = when(picked.then, write, [names, use, content, style], [prompt])
+    picked_js = "() => [window.unziplora.asked]"
+    prompting = [names, use, content, style]
+    looked = [
+        when(tab.select, look, [names], listed),
+        when(refresh.click, look, [names], listed),
+        when(ask.click, act, [asked, names], [said, *asking, *listed], js=js),
+        when(yes.click, delete, [doomed, names], [said, *asking, *listed]),
+    ]
+    for event in looked:
+        when(event.then, write, prompting, [prompt])
+    picked = when(ask_use.click, chose, [asked], [names, use, said], js=picked_js)
+    written = when(picked.then, write, prompting, [prompt])
     if tools.to_prompt is not None:
         when(written.then, None, [prompt], None, js=tools.to_prompt)
         when(send.click, None, [prompt], None, js=tools.to_prompt)
-    for source in (names, use, content, style):
-        when(source.change, write, [names, use, content, style], [prompt])
+    for source in prompting:
+        when(source.change, write, prompting, [prompt])
     when(share.click, publish, [names], [said])
     when(remove.click, lambda name: _ask("pair", name or ""), [names], asking)
     when(no.click, lambda: _ask("", ""), None, asking)
-    when(yes.click, delete, [doomed, names], [said, *asking, *listed])
     drawing = drawer(service)
     when(
         draw.click, lambda name, *weights: drawing(name, name, *weights),
@@ -172,7 +176,8 @@ def drawer(service: Service) -> Callable[..., tuple[str, Any]]:
     return draw
 
 
-def _button(label: str, elem_id: str, visible: bool = True) -> Any:
+def action(label: str, elem_id: str, visible: bool = True) -> Any:
+    """A small button, one of a row."""
     return gr.Button(label, size="sm", elem_id=elem_id, visible=visible, min_width=120)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import traceback
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from unziplora.jobs import ENDED, Job, State
 from unziplora.service import Service
 from unziplora.training.picture import open_picture
 from unziplora.ui import fields, render
-from unziplora.ui.compat import picture_input, plain_html, when
+from unziplora.ui.compat import hidden, picture_input, plain_html, when
 from unziplora.ui.told import told
 from unziplora.ui.tools import Tools
 
@@ -57,7 +58,8 @@ def build(service: Service, tools: Tools) -> None:
 
     def poll(view_state: Any) -> tuple[Any, ...]:
         looked = view.look(view_state)
-        return ("" if _ended(view_state, looked[0]) else gr.update()), *looked
+        ended = isinstance(looked[0], str) and _ended(view_state, looked[0])
+        return ("" if ended else gr.update()), *looked
 
     def start(view_state: Any, image: bytes | None, *given: Any) -> tuple[Any, ...]:
         def begin() -> str:
@@ -81,10 +83,10 @@ def build(service: Service, tools: Tools) -> None:
     when(go.click, start, inputs, shown)
     for command, button in view.buttons.items():
         when(button.click, ordering(command), [view.state], shown)
-    look = gr.Button("look again", elem_id="uz_poll", elem_classes=["uz-hidden"])
+    with hidden():
+        look = gr.Button(elem_id="uz_poll")
+        asked, ask = gr.Textbox(), gr.Button(elem_id="uz_ask_train")
     when(look.click, poll, [view.state], shown)
-    asked = gr.Textbox(visible=False)
-    ask = gr.Button("ask", elem_id="uz_ask_train", elem_classes=["uz-hidden"])
     js = "(state) => [state, window.unziplora.asked]"
     when(ask.click, order, [view.state, asked], shown, js=js)
     when(preset.change, fields.preset, [preset], fields.preset_fields(values))
@@ -177,9 +179,10 @@ def _obey(service: Service, asked: Any, command: str | None) -> str:
     return f"{job.name} is cancelled." if command == "cancel" else _COMMANDS[command][1]
 
 
-def _ended(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
+def _ended(before: str | None, now: str | None) -> bool:
     """Whether the run has ended since the last look: what was answered before is old news."""
-    return now.get("state") in ENDED and (before or {}).get("state") not in (*ENDED, None)
+    earlier, later = marks_of(before).get("state"), marks_of(now).get("state")
+    return later in ENDED and earlier not in (*ENDED, None)
 
 
 def shown_job(service: Service) -> Job | None:
@@ -199,7 +202,8 @@ class _RunView:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self.state = gr.State({})
+        with hidden():  # as text: for a gr.State, gradio 4.40's client warns at every look
+            self.state = gr.Textbox()
         self.head = plain_html(render.headline(None), elem_id="uz_live")
         with gr.Row(elem_id="uz_commands", visible=False) as self._row:
             self.buttons = {
@@ -218,34 +222,47 @@ class _RunView:
             self.state, self.head, *self._parts, self._queue, self._row, *self.buttons.values(),
         ]  # fmt: skip
 
-    def look(self, before: Mapping[str, Any] | None) -> tuple[Any, ...]:
+    def look(self, before: str | None) -> tuple[Any, ...]:
         """The state and an update of each output; one that fails is tried again at the next look
         (a preview may be replaced while it is read)."""
+        known = marks_of(before)
         try:
             job = shown_job(self._service)
-            now = [
-                render.headline(job),
-                render.pictures(job),
-                render.curves(job),
-                render.notes(job),
-                render.queue([other for other in self._service.jobs.all() if other is not job]),
-            ]
+            now = self._now(job)
         except Exception:
             traceback.print_exc()
-            return (before or {}, *(gr.update() for _ in self.outputs[1:]))
+            return tuple(gr.update() for _ in self.outputs)
         allowed = _WHEN.get(job.state, ()) if job else ()
-        marks: dict[str, Any] = {str(n): hash(html) for n, html in enumerate(now)}
-        marks["state"] = job.state if job else None
-        marks["commands"] = hash((allowed, job is not None))
-        known = before or {}
+        state, marks = job.state if job else None, [_mark(html) for html in now]
+        earlier = known.get("html", [""] * len(now))
         updates: list[Any] = [
-            gr.update() if known.get(str(n)) == marks[str(n)] else html
-            for n, html in enumerate(now)
+            gr.update() if mark == before else html
+            for html, mark, before in zip(now, marks, earlier, strict=True)
         ]
-        same = known.get("commands") == marks["commands"]
+        same = known.get("state", "") == state
         updates.append(gr.update() if same else gr.update(visible=job is not None))
         updates += [
             gr.update() if same else gr.update(interactive=command in allowed)
             for command in self.buttons
         ]
-        return (marks, *updates)
+        return (json.dumps({"state": state, "html": marks}), *updates)
+
+    def _now(self, job: Job | None) -> list[str]:
+        others = [other for other in self._service.jobs.all() if other is not job]
+        return [
+            render.headline(job),
+            render.pictures(job),
+            render.curves(job),
+            render.notes(job),
+            render.queue(others),
+        ]
+
+
+def marks_of(text: str | None) -> dict[str, Any]:
+    """What a visitor's page has, as the last look said; nothing for a new one."""
+    marks = json.loads(text) if text else {}
+    return marks if isinstance(marks, dict) else {}
+
+
+def _mark(html: str) -> str:
+    return hashlib.sha1(html.encode(), usedforsecurity=False).hexdigest()[:12]
