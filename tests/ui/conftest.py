@@ -136,14 +136,15 @@ def serving(python: tuple[str, str], folder: Path, command: list[str]) -> Iterat
         process.wait(timeout=30)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(browser: Any, served: Served) -> Iterator[Page]:
-    """A visitor of the page. Nothing may be fetched from elsewhere but gradio 3 and 4's own
-    iframeResizer, which is not let through."""
+    """One visitor for all tests of a gradio: to open the page costs more than what most of them do.
+    Nothing may be fetched from elsewhere but gradio 3 and 4's own iframeResizer, which is not let
+    through."""
     yield from visiting(browser, served)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nested_page(browser: Any, nested: Served) -> Iterator[Page]:
     yield from visiting(browser, nested)
 
@@ -153,6 +154,5 @@ def visiting(browser: Any, served: Served) -> Iterator[Page]:
     visitor = Page(context.new_page(), served.url, SHOTS / f"gradio-{served.gradio}")
     visitor.open()
     yield visitor
-    errors = visitor.errors
     context.close()
-    assert not errors, errors
+    assert not visitor.errors, visitor.errors

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-SLOW = 90_000  # milliseconds; a step of a tiny model takes a blink, on a busy machine a few
+SLOW = 120_000  # milliseconds; a step of a tiny model takes a blink, on a busy machine a few
 
 
 class Page:
@@ -67,9 +67,10 @@ class Page:
         self.page.locator(f"#uz_{field} input[type=file]").first.set_input_files(path)
 
     def picture(self, path: Path) -> None:
-        """Into the Train tab's field, and until it is shown there."""
-        self.drop("picture", path)
-        self.page.wait_for_selector("#uz_picture img")
+        """Into the Train tab's field, if there is none yet, and until it is shown there."""
+        if self.page.locator("#uz_picture img").count() == 0:
+            self.drop("picture", path)
+            self.page.wait_for_selector("#uz_picture img")
 
     def advanced(self, **fields: str) -> None:
         if not self.page.locator("#uz_steps").first.is_visible():
