@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-SLOW = 120_000  # milliseconds; a step of a tiny model takes a blink, on a busy machine a few
+SLOW = 120_000
 
 
 class Page:
@@ -59,9 +59,10 @@ class Page:
         box = self.page.locator(f"#uz_{field} input").first
         box.click()
         box.fill(option)
-        self.page.locator(f"#uz_{field} li, ul.options li, [role=option]").get_by_text(
-            option, exact=True
-        ).first.click()
+        # gradio 3 and 4 put a tick before each, seen or not
+        text = re.compile(rf"^\W*{re.escape(option)}\s*$")
+        options = self.page.locator(f"#uz_{field} li, ul.options li").filter(has_text=text)
+        options.first.click()
 
     def drop(self, field: str, path: Path) -> None:
         self.page.locator(f"#uz_{field} input[type=file]").first.set_input_files(path)

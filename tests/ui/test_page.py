@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ EVIL = '"><img src=x onerror="window.evil=1"><script>window.evil=1</script>'
 
 
 @pytest.fixture
-def train(page: Page, picture_file: Path) -> Any:
-    """Fills the Train tab and presses the button."""
+def train(page: Page, picture_file: Path) -> Iterator[Any]:
+    """Fills the Train tab and presses the button; at the end, what still goes on is stopped."""
 
     def train(name: str = "", steps: int = 4, **fields: str) -> None:
         page.tab("Train")
@@ -30,7 +31,10 @@ def train(page: Page, picture_file: Path) -> Any:
         page.advanced(**{**QUICK, "steps": str(steps), **fields})
         page.click("train")
 
-    return train
+    yield train
+    page.tab("Train")
+    if page.page.locator("#uz_live [data-state=running]").count():
+        page.click("stop")
 
 
 @pytest.fixture
@@ -92,14 +96,14 @@ def test_a_preset_writes_what_it_means_into_the_fields(page: Page) -> None:
 
 
 def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, train: Any) -> None:
-    train("steered", steps=3000)
+    train("steered", steps=500)
     page.state("running")
-    page.says("live", r"[1-9]\d* of 3000 steps .*left .*loss \d")
+    page.says("live", r"[1-9]\d* of 500 steps .*left .*loss \d")
     assert page.page.locator("#uz_curves polyline").count() == 3
     train("waits")
     page.says("queue", "waits")
     page.ask("cancel waits")
-    page.page.locator("#uz_queue", has_text="waits").wait_for(state="hidden")
+    page.page.locator("#uz_queue li").first.wait_for(state="hidden")
     page.click("preview_now")
     page.page.wait_for_selector("#uz_pictures img")
     assert page.page.locator("#uz_pictures img").count() == 4
@@ -126,8 +130,8 @@ def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, tra
 
 
 def test_nothing_jumps_while_a_run_goes_on(page: Page, train: Any) -> None:
-    train("still", steps=3000)
-    page.says("live", r"[1-9]\d* of 3000")
+    train("still", steps=500)
+    page.says("live", r"[1-9]\d* of 500")
     page.says("curves", "loss")
     tops = """() => ['uz_commands', 'uz_pictures', 'uz_curves'].map(
         id => Math.round(document.getElementById(id).getBoundingClientRect().top + scrollY))"""
