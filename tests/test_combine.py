@@ -79,7 +79,7 @@ def test_a_lora_with_other_layers_is_refused_instead_of_losing_them(tmp_path: Pa
         merge(tmp_path / "both.safetensors", [(a, 1.0), (other, 1.0)])
 
 
-def test_columns_are_counted_by_group_and_overlap_is_the_smaller_ones_share(
+def test_columns_are_counted_by_group_and_overlap_is_a_share_of_those_of_either(
     tmp_path: Path,
 ) -> None:
     a = lora(tmp_path / "a.safetensors", 2, rows=slice(0, 8), seed=1)
@@ -89,7 +89,7 @@ def test_columns_are_counted_by_group_and_overlap_is_the_smaller_ones_share(
         "output_blocks.0.1": GroupColumns(first=16, second=8, both=4, total=24),
         "output_blocks.1.1": GroupColumns(first=16, second=8, both=4, total=24),
     }
-    assert found["output_blocks.0.1"].overlap == 0.5
+    assert found["output_blocks.0.1"].overlap == 0.2
     assert columns(a, a)["output_blocks.1.1"].overlap == 1.0
 
 
@@ -101,3 +101,8 @@ def test_only_much_overlap_in_many_groups_is_warned_of() -> None:
     warning = overlap_warning({"a": group(9), "b": group(8), "c": group(2)})
     assert warning is not None
     assert "2 of 3" in warning
+
+
+def test_block_separation_is_not_warned_of() -> None:
+    full_and_limited = GroupColumns(first=100, second=30, both=30, total=100)
+    assert overlap_warning({"a": full_and_limited, "b": full_and_limited}) is None

@@ -35,7 +35,9 @@ class Page:
         self.page.wait_for_function("() => window.unziplora !== undefined")
 
     def tab(self, name: str) -> None:
-        self.page.locator("#uz_tabs button:visible").get_by_text(name, exact=True).first.click()
+        # gradio 3 gives them no role; 6 has a second, unseen button of each, to measure it
+        tabs = self.page.locator("#uz_tabs button[role=tab], #uz_tabs .tab-nav button:not([role])")
+        tabs.filter(has_text=re.compile(rf"^\s*{name}\s*$")).first.click()
 
     def fill(self, field: str, text: str) -> None:
         self.page.locator(f"#uz_{field} :is(input, textarea)").first.fill(text)

@@ -16,7 +16,7 @@ from unziplora.lora.file import LoraLayer, SavedLora, save_lora, tensor_hash
 from unziplora.lora.read import LoraFile, read_lora
 from unziplora.unet.names import group_of
 
-OVERLAP_WARNING = 0.5  # of the smaller one's columns
+OVERLAP_WARNING = 0.5  # of the columns that either has open
 
 
 def merge(path: Path, parts: Sequence[tuple[Path, float]]) -> SavedLora:
@@ -104,8 +104,9 @@ class GroupColumns:
 
     @property
     def overlap(self) -> float:
-        """The share of columns open in both, of those open in the one that has fewer, 0 to 1."""
-        return self.both / max(1, min(self.first, self.second))
+        """The share of columns open in both, of those open in either, 0 to 1. Where one is full and
+        the other limited to 30 %, as block separation wants it, that is 0.3."""
+        return self.both / max(1, self.first + self.second - self.both)
 
 
 def columns(first: Path, second: Path) -> dict[str, GroupColumns]:

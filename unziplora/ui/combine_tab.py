@@ -87,7 +87,8 @@ def column_map(groups: Mapping[str, GroupColumns]) -> str:
         (render.message(warning, error=True) if warning else "")
         + '<div class="uz-title">Open columns <span class="uz-key uz-content">content only</span>'
         '<span class="uz-key uz-both">both</span><span class="uz-key uz-style">style only</span>'
-        f'</div><table class="uz-table"><tbody>{rows}</tbody></table>'
+        '</div><table class="uz-table"><thead><tr><th>group</th><th></th><th>overlap</th></tr>'
+        f"</thead><tbody>{rows}</tbody></table>"
     )
 
 
@@ -101,5 +102,5 @@ def _row(group: str, counts: GroupColumns) -> str:
     spoken = ", ".join(f"{kind} {share:.0%}" for kind, share in shares)
     return (
         f"<tr><th>{escape(group)}</th><td>{bar(shares, spoken)}</td>"
-        f"<td>{counts.overlap:.0%} overlap</td></tr>"
+        f'<td class="uz-number">{counts.overlap:.0%}</td></tr>'
     )

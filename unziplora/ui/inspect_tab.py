@@ -78,6 +78,7 @@ def _row(group: GroupReport, largest: float) -> str:
     opened = bar([("open", group.open_columns)], f"open columns {group.open_columns:.0%}")
     norm = bar([("norm", group.norm / largest)], f"norm {group.norm:.3g}")
     return (
-        f"<tr><th>{escape(group.group)}</th><td>{opened}</td><td>{group.open_columns:.0%}</td>"
-        f"<td>{norm}</td><td>{group.norm:.3g}</td></tr>"
+        f"<tr><th>{escape(group.group)}</th>"
+        f'<td>{opened}</td><td class="uz-number">{group.open_columns:.0%}</td>'
+        f'<td>{norm}</td><td class="uz-number">{group.norm:.2g}</td></tr>'
     )
