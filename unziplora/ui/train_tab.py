@@ -202,7 +202,7 @@ class _RunView:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        with hidden():  # as text: for a gr.State, gradio 4.40's client warns at every look
+        with hidden():  # in the page itself: a gr.State is lost when the program starts anew
             self.state = gr.Textbox()
         self.head = plain_html(render.headline(None), elem_id="uz_live")
         with gr.Row(elem_id="uz_commands", visible=False) as self._row:
