@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from unziplora.errors import BadInput
-from unziplora.lora.combine import merge, overlap, overlap_warning
+from unziplora.lora.combine import GroupColumns, columns, merge, overlap_warning
 from unziplora.lora.file import LoraLayer, save_lora
 from unziplora.lora.read import read_lora
 
@@ -79,16 +79,30 @@ def test_a_lora_with_other_layers_is_refused_instead_of_losing_them(tmp_path: Pa
         merge(tmp_path / "both.safetensors", [(a, 1.0), (other, 1.0)])
 
 
-def test_overlap_is_the_share_of_the_smaller_ones_columns(tmp_path: Path) -> None:
+def test_columns_are_counted_by_group_and_overlap_is_a_share_of_those_of_either(
+    tmp_path: Path,
+) -> None:
     a = lora(tmp_path / "a.safetensors", 2, rows=slice(0, 8), seed=1)
     b = lora(tmp_path / "b.safetensors", 2, rows=slice(6, 10), seed=2)
-    shares = overlap(a, b)
-    assert shares == {"output_blocks.0.1": 0.5, "output_blocks.1.1": 0.5}
-    assert overlap(a, a) == {"output_blocks.0.1": 1.0, "output_blocks.1.1": 1.0}
+    found = columns(a, b)
+    assert found == {
+        "output_blocks.0.1": GroupColumns(first=16, second=8, both=4, total=24),
+        "output_blocks.1.1": GroupColumns(first=16, second=8, both=4, total=24),
+    }
+    assert found["output_blocks.0.1"].overlap == 0.2
+    assert columns(a, a)["output_blocks.1.1"].overlap == 1.0
 
 
 def test_only_much_overlap_in_many_groups_is_warned_of() -> None:
-    assert overlap_warning({"a": 0.1, "b": 0.9, "c": 0.2}) is None
-    warning = overlap_warning({"a": 0.9, "b": 0.8, "c": 0.2})
+    def group(both: int) -> GroupColumns:
+        return GroupColumns(first=10, second=10, both=both, total=30)
+
+    assert overlap_warning({"a": group(1), "b": group(9), "c": group(2)}) is None
+    warning = overlap_warning({"a": group(9), "b": group(8), "c": group(2)})
     assert warning is not None
     assert "2 of 3" in warning
+
+
+def test_block_separation_is_not_warned_of() -> None:
+    full_and_limited = GroupColumns(first=100, second=30, both=30, total=100)
+    assert overlap_warning({"a": full_and_limited, "b": full_and_limited}) is None

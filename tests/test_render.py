@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+from html import unescape
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from unziplora.jobs import Job
 from unziplora.service import Pair
-from unziplora.training.events import Message, Started, StepDone
-from unziplora.ui import render
+from unziplora.training.events import Message, Previewed, Started, StepDone
+from unziplora.ui import cards, render
 
 EVIL = "<script>alert(1)</script>"
 
@@ -32,16 +36,33 @@ def job(name: str = "cat", steps: int = 3) -> Job:
 
 
 def test_it_shows_the_step_the_time_left_and_the_loss() -> None:
-    shown = render.progress(job())
-    assert "3 / 10" in shown
+    shown = render.headline(job())
+    assert "3 of 10 steps" in shown
     assert "6:10 left" in shown
-    assert "loss 0.033" in shown
+    assert "loss 0.061" in shown  # of the last 25 steps
     assert 'aria-valuenow="30"' in shown
-    assert shown.count("<polyline") == 3
+    assert render.curves(job()).count("<polyline") == 3
+
+
+def test_curves_grow_to_the_right_and_move_nothing_that_is_drawn() -> None:
+    earlier, later = (render.curves(job(steps=steps)) for steps in (2, 3))
+    points = [re.findall(r'uz-content" points="([^"]*)"', curves)[0] for curves in (earlier, later)]
+    assert points[1].startswith(points[0])
 
 
 def test_before_the_first_run_it_says_so() -> None:
-    assert "No run yet" in render.progress(None)
+    assert "No run yet" in render.headline(None)
+
+
+def test_a_preview_that_is_gone_leaves_its_place_empty(tmp_path: Path) -> None:
+    made = job()
+    Image.new("RGB", (8, 8)).save(tmp_path / "base.png")
+    names = ("base", "content", "style", "both")
+    made.note(Previewed(3, {name: tmp_path / f"{name}.png" for name in names}))
+    shown = render.pictures(made)
+    assert shown.count("<img") == 1
+    assert shown.count("uz-blank") == 3
+    assert "after step 3" in shown
 
 
 def test_what_users_and_files_say_is_inert() -> None:
@@ -50,28 +71,40 @@ def test_what_users_and_files_say_is_inert() -> None:
     evil.error = EVIL
     pair = Pair(EVIL, Path("c"), Path("s"), EVIL, EVIL, EVIL, EVIL, EVIL)
     for shown in (
-        render.progress(evil),
+        render.headline(evil),
+        render.notes(evil),
         render.queue([Job(EVIL, evil.begin, evil.again)]),
-        render.pairs([pair]),
+        cards.pairs([pair]),
+        cards.runs({EVIL: Path("p")}),
         render.message(EVIL, error=True),
     ):
         assert EVIL not in shown
         assert "&lt;script&gt;" in shown
 
 
+def test_a_button_says_what_it_asks_for_in_a_quoted_attribute() -> None:
+    name = 'it\'s "quoted" & <b>'
+    shown = render.button("Resume", "results", {"do": "resume", "name": name}, f"resume {name}")
+    (asked,) = re.findall(r'data-uz="([^"]*)"', shown)
+    assert json.loads(unescape(asked)) == {"do": "resume", "name": name}
+
+
 @pytest.mark.parametrize(
-    ("content", "style", "expected"),
+    ("use", "content", "style", "expected"),
     [
-        (1.0, 1.0, "a sks cat in mosaic style <lora:x_content:1> <lora:x_style:1>"),
-        (0.8, 0.0, "a sks cat <lora:x_content:0.8>"),
-        (0.0, 1.0, "an image in mosaic style <lora:x_style:1>"),
-        (0.0, 0.0, ""),
+        ("both", 1.0, 1.0, "a sks cat in mosaic style <lora:x_content:1> <lora:x_style:1>"),
+        ("both", 0.8, 0.0, "a sks cat <lora:x_content:0.8>"),
+        ("content", 0.8, 1.0, "a sks cat <lora:x_content:0.8>"),
+        ("style", 1.0, 1.0, "an image in mosaic style <lora:x_style:1>"),
+        ("both", 0.0, 0.0, ""),
     ],
 )
-def test_the_prompt_calls_what_has_a_weight(content: float, style: float, expected: str) -> None:
+def test_the_prompt_calls_what_is_used_and_has_a_weight(
+    use: str, content: float, style: float, expected: str
+) -> None:
     pair = Pair("x", Path("x_content.safetensors"), Path("x_style.safetensors"), "sks cat",
                 "mosaic style", "unziplora", "600", "sdxl")  # fmt: skip
-    assert render.tags(pair, content, style) == expected
+    assert cards.prompt(pair, use, content, style) == expected
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0, "0:00"), (370, "6:10"), (3970, "1:06:10")])

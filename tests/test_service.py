@@ -94,6 +94,69 @@ def test_the_sheet_shows_content_style_and_both(service: Service, picture_file: 
     assert reds == {40, 80}
 
 
+def test_each_part_of_a_sheet_has_its_own_weight(
+    host: Any, picture_file: Path, tmp_path: Path
+) -> None:
+    asked: list[list[float]] = []
+
+    def draw(prompts: Sequence[str], loras: Any, seed: int) -> Iterator[Image.Image]:
+        asked.append([weight for _, weight in loras])
+        return iter([Image.new("RGB", (16, 16))] * len(prompts))
+
+    service = Service(lambda: host, lambda: tmp_path, draw=draw)
+    trained(service, picture_file, "one")
+    service.sheet("one", "one", (0.5, 0.8))
+    assert asked == [[0.5], [0.8], [0.5, 0.8]]
+
+
+def test_a_sheet_and_a_run_never_use_the_model_at_once(
+    service: Service, picture_file: Path
+) -> None:
+    trained(service, picture_file, "one")
+    with service.jobs.held():
+        job = service.start(picture_file, {**SETTINGS, "name": "two"})
+        time.sleep(0.3)
+        assert job.state == "waiting"
+        with pytest.raises(BadInput, match="in use"):
+            service.sheet("one", "one")
+    for _ in range(1200):
+        if job.state == "completed":
+            return
+        time.sleep(0.05)
+    raise AssertionError("the run did not go on")
+
+
+def test_without_a_name_the_words_get_a_number_where_they_are_taken(
+    service: Service, picture_file: Path
+) -> None:
+    names = [service.start(picture_file, SETTINGS).name for _ in range(3)]
+    assert names == ["tree-flat-drawing", "tree-flat-drawing-2", "tree-flat-drawing-3"]
+
+
+def test_a_damaged_file_is_no_pair_and_hides_no_other(
+    service: Service, picture_file: Path, tmp_path: Path
+) -> None:
+    trained(service, picture_file, "one")
+    for role in ("content", "style"):
+        (tmp_path / f"broken_{role}.safetensors").write_bytes(b"no tensors")
+    assert [pair.name for pair in service.pairs()] == ["one"]
+    with pytest.raises(BadInput, match="no pair"):
+        service.pair("broken")
+
+
+def test_a_deleted_run_leaves_the_pair_and_what_others_put_beside_it(
+    service: Service, picture_file: Path, tmp_path: Path
+) -> None:
+    trained(service, picture_file, "one")
+    (tmp_path / "one" / "mine.txt").write_text("kept")
+    service.delete_run("one")
+    assert not service.run_folder("one").exists()
+    assert (tmp_path / "one" / "mine.txt").exists()
+    assert service.pair("one")
+    with pytest.raises(BadInput, match="no run"):
+        service.delete_run("one")
+
+
 def test_a_deleted_pair_leaves_the_run_and_other_files(
     service: Service, picture_file: Path, tmp_path: Path
 ) -> None:

@@ -25,8 +25,7 @@ def make_app(
     """Page and API on one FastAPI application. open_host: called once, when the first run's turn
     comes; folder: where pairs go; login: "user:password", which the page and every route then
     ask for; draw_with: of a host, what draws sheets with it."""
-    import gradio as gr
-
+    from unziplora.ui.compat import mount
     from unziplora.ui.page import build
 
     opened = lru_cache(maxsize=1)(open_host)
@@ -39,10 +38,7 @@ def make_app(
     app = FastAPI(title="UnZipLoRA")
     app.state.service = service
     add_routes(app, service, allow_basic(login))
-    auth = tuple(login.split(":", 1)) if login else None
-    mounted: FastAPI = gr.mount_gradio_app(
-        app, build(service), path="/", **({"auth": auth} if auth else {})
-    )
+    mounted: FastAPI = mount(app, build(service), login)
     return mounted
 
 

@@ -6,12 +6,13 @@ opened twice, and the run goes on. Nothing here knows a host or a page.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -114,6 +115,7 @@ class Jobs:
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
+        self._model = threading.Lock()  # held by whoever uses it: a run, or a sheet
         # told of every event, in the worker's thread; what it raises ends up in the run's messages
         self.on_event: Callable[[Event], None] = lambda event: None
 
@@ -171,6 +173,20 @@ class Jobs:
                 self._tell(job, command)
             self._changed.notify_all()
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps the model from the runs that wait, for something else than a run. Raises BadInput
+        while it is in use."""
+        if not self._model.acquire(blocking=False):
+            raise BadInput(
+                "The model is in use by a run or a sheet. Wait for it, or pause the run, and try "
+                "again."
+            )
+        try:
+            yield
+        finally:
+            self._model.release()
+
     def wait(self, job: Job, since: int, seconds: float) -> None:
         """Until the job has an event of number `since`, or its state changes, or time is over."""
         state = job.state
@@ -197,10 +213,20 @@ class Jobs:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waiting))
-                job = self._waiting.popleft()
-                job.state, job.pausing, job.error = "running", False, None
-                self._changed.notify_all()
-            self._drive(job)
+            with self._model:
+                job = self._next()
+                if job is not None:
+                    self._drive(job)
+
+    def _next(self) -> Job | None:
+        """The first of the queue, its turn begun; None where it was cancelled meanwhile."""
+        with self._changed:
+            if not self._waiting:
+                return None
+            job = self._waiting.popleft()
+            job.state, job.pausing, job.error = "running", False, None
+            self._changed.notify_all()
+            return job
 
     def _drive(self, job: Job) -> None:
         """One run from begin to end; whatever happens, the next one's turn comes."""

@@ -6,9 +6,11 @@ page and API are two ways to call it and show the same objects.
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ from unziplora.jobs import ENDED, Job, Jobs
 from unziplora.lora.combine import merge
 from unziplora.lora.publish import publish
 from unziplora.lora.read import read_metadata
+from unziplora.method.prompts import BRANCHES
 from unziplora.sheet import Draw, sheet, words_of
 from unziplora.training.events import LorasSaved
 from unziplora.training.host import Host
+from unziplora.training.output import pair_files
 from unziplora.training.picture import open_picture
 from unziplora.training.run import check_destination
 from unziplora.training.settings import Settings
@@ -77,10 +81,13 @@ class Service:
     ) -> Job:
         """Checks what can be checked at once, and puts the run at the end of the queue.
 
-        Raises BadInput for a picture, words or settings that cannot be trained with, and for a
-        name that is taken.
+        Without a name it is made of the words, with a number where that is taken. Raises BadInput
+        for a picture, words or settings that cannot be trained with, and for a given name that is
+        taken.
         """
         chosen = _settings(settings)
+        if chosen.name is None and not overwrite:
+            chosen = replace(chosen, name=self._free_name(chosen.chosen_name))
         opened = open_picture(picture)
         out = self._out()
         check_destination(chosen, out, overwrite=overwrite)
@@ -98,6 +105,18 @@ class Service:
 
         name = chosen.chosen_name
         return self.jobs.submit(name, begin, lambda: self._again(out / name))
+
+    def _free_name(self, words: str) -> str:
+        """The words, or words-2, words-3, ..."""
+        folder = self.folder()
+        busy = {job.name for job in self.jobs.all() if job.state not in ENDED}
+
+        def taken(name: str) -> bool:
+            there = (folder / name, *pair_files(folder, name).values())
+            return name in busy or any(os.path.lexists(path) for path in there)
+
+        numbered = (f"{words}-{number}" for number in itertools.count(2))
+        return next(name for name in itertools.chain([words], numbered) if not taken(name))
 
     def resume(self, name: str) -> Job:
         """Puts a run that lies in the output folder back into the queue. Raises BadInput."""
@@ -130,22 +149,35 @@ class Service:
             if path.parent.name not in busy and RunFolder(path.parent).exists()
         )
 
+    def delete_run(self, name: str) -> None:
+        """Removes what a run that has ended left in its folder; files of others stay there. Raises
+        BadInput where there is no such run, or it has not ended."""
+        if any(job.name == name and job.state not in ENDED for job in self.jobs.all()):
+            raise BadInput(f"The run {name} has not ended. Stop it first.")
+        folder = self.run_folder(name)
+        if not folder.exists():
+            raise BadInput(f"There is no run named {name}. It may be deleted already.")
+        with folder.locked():
+            folder.clear()
+            folder.picture.unlink(missing_ok=True)
+
     def pairs(self) -> list[Pair]:
         """The pairs in the output folder, the newest first."""
-        folder, found = self.folder(), []
-        for content in folder.glob("*_content.safetensors"):
-            name = content.name.removesuffix("_content.safetensors")
-            style = folder / f"{name}_style.safetensors"
-            if style.is_file() and (pair := _pair(name, content, style)) is not None:
-                found.append(pair)
-        return sorted(found, key=lambda pair: -pair.content.stat().st_mtime)
+        contents = {path: _changed(path) for path in self.folder().glob("*_content.safetensors")}
+        names = (
+            path.name.removesuffix("_content.safetensors")
+            for path in sorted(contents, key=lambda path: -contents[path])
+        )
+        return [pair for name in names if (pair := _pair(self.folder(), name)) is not None]
 
     def pair(self, name: str) -> Pair:
         """Raises BadInput where there is none of this name."""
-        for pair in self.pairs():
-            if pair.name == name:
-                return pair
-        raise BadInput(f"There is no pair named {name} in the output folder.")
+        pair = _pair(self.folder(), name) if name and Path(name).name == name else None
+        if pair is None:
+            raise BadInput(
+                f"There is no pair named {name!r} in the output folder. Choose one of the list."
+            )
+        return pair
 
     def delete(self, name: str) -> list[str]:
         """Removes a pair: its two files and what lies beside them under their names; the run's
@@ -181,22 +213,25 @@ class Service:
         files = {"content": pair.content, "style": pair.style}
         return publish(self.folder() / f"{name}-to-share", files, pictures)
 
-    def sheet(self, content: str, style: str, weight: float = 1.0, seed: int = 0) -> Image.Image:
+    def sheet(
+        self, content: str, style: str, weights: tuple[float, float] = (1.0, 1.0), seed: int = 0
+    ) -> Image.Image:
         """The figure of the content of one pair with the style of another or the same. Raises
-        BadInput where there are no such pairs or nothing to draw with."""
+        BadInput where there are no such pairs, nothing to draw with, or the model is in use."""
         if self.draw is None:
             raise BadInput("This program cannot make sheets. Use `unziplora sheet`.")
         one, other = self.pair(content), self.pair(style)
         copy = self.run_folder(content).picture
-        return sheet(
-            self.draw,
-            one.content,
-            other.style,
-            words_of(one.content, other.style),
-            picture=open_picture(copy).image if copy.is_file() else None,
-            weights=(weight,),
-            seed=seed,
-        )
+        with self.jobs.held():
+            return sheet(
+                self.draw,
+                one.content,
+                other.style,
+                words_of(one.content, other.style),
+                picture=open_picture(copy).image if copy.is_file() else None,
+                weights=(weights,),
+                seed=seed,
+            )
 
     def run_folder(self, name: str) -> RunFolder:
         """Raises BadInput for a name that would leave the output folder."""
@@ -225,21 +260,31 @@ def _settings(given: Mapping[str, Any]) -> Settings:
     return Settings.from_json(json.dumps({k: v for k, v in given.items() if v is not None}))
 
 
-def _pair(name: str, content: Path, style: Path) -> Pair | None:
-    heads = [read_metadata(path) for path in (content, style)]
+def _pair(folder: Path, name: str) -> Pair | None:
+    """The pair of this name; None where there is none, or its two files are not of one run."""
+    files = pair_files(folder, name)
+    heads = {branch: read_metadata(files[branch]) for branch in BRANCHES}
     try:
-        said = [json.loads(head["ss_network_args"]) for head in heads]
-        if said[0]["pair"] != said[1]["pair"]:
+        said = {branch: json.loads(head["ss_network_args"]) for branch, head in heads.items()}
+        if said["content"]["pair"] != said["style"]["pair"]:
             return None
         return Pair(
             name,
-            content,
-            style,
-            str(said[0]["trigger"]),
-            str(said[1]["trigger"]),
-            str(said[0]["method"]),
-            heads[0].get("ss_steps", ""),
-            heads[0].get("ss_sd_model_name", ""),
+            files["content"],
+            files["style"],
+            str(said["content"]["trigger"]),
+            str(said["style"]["trigger"]),
+            str(said["content"]["method"]),
+            heads["content"].get("ss_steps", ""),
+            heads["content"].get("ss_sd_model_name", ""),
         )
     except (KeyError, ValueError, TypeError):
         return None
+
+
+def _changed(path: Path) -> float:
+    """Seconds since 1970; 0 where the file is gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

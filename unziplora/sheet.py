@@ -74,29 +74,32 @@ def sheet(
     words: Words,
     *,
     picture: Image.Image | None = None,
-    weights: Sequence[float] = (1.0,),
+    weights: Sequence[float | tuple[float, float]] = (1.0,),
     base: bool = False,
     seed: int = 0,
     on_picture: Callable[[int, int], None] | None = None,
 ) -> Image.Image:
     """The figure.
 
-    picture: the one trained on, shown first; weights: three rows for each; base: a row of what the
-    model alone makes of the last prompts; seed: of the first picture of each row, the next has
-    the next; on_picture: told (made, total) after each picture.
+    picture: the one trained on, shown first; weights: three rows for each, of both LoRAs or of
+    (content, style); base: a row of what the model alone makes of the last prompts; seed: of the
+    first picture of each row, the next has the next; on_picture: told (made, total) after each
+    picture.
     """
     prompts = words.prompts()
     plan: list[tuple[str, list[str], list[WeightedLora]]] = []
     if base:
         plan.append(("the model alone", prompts["both"], []))
     for weight in weights:
-        said = f", weight {weight:g}" if len(weights) > 1 or weight != 1 else ""
-        pair = [(content, weight), (style, weight)]
-        plan += [
-            (f"content LoRA{said}", prompts["content"], pair[:1]),
-            (f"style LoRA{said}", prompts["style"], pair[1:]),
-            (f"both{said}", prompts["both"], pair),
-        ]
+        own = weight if isinstance(weight, tuple) else (weight, weight)
+        plain = len(weights) == 1 and own == (1.0, 1.0)
+        for heading, row, loras in (
+            ("content LoRA", "content", [(content, own[0])]),
+            ("style LoRA", "style", [(style, own[1])]),
+            ("both", "both", [(content, own[0]), (style, own[1])]),
+        ):
+            said = " and ".join(dict.fromkeys(f"{weight:g}" for _, weight in loras))
+            plan.append((heading if plain else f"{heading}, weight {said}", prompts[row], loras))
     total = sum(len(texts) for _, texts, _ in plan)
     rows: list[Row] = []
     made = 0

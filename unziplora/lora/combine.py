@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from unziplora.lora.file import LoraLayer, SavedLora, save_lora, tensor_hash
 from unziplora.lora.read import LoraFile, read_lora
 from unziplora.unet.names import group_of
 
-OVERLAP_WARNING = 0.5  # of the smaller one's columns
+OVERLAP_WARNING = 0.5  # of the columns that either has open
 
 
 def merge(path: Path, parts: Sequence[tuple[Path, float]]) -> SavedLora:
@@ -91,12 +92,28 @@ def _metadata(path: Path, files: Sequence[tuple[LoraFile, float]]) -> dict[str, 
     }
 
 
-def overlap(first: Path, second: Path) -> dict[str, float]:
-    """By attention group: the share of columns open in both, of those open in the one that has
-    fewer, 0 to 1. Groups that only one of them has are left out.
+@dataclass(frozen=True)
+class GroupColumns:
+    """Output columns of one attention group in two files: how many are open in the first, in the
+    second and in both, and how many there are."""
+
+    first: int
+    second: int
+    both: int
+    total: int
+
+    @property
+    def overlap(self) -> float:
+        """The share of columns open in both, of those open in either, 0 to 1. Where one is full and
+        the other limited to 30 %, as block separation wants it, that is 0.3."""
+        return self.both / max(1, self.first + self.second - self.both)
+
+
+def columns(first: Path, second: Path) -> dict[str, GroupColumns]:
+    """By attention group; groups that only one of them has are left out.
 
     Where both have most columns open, as in two LoRAs without column separation, they write over
-    each other when they are added.
+    each other when they are added. Raises BadInput where a layer has two sizes.
     """
     one, other = read_lora(first).layers, read_lora(second).layers
     counts: dict[str, list[int]] = {}
@@ -107,20 +124,21 @@ def overlap(first: Path, second: Path) -> dict[str, float]:
                 f"The layer {name} has another size in {second.name}. "
                 "Choose LoRAs of one architecture."
             )
-        count = counts.setdefault(group_of(name), [0, 0, 0])
-        count[0] += int((a & b).sum())
-        count[1] += int(a.sum())
-        count[2] += int(b.sum())
-    return {group: both / max(1, min(a, b)) for group, (both, a, b) in counts.items() if min(a, b)}
+        count = counts.setdefault(group_of(name), [0, 0, 0, 0])
+        for i, tensor in enumerate((a, b, a & b)):
+            count[i] += int(tensor.sum())
+        count[3] += a.numel()
+    return {group: GroupColumns(*count) for group, count in counts.items()}
 
 
-def overlap_warning(shares: Mapping[str, float]) -> str | None:
+def overlap_warning(groups: Mapping[str, GroupColumns]) -> str | None:
     """A sentence where the two write over each other in many groups."""
-    high = [group for group, share in shares.items() if share > OVERLAP_WARNING]
-    if len(high) < max(1, math.ceil(len(shares) / 2)):
+    used = [group for group in groups.values() if min(group.first, group.second)]
+    high = [group for group in used if group.overlap > OVERLAP_WARNING]
+    if len(high) < max(1, math.ceil(len(used) / 2)):
         return None
     return (
-        f"In {len(high)} of {len(shares)} attention groups most columns are open in both files, "
+        f"In {len(high)} of {len(used)} attention groups most columns are open in both files, "
         "so they will disturb each other. Lower both weights, or train them with column separation."
     )
 

@@ -1,13 +1,14 @@
-"""What the page shows, as HTML: a run's progress, curves and previews, the queue, the pairs.
+"""What the page shows of a run, as HTML: its progress, pictures and curves, and the queue.
 
-Everything that a user or a file has said is escaped here, and nowhere else.
+Everything that a user or a file has said is escaped where it becomes HTML.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -15,127 +16,135 @@ from pathlib import Path
 from PIL import Image
 
 from unziplora.jobs import ENDED, Job
-from unziplora.service import Pair
-from unziplora.training.events import Event, Message, Previewed, StepDone
+from unziplora.training.events import Message, Previewed, StepDone
+from unziplora.ui.charts import chart
 
-PREVIEWS = {"base": "the model alone", "content": "content", "style": "style", "both": "both"}
-_THUMB = 256  # pixels
+PREVIEWS = {"base": "base model", "content": "content", "style": "style", "both": "both"}
+_SIDE = 512  # pixels, of a preview on the page
 
 
-def progress(job: Job | None) -> str:
-    """The run that goes on, or the last one: bar, time left, curves, previews, messages."""
+def headline(job: Job | None) -> str:
+    """Name, bar, and how far the run is."""
     if job is None:
         return '<div class="uz-quiet">No run yet. Its progress and previews will be here.</div>'
-    events = [event for _, event in job.events()]
-    parts = [_headline(job, events), _previews(events), _curves(events), _messages(job, events)]
-    return f'<div class="uz-run" data-state="{job.state}">{"".join(parts)}</div>'
-
-
-def queue(jobs: Sequence[Job]) -> str:
-    """Runs that wait or are paused."""
-    waiting = [job for job in jobs if job.state in ("waiting", "paused")]
-    if not waiting:
-        return ""
-    rows = "".join(f"<li>{escape(job.name)} <span>{job.state}</span></li>" for job in waiting)
-    return f'<div class="uz-queue"><b>Waiting: {len(waiting)}</b><ul>{rows}</ul></div>'
-
-
-def pairs(found: Sequence[Pair]) -> str:
-    """A card for each pair: its pictures and what calls it."""
-    if not found:
-        return '<div class="uz-quiet">No pair yet. What you train will be here.</div>'
-    return f'<div class="uz-cards">{"".join(_card(pair) for pair in found)}</div>'
-
-
-def message(text: str, *, error: bool = False) -> str:
-    """A sentence for the user; a screen reader says it at once."""
-    kind = "uz-error" if error else "uz-note"
-    return f'<div class="{kind}" role="{"alert" if error else "status"}">{escape(text)}</div>'
-
-
-def overlap(shares: Mapping[str, float], warning: str | None) -> str:
-    """A bar for each attention group: how many of its open columns both files have."""
-    if not shares:
-        return message("The two share no attention group.")
-    rows = "".join(
-        f'<tr><td>{escape(group)}</td><td><div class="uz-bar">'
-        f'<div style="width:{100 * share:.0f}%"></div></div></td><td>{share:.0%}</td></tr>'
-        for group, share in shares.items()
+    share = 100 * job.step / job.steps if job.steps else 0
+    going = " data-going" if job.state in ("running", "waiting") else ""
+    return (
+        f'<div class="uz-run" data-state="{job.state}"{going}>'
+        f'<div class="uz-head"><b>{escape(job.name)}</b>'
+        f'<span class="uz-state">{job.state}</span></div>'
+        f'<div class="uz-bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{share:.0f}" aria-label="training">'
+        f'<div style="width:{share:.1f}%"></div></div>'
+        f'<div class="uz-numbers">{escape(" · ".join(_numbers(job)))}</div></div>'
     )
-    said = message(warning, error=True) if warning else ""
-    return f'{said}<table class="uz-overlap"><caption>Columns open in both</caption>{rows}</table>'
 
 
-def tags(pair: Pair, content: float, style: float) -> str:
-    """What goes into a prompt: the two calls with their trigger words; a weight of 0 leaves one
-    out."""
-    words, calls = [], []
-    if content:
-        words.append(f"a {pair.content_trigger}")
-        calls.append(f"<lora:{pair.content.stem}:{content:g}>")
-    if style:
-        words.append(f"in {pair.style_trigger}" if content else f"an image in {pair.style_trigger}")
-        calls.append(f"<lora:{pair.style.stem}:{style:g}>")
-    return " ".join([*words, *calls])
-
-
-def duration(seconds: float) -> str:
-    """6:10, or 1:06:10."""
-    whole = max(0, round(seconds))
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _headline(job: Job, events: Iterable[Event]) -> str:
-    steps = job.steps or 0
-    share = 100 * job.step / steps if steps else 0
-    said = [f"{job.step} / {steps}" if steps else "preparing"]
+def _numbers(job: Job) -> list[str]:
+    if not job.steps:
+        return ["getting the model ready" if job.state == "running" else "not begun"]
+    said = [f"{job.step} of {job.steps} steps"]
     if job.state == "running" and job.time_left is not None:
         said.append(f"{duration(job.time_left)} left")
-    last = next((e for e in reversed(list(events)) if isinstance(e, StepDone)), None)
-    if last is not None:
-        said.append(f"loss {last.loss:.3f}")
-    if job.state != "running":
-        said.insert(0, job.state)
+    done = [event for _, event in job.events() if isinstance(event, StepDone)]
+    if done:
+        recent = done[-25:]
+        said.append(f"loss {sum(event.loss for event in recent) / len(recent):.3f}")
+        if done[-1].memory_gb is not None:
+            said.append(f"{done[-1].memory_gb:.1f} GB at most")
     if job.state in ENDED and job.files:
         said += [path.name for path in job.files.values()]
+    return said
+
+
+def pictures(job: Job | None) -> str:
+    """The last previews, or in their places what will be there."""
+    if job is None:
+        return ""
+    previewed = [event for _, event in job.events() if isinstance(event, Previewed)]
+    last = previewed[-1] if previewed else None
+    shown = []
+    for name, label in PREVIEWS.items():
+        url = data_url(last.pictures[name]) if last and name in last.pictures else None
+        inner = (
+            f'<img src="{url}" alt="{label}, after step {last.step}">'
+            if url and last
+            else '<div class="uz-blank"></div>'
+        )
+        shown.append(f"<figure>{inner}<figcaption>{label}</figcaption></figure>")
+    said = f"after step {last.step}" if last else "none yet" if job.state not in ENDED else "none"
     return (
-        f'<div class="uz-name">{escape(job.name)}</div>'
-        f'<div class="uz-bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{share:.0f}" aria-label="training"><div style="width:{share:.1f}%"></div>'
-        f'</div><div class="uz-said">{escape(" · ".join(said))}</div>'
+        f'<div class="uz-title">Previews <span>{said}</span></div>'
+        f'<div class="uz-previews">{"".join(shown)}</div>'
     )
 
 
-def _previews(events: Sequence[Event]) -> str:
-    last = next((e for e in reversed(events) if isinstance(e, Previewed)), None)
-    if last is None:
+def curves(job: Job | None) -> str:
+    """Loss and open columns over the steps."""
+    if job is None or not job.steps:
         return ""
-    shown = "".join(
-        f'<figure><img src="{data_url(last.pictures[name])}" alt="{label}, step {last.step}">'
-        f"<figcaption>{label}</figcaption></figure>"
-        for name, label in PREVIEWS.items()
-        if name in last.pictures and last.pictures[name].is_file()
-    )
-    return f'<div class="uz-previews">{shown}</div>'
-
-
-def _curves(events: Sequence[Event]) -> str:
-    steps = [event for event in events if isinstance(event, StepDone)]
-    if len(steps) < 2:
-        return ""
-    loss = smoothed([event.loss for event in steps])
+    done = [event for _, event in job.events() if isinstance(event, StepDone)]
+    steps = [event.step for event in done]
+    loss = smoothed([event.loss for event in done])
     opened = {
-        role: [100 * event.open_columns[role] for event in steps]  # type: ignore[index]
+        role: [100 * event.open_columns[role] for event in done]  # type: ignore[index]
         for role in ("content", "style")
-        if role in steps[-1].open_columns
+        if done and role in done[-1].open_columns
     }
     return (
         '<div class="uz-curves">'
-        + curve("loss", {"loss": loss})
-        + curve("open columns, %", opened, floor=0.0)
+        + chart("loss", {"loss": loss}, steps, job.steps, "mean of 25 steps")
+        + chart("open columns", opened, steps, job.steps, "", unit=" %", top=100)
         + "</div>"
     )
+
+
+def notes(job: Job | None) -> str:
+    """The run's last sentences, and why it failed."""
+    if job is None:
+        return ""
+    said = [event.text for _, event in job.events() if isinstance(event, Message)][-4:]
+    return "".join(map(message, said)) + (message(job.error, error=True) if job.error else "")
+
+
+def queue(jobs: Sequence[Job]) -> str:
+    """Other runs that wait or are paused, with what can be done with each."""
+    waiting = [job for job in jobs if job.state in ("waiting", "paused")]
+    if not waiting:
+        return ""
+    rows = "".join(
+        f"<li><b>{escape(job.name)}</b><span>{job.state}</span>"
+        + (_row_button(job, "resume") if job.state == "paused" else "")
+        + _row_button(job, "cancel")
+        + "</li>"
+        for job in waiting
+    )
+    return (
+        f'<div class="uz-title">Queue <span>{len(waiting)}</span></div>'
+        f'<ul class="uz-rows">{rows}</ul>'
+    )
+
+
+def _row_button(job: Job, command: str) -> str:
+    return button(
+        command.capitalize(), "train", {"do": command, "id": job.id}, f"{command} {job.name}"
+    )
+
+
+def button(label: str, tab: str, asked: dict[str, str], spoken: str, *, kind: str = "") -> str:
+    """A button inside HTML, which page.js takes to the hidden one of its tab."""
+    return (
+        f'<button type="button" class="uz-button {kind}" data-to="{tab}" '
+        f'data-uz="{escape(json.dumps(asked))}" aria-label="{escape(spoken)}">{label}</button>'
+    )
+
+
+def message(text: str, *, error: bool = False) -> str:
+    """A sentence for the user, which a screen reader says at once; nothing for no text."""
+    if not text:
+        return ""
+    kind = "uz-error" if error else "uz-note"
+    return f'<div class="{kind}" role="{"alert" if error else "status"}">{escape(text)}</div>'
 
 
 def smoothed(values: Sequence[float], span: int = 25) -> list[float]:
@@ -147,64 +156,26 @@ def smoothed(values: Sequence[float], span: int = 25) -> list[float]:
     return out
 
 
-def curve(title: str, lines: Mapping[str, Sequence[float]], floor: float | None = None) -> str:
-    """A small line chart, as SVG; every line has the same number of points, two or more."""
-    values = [value for line in lines.values() for value in line]
-    if not values:
-        return ""
-    low = floor if floor is not None else min(values)
-    high = max(*values, low + 1e-9)
-    width, height = 220, 60
-    paths = []
-    for name, line in lines.items():
-        stride = max(1, len(line) // 220)
-        points = list(line[::stride])
-        xy = (
-            f"{n * width / max(1, len(points) - 1):.1f},"
-            f"{height - (value - low) / (high - low) * (height - 4) - 2:.1f}"
-            for n, value in enumerate(points)
-        )
-        paths.append(f'<polyline class="uz-line uz-{escape(name)}" points="{" ".join(xy)}"/>')
-    said = ", ".join(f"{name} {line[-1]:.3g}" for name, line in lines.items())
-    return (
-        f'<figure><svg viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(title)}: {escape(said)}">{"".join(paths)}</svg>'
-        f"<figcaption>{escape(title)}: {escape(said)}</figcaption></figure>"
-    )
+def duration(seconds: float) -> str:
+    """6:10, or 1:06:10."""
+    whole = max(0, round(seconds))
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _messages(job: Job, events: Iterable[Event]) -> str:
-    said = [escape(event.text) for event in events if isinstance(event, Message)][-4:]
-    parts = [f'<div class="uz-note">{text}</div>' for text in said]
-    if job.error is not None:
-        parts.append(message(job.error, error=True))
-    return "".join(parts)
-
-
-def _card(pair: Pair) -> str:
-    pictures = "".join(
-        f'<img src="{data_url(path)}" alt="{role} of {escape(pair.name)}">'
-        for role, file in (("content", pair.content), ("style", pair.style))
-        if (path := file.with_suffix(".png")).is_file()
-    )
-    calls = f"{pair.content_trigger} · {pair.style_trigger}"
-    made = f"{pair.method}, {pair.steps} steps, {pair.model}"
-    return (
-        f'<div class="uz-card">{pictures}<b>{escape(pair.name)}</b>'
-        f"<span>{escape(calls)}</span><span>{escape(made)}</span></div>"
-    )
-
-
-def data_url(path: Path) -> str:
-    """A JPEG of at most 256 pixels a side: the page needs no route to files for it."""
-    return _data_url(path, path.stat().st_mtime_ns)
+def data_url(path: Path) -> str | None:
+    """A small JPEG, so that the page needs no route to files; None where there is no picture."""
+    try:
+        return _data_url(path, path.stat().st_mtime_ns)
+    except (OSError, Image.DecompressionBombError):
+        return None
 
 
 @lru_cache(maxsize=64)
 def _data_url(path: Path, changed: int) -> str:
-    with Image.open(path) as image:
+    with Image.open(path, formats=("PNG",)) as image:
         small = image.convert("RGB")
-    small.thumbnail((_THUMB, _THUMB))
+    small.thumbnail((_SIDE, _SIDE))
     data = io.BytesIO()
     small.save(data, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

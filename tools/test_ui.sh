@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Tests the page in Chromium with the current gradio, Forge's and A1111's, each in an environment of
+# its own beside .venv; arguments go to pytest. Screenshots go to build/screenshots.
+. "$(dirname "$0")/setup.sh" standalone,app,test
+pip install --quiet playwright
+command -v chromium chromium-browser google-chrome >/dev/null || playwright install chromium || true
+
+packages=$(python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
+for gradio in 3.41.2 4.40.0; do
+    own=$VIRTUAL_ENV-gradio-$gradio
+    if [ ! -f "$own/ready" ]; then
+        python -m venv "$own"
+        # torch is looked for in .venv, after all that this environment has itself
+        echo "$packages" > "$("$own/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/zz_torch.pth"
+        "$own/bin/pip" install --quiet --requirement "tests/ui/gradio-$gradio.txt"
+        touch "$own/ready"
+    fi
+done
+export UNZIPLORA_GRADIO3_PYTHON=$VIRTUAL_ENV-gradio-3.41.2/bin/python
+export UNZIPLORA_GRADIO4_PYTHON=$VIRTUAL_ENV-gradio-4.40.0/bin/python
+HF_HUB_OFFLINE=1 python -m pytest tests/ui "$@"

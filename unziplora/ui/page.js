@@ -1,0 +1,43 @@
+() => {
+  // A1111 and Forge render the page inside theirs, where it may be set up twice.
+  if (window.unziplora) return [];
+  const root = () => document.querySelector('gradio-app')?.shadowRoot ?? document;
+  const find = (id) => root().querySelector('#' + id);
+  const seen = (element) => element !== null && element.offsetParent !== null;
+  window.unziplora = {asked: ''};
+
+  // Asks for news every second while a run goes on, else every third: gradio 3.41 has no timer.
+  let idle = 0;
+  const poll = () => {
+    const live = find('uz_live');
+    if (!seen(live) || document.hidden) return;
+    idle = live.querySelector('[data-going]') ? 0 : (idle + 1) % 3;
+    if (idle === 0) find('uz_poll')?.click();
+  };
+  window.unziploraPoll = window.unziploraPoll ?? setInterval(poll, 1000);
+
+  // Buttons inside HTML say in data-uz what they ask for and in data-to which tab.
+  document.addEventListener('click', (event) => {
+    const button = event.composedPath().find((element) => element.dataset?.uz);
+    if (!button) return;
+    window.unziplora.asked = button.dataset.uz;
+    find('uz_ask_' + button.dataset.to)?.click();
+  });
+
+  // A picture pasted anywhere on the Train tab; A1111 and Forge do this themselves.
+  document.addEventListener('paste', (event) => {
+    const file = [...(event.clipboardData?.files ?? [])].find((f) => f.type.startsWith('image/'));
+    const picture = find('uz_picture');
+    if (typeof gradioApp === 'function' || !file || !seen(picture)) return;
+    picture.querySelector('button[aria-label="Clear"], button[aria-label="Remove Image"]')?.click();
+    setTimeout(() => {
+      const input = picture.querySelector('input[type=file]');
+      if (!input) return;
+      const chosen = new DataTransfer();
+      chosen.items.add(file);
+      input.files = chosen.files;
+      input.dispatchEvent(new Event('change', {bubbles: true}));
+    }, 100);
+  });
+  return [];
+}

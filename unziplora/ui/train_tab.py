@@ -1,0 +1,270 @@
+"""The Train tab: what to train, and the run that goes on."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gradio as gr
+
+from unziplora.errors import BadInput
+from unziplora.jobs import ENDED, Job, State
+from unziplora.service import Service
+from unziplora.training.picture import open_picture
+from unziplora.ui import fields, render
+from unziplora.ui.compat import hidden, picture_input, plain_html, when
+from unziplora.ui.told import told
+from unziplora.ui.tools import Tools
+
+_LEAD = "One picture in, two LoRAs out: what it shows, and how it is made."
+# by command: the button, and what is answered
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "preview now": ("Preview now", "Previews are made after this step."),
+    "save now": ("Save now", "The state and a snapshot are saved after this step."),
+    "pause": ("Pause", "The run pauses after this step and gives the model back."),
+    "resume": ("Resume", "The run goes on when its turn comes."),
+    "stop and save": ("Stop and save", "The run ends after this step, and writes both LoRAs."),
+    "stop": ("Stop", "The run stops after this step. It can be resumed from Results."),
+}
+_WHEN: Mapping[State, tuple[str, ...]] = {
+    "running": ("preview now", "save now", "pause", "stop and save", "stop"),
+    "waiting": ("stop",),
+    "paused": ("resume", "stop"),
+    "stopped": ("resume",),
+    "failed": ("resume",),
+}
+
+
+def build(service: Service, tools: Tools) -> None:
+    """Inside a TabItem."""
+    plain_html(f'<p class="uz-lead">{_LEAD}</p>')
+    with gr.Row():
+        with gr.Column(scale=1, min_width=260):
+            picture = picture_input(label="Picture", elem_id="uz_picture", height=300)
+            fetch = [_fetch(label) for label in tools.pictures]
+        with gr.Column(scale=2, min_width=300):
+            subject, style, name, preset = _words()
+            suggest = _suggest_button() if tools.suggest is not None else None
+            values = fields.advanced()
+    # the memory estimate ("needs about 9.1 GB, 10.4 GB free: checkpoint") goes here, above the
+    # button, once the service can tell it from `fields.settings`
+    go = gr.Button("Train both LoRAs", variant="primary", elem_id="uz_train")
+    said = plain_html(elem_id="uz_said")
+    view = _RunView(service)
+    shown = [said, *view.outputs]
+
+    def poll(view_state: Any) -> tuple[Any, ...]:
+        looked = view.look(view_state)
+        ended = isinstance(looked[0], str) and _ended(view_state, looked[0])
+        return ("" if ended else gr.update()), *looked
+
+    def start(view_state: Any, image: bytes | None, *given: Any) -> tuple[Any, ...]:
+        def begin() -> str:
+            if image is None:
+                raise BadInput("There is no picture. Drop one, paste it, or choose a file.")
+            subject, style, name, *typed = given
+            named = dict(zip(values, typed, strict=True))
+            settings, overwrite = fields.settings(subject, style, name, named)
+            job = service.start(image, settings, overwrite=overwrite)
+            return f"{job.name} is in the queue."
+
+        return told(begin), *view.look(view_state)
+
+    def order(view_state: Any, asked: Any, command: str | None = None) -> tuple[Any, ...]:
+        return told(lambda: _obey(service, asked, command)), *view.look(view_state)
+
+    def ordering(command: str) -> Callable[[Any], tuple[Any, ...]]:
+        return lambda view_state: order(view_state, None, command)
+
+    inputs = [view.state, picture, subject, style, name, *values.values()]
+    when(go.click, start, inputs, shown)
+    for command, button in view.buttons.items():
+        when(button.click, ordering(command), [view.state], shown)
+    with hidden():
+        look = gr.Button(elem_id="uz_poll")
+        asked, ask = gr.Textbox(), gr.Button(elem_id="uz_ask_train")
+    when(look.click, poll, [view.state], shown)
+    js = "(state) => [state, window.unziplora.asked]"
+    when(ask.click, order, [view.state, asked], shown, js=js)
+    when(preset.change, fields.preset, [preset], fields.preset_fields(values))
+    for button, js in zip(fetch, tools.pictures.values(), strict=True):
+        when(button.click, _fetched, [asked], [picture, said], js=js)
+    if suggest is not None:
+        when(suggest.click, _suggesting(tools), [picture], [style, said], show_progress="minimal")
+
+
+def _words() -> tuple[Any, Any, Any, Any]:
+    with gr.Row():
+        subject = gr.Textbox(
+            label="Subject", info="what it is, one word", placeholder="cat", max_lines=1,
+            min_width=140, elem_id="uz_subject",
+        )  # fmt: skip
+        style = gr.Textbox(
+            label="Style", info="two or three words", placeholder="watercolor painting",
+            max_lines=1, min_width=140, elem_id="uz_style",
+        )  # fmt: skip
+        name = gr.Textbox(
+            label="Name", info="of the files", placeholder="made of the words", max_lines=1,
+            min_width=140, elem_id="uz_name",
+        )  # fmt: skip
+    preset = gr.Radio(
+        list(fields.PRESETS), value="Paper", label="Preset", info=fields.PRESETS_SAID,
+        elem_id="uz_preset",
+    )  # fmt: skip
+    return subject, style, name, preset
+
+
+def _fetch(label: str) -> Any:
+    return gr.Button(label, size="sm")
+
+
+def _suggest_button() -> Any:
+    return gr.Button("Suggest style words", size="sm", elem_id="uz_suggest")
+
+
+def _fetched(data_url: str | None) -> tuple[Any, str]:
+    """The picture that a WebUI's page handed over, into the picture's field."""
+    found: list[Any] = []
+
+    def decode() -> str:
+        try:
+            data = base64.b64decode((data_url or "").rpartition("base64,")[2], validate=True)
+        except binascii.Error:
+            data = b""
+        if not data:
+            raise BadInput("There is no picture to take. Make one first, or drop a file here.")
+        found.append(open_picture(data).image)
+        return "The picture is taken over."
+
+    answer = told(decode)
+    return (found[0] if found else gr.update()), answer
+
+
+def _suggesting(tools: Tools) -> Callable[[bytes | None], tuple[Any, str]]:
+    def suggest(image: bytes | None) -> tuple[Any, str]:
+        words: list[str] = []
+
+        def ask() -> str:
+            if image is None:
+                raise BadInput("There is no picture to look at. Drop one first.")
+            assert tools.suggest is not None
+            words.append(tools.suggest(open_picture(image).image))
+            return "These are the WebUI's words for the style. Change them as you like."
+
+        answer = told(ask)
+        return (words[0] if words else gr.update()), answer
+
+    return suggest
+
+
+def _obey(service: Service, asked: Any, command: str | None) -> str:
+    """Sends a command to the run that is shown, or to the one that a row of the queue names."""
+    if command is None:
+        try:
+            row = json.loads(asked)
+            job, command = service.jobs.get(str(row["id"])), str(row["do"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadInput("The page asked for something unknown. Reload it.") from error
+    else:
+        shown = shown_job(service)
+        if shown is None:
+            raise BadInput("There is no run. Train one first.")
+        job = shown
+    if command != "cancel" and command not in _WHEN.get(job.state, ()):
+        raise BadInput(f"{job.name} is {job.state} already. There is nothing to {command}.")
+    service.jobs.send(job.id, command)
+    return f"{job.name} is cancelled." if command == "cancel" else _COMMANDS[command][1]
+
+
+def _ended(before: str | None, now: str | None) -> bool:
+    """Whether the run has ended since the last look: what was answered before is old news."""
+    earlier, later = marks_of(before).get("state"), marks_of(now).get("state")
+    return later in ENDED and earlier not in (*ENDED, None)
+
+
+def shown_job(service: Service) -> Job | None:
+    """The run that goes on, else a paused one, else the next, else the last that ended."""
+    jobs = service.jobs.all()
+    for wanted in ("running", "paused", "waiting"):
+        for job in jobs:
+            if job.state == wanted:
+                return job
+    ended = [job for job in jobs if job.state in ENDED]
+    return ended[-1] if ended else None
+
+
+class _RunView:
+    """What a look at the run and the queue shows. Only what has changed since this visitor's last
+    look is sent, so that pictures do not flicker and nothing is drawn anew that stays."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        with hidden():  # in the page itself: a gr.State is lost when the program starts anew
+            self.state = gr.Textbox()
+        self.head = plain_html(render.headline(None), elem_id="uz_live")
+        with gr.Row(elem_id="uz_commands", visible=False) as self._row:
+            self.buttons = {
+                command: gr.Button(
+                    label, size="sm", min_width=100, interactive=False,
+                    elem_id=f"uz_{command.replace(' ', '_')}",
+                )
+                for command, (label, _) in _COMMANDS.items()
+            }  # fmt: skip
+        self._parts = [plain_html(elem_id=f"uz_{part}") for part in ("pictures", "curves", "notes")]
+        self._queue = plain_html(elem_id="uz_queue")
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [
+            self.state, self.head, *self._parts, self._queue, self._row, *self.buttons.values(),
+        ]  # fmt: skip
+
+    def look(self, before: str | None) -> tuple[Any, ...]:
+        """The state and an update of each output; one that fails is tried again at the next look
+        (a preview may be replaced while it is read)."""
+        known = marks_of(before)
+        try:
+            job = shown_job(self._service)
+            now = self._now(job)
+        except Exception:
+            traceback.print_exc()
+            return tuple(gr.update() for _ in self.outputs)
+        allowed = _WHEN.get(job.state, ()) if job else ()
+        state, marks = job.state if job else None, [_mark(html) for html in now]
+        earlier = known.get("html", [""] * len(now))
+        updates: list[Any] = [
+            gr.update() if mark == before else html
+            for html, mark, before in zip(now, marks, earlier, strict=True)
+        ]
+        same = known.get("state", "") == state
+        updates.append(gr.update() if same else gr.update(visible=job is not None))
+        updates += [
+            gr.update() if same else gr.update(interactive=command in allowed)
+            for command in self.buttons
+        ]
+        return (json.dumps({"state": state, "html": marks}), *updates)
+
+    def _now(self, job: Job | None) -> list[str]:
+        others = [other for other in self._service.jobs.all() if other is not job]
+        return [
+            render.headline(job),
+            render.pictures(job),
+            render.curves(job),
+            render.notes(job),
+            render.queue(others),
+        ]
+
+
+def marks_of(text: str | None) -> dict[str, Any]:
+    """What a visitor's page has, as the last look said; nothing for a new one."""
+    marks = json.loads(text) if text else {}
+    return marks if isinstance(marks, dict) else {}
+
+
+def _mark(html: str) -> str:
+    return hashlib.sha1(html.encode(), usedforsecurity=False).hexdigest()[:12]
