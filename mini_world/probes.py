@@ -278,7 +278,11 @@ def report(judge: Judge, blurred: Any = None) -> dict[str, float]:
         questions = []
         for _ in range(60):
             chosen = [str(s) for s in rng.choice(styles, count, replace=False)]
-            questions.append((view(anyone(), chosen[0]), [view(anyone(), s) for s in chosen]))
+            # the same variant of it: its own colours and widths of strokes
+            variant = int(rng.integers(1000))
+            answers = [view(anyone(), s) for s in chosen[1:]]
+            asked, right = (view(anyone(), chosen[0], variant) for _ in range(2))
+            questions.append((asked, [right, *answers]))
         return questions
 
     colourful = [s for s in every if STYLES[s].keeps_colour]

@@ -31,7 +31,7 @@ def main() -> None:
         seeds = [100 * row + column for column in range(len(KINDS))]
         rows.append(list(sampler.pictures(prompts, seeds)))
     names = [style or "(no style)" for style in STYLES]
-    sheet(rows, names, KINDS).save(given.out, optimize=True)
+    sheet(rows, names, KINDS).save(given.out, quality=90)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ SDXL's conventions: a scaled-linear schedule of 1000 steps, six size numbers, pe
 states of both encoders, and zeros in place of a dropped caption. The target is velocity, one of
 SDXL's two: in a first trial noise prediction stayed noise for far longer.
 
-The finest attention group hears only the style of half of the pictures. It is nearest to the loss,
-and without this it and its neighbour learned nearly all words and nine groups none: on such a model
-nothing can be said about blocks. As it is, others have to carry what a picture shows.
+The finest attention group hears only the style of half of the pictures, and each group hears
+nothing of some. A group near the loss learns words first, and the others then have no reason to:
+without this two groups learned nearly all words and nine none, and on such a model nothing can be
+said about blocks. As it is, no group can rely on another.
 
 What is saved for use is the moving average of the weights (state.pt holds both).
 """
@@ -17,6 +18,7 @@ What is saved for use is the moving average of the weights (state.pt holds both)
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import itertools
 import time
@@ -32,6 +34,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mini_world.latents import Latents
 from mini_world.model import TextEncoders, new_unet, time_ids
 from mini_world.world import CORE_KINDS, CORE_STYLES
+from unziplora.unet.names import recognise
 from unziplora.unet.swap import other_context
 
 BATCH = 32
@@ -42,6 +45,7 @@ NO_POOLED = 0.6  # attention must carry the words; the pooled vector alone could
 COLOUR_SAID = 0.5  # of samples that have a caption with a colour: that one
 STYLE_ONLY = 0.5  # of samples: all that the finest group hears
 FINEST = "output_blocks.5.1"
+DEAF = 0.3  # of samples, for each group by itself: it hears nothing
 OTHER_SIZE = 0.15  # of samples: told another original size, so that it means nothing
 
 
@@ -131,7 +135,11 @@ def loss_of(model: Miniature, batch: Batch, alphas: Tensor, rng: np.random.Gener
         said = torch.rand(BATCH, generator=seed) >= NO_CAPTION
         pooled = pooled * (said & (torch.rand(BATCH, generator=seed) >= NO_POOLED))[:, None]
         context, finest = context * said[:, None, None], finest * said[:, None, None]
-        with other_context(model.unet, FINEST, finest):
+        with contextlib.ExitStack() as ears:
+            for group in recognise(model.unet).groups:
+                heard = torch.rand(BATCH, generator=seed) >= DEAF
+                words = (finest if group == FINEST else context) * heard[:, None, None]
+                ears.enter_context(other_context(model.unet, group, words))
             made = model(noisy, timesteps, context, pooled, sizes(rng))
     return (made.float() - target).pow(2).mean()
 

@@ -51,7 +51,13 @@ def tab() -> list[tuple[Any, str, str]]:
         with gr.Blocks(analytics_enabled=False) as sentence:
             gr.Markdown(UNKNOWN)
         return [(sentence, TITLE, "unziplora")]
-    tools = Tools(to_prompt="(text) => unziploraToPrompt(text)")
+    tools = Tools(
+        to_prompt="(text) => unziploraToPrompt(text)",
+        pictures={
+            f"From {tab}": f"async () => [await unziploraPicture('{tab}')]"
+            for tab in ("txt2img", "img2img")
+        },
+    )
     return [(build(service(), tools), TITLE, "unziplora")]
 
 
