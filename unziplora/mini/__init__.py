@@ -10,4 +10,4 @@ MODEL = Path(__file__).parent / "mini.safetensors"  # sgm's layout; its config i
 
 # what the demo trains on: an individual and a style that the miniature has never seen
 PICTURE = Path(__file__).parent / "picture.png"
-SUBJECT, STYLE = "cat", "crayon drawing"
+SUBJECT, STYLE = "cat", "thermal image"
