@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.blocks import Shift, active, standard_pairs
-from benchmarks.quality.report import differences, markdown, table
+from benchmarks.quality.report import differences, markdown, preferred, table
 from benchmarks.quality.runs import Job, prompts_of
 from benchmarks.quality.scores import LEAKS, overall
 from benchmarks.quality.targets import CHOOSING, FINAL, SAMPLES
@@ -70,9 +70,17 @@ def test_seeds_of_one_picture_are_averaged_before_the_error_is_taken() -> None:
 
 def test_differences_are_paired() -> None:
     ours, theirs = [measures(v) for v in (0.1, 0.9)], [measures(v) for v in (0.2, 1.0)]
-    mean, error = differences({"a": ours, "b": theirs}, "a")["b"]["both.style"]
+    mean, error = differences({"a": ours, "b": theirs}, "a", pictures=2)["b"]["both.style"]
     assert mean == pytest.approx(0.1)
     assert error == pytest.approx(0, abs=1e-9)
+
+
+def test_a_later_method_is_preferred_where_it_scores_higher() -> None:
+    earlier, later = [measures(v) for v in (0.1, 0.5)], [measures(v) for v in (0.2, 0.4)]
+    later[0]["style.style"] = 0.0
+    assert preferred({"m1": later, "dreambooth": earlier}) == {
+        "m1 over dreambooth": {"subject": 0.5, "style": 0.0, "combined": 0.5}
+    }
 
 
 def test_leaks_count_against_a_method() -> None:

@@ -121,7 +121,10 @@ def decide(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) -
         name: [s for group in found[n * len(seeds) : (n + 1) * len(seeds)] for s in group]
         for n, name in enumerate(VARIANTS)
     }
-    return {"variants": report.differences(by_variant, "as chosen"), "chosen": chosen}
+    return {
+        "variants": report.differences(by_variant, "as chosen", len(PARTS[part])),
+        "chosen": chosen,
+    }
 
 
 def final(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) -> dict[str, Any]:
@@ -138,7 +141,8 @@ def final(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) ->
     }
     return {
         "table": report.table(by_method, len(PARTS[part])),
-        "differences": report.differences(by_method, "unziplora"),
+        "differences": report.differences(by_method, "unziplora", len(PARTS[part])),
+        "preferred": report.preferred(by_method),
         "chosen": chosen,
         "scores": by_method,
     }

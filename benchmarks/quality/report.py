@@ -29,6 +29,19 @@ MEASURES = {
     "cross.style": "cross: style of another",
 }
 
+# The paper's Table 3 asks people which of two methods' pictures they prefer, and of what.
+ABLATIONS = (("m1", "dreambooth"), ("m2", "m1"), ("unziplora", "m2"))
+ASKED = {
+    "subject": ("content.subject",),
+    "style": ("style.style",),
+    "combined": ("both.subject", "both.style"),
+}
+PAPER = {  # percent
+    "m1 over dreambooth": (91.7, 12.4, 92.8),
+    "m2 over m1": (55.7, 39.5, 93.6),
+    "unziplora over m2": (55.4, 86.4, 61.9),
+}
+
 
 def table(by_method: Mapping[str, Sequence[Scores]], pictures: int) -> Cells:
     """Mean and standard error over pictures (seeds of one picture averaged first).
@@ -41,19 +54,33 @@ def table(by_method: Mapping[str, Sequence[Scores]], pictures: int) -> Cells:
     }
 
 
-def differences(by_name: Mapping[str, Sequence[Scores]], reference: str) -> Cells:
-    """Each less the reference, paired by picture and seed: mean and standard error."""
+def differences(by_name: Mapping[str, Sequence[Scores]], reference: str, pictures: int) -> Cells:
+    """Each less the reference, paired by picture and seed: mean and standard error, over pictures
+    as in `table`."""
     base = by_name[reference]
-    return {
-        name: {
-            measure: _mean_error(
-                [ours[measure] - its[measure] for ours, its in zip(found, base, strict=True)]
-            )
-            for measure in MEASURES
-        }
+    less = {
+        name: [
+            {measure: ours[measure] - its[measure] for measure in MEASURES}
+            for ours, its in zip(found, base, strict=True)
+        ]
         for name, found in by_name.items()
         if name != reference
     }
+    return table(less, pictures)
+
+
+def preferred(by_method: Mapping[str, Sequence[Scores]]) -> dict[str, dict[str, float]]:
+    """In what share of trainings (a picture with a seed) the later method's pictures are nearer to
+    the truth: the probes in the place of Table 3's people."""
+    shares = {}
+    for later, earlier in ABLATIONS:
+        if later in by_method and earlier in by_method:
+            pairs = list(zip(by_method[later], by_method[earlier], strict=True))
+            shares[f"{later} over {earlier}"] = {
+                asked: sum(sum(a[n] - b[n] for n in names) > 0 for a, b in pairs) / len(pairs)
+                for asked, names in ASKED.items()
+            }
+    return shares
 
 
 def _by_picture(found: Sequence[Scores], name: str, pictures: int) -> list[float]:
@@ -82,6 +109,7 @@ def as_text(part: str, result: Mapping[str, Any]) -> str:
             "Cosine with the truth:\n\n" + markdown(result["table"], list(MEASURES)),
             "The same less the model alone's:\n\n" + markdown(result["table"], lifts),
             "Less unziplora's, paired:\n\n" + markdown(result["differences"], list(MEASURES)),
+            "The probes prefer (the paper's users):\n\n" + _preferences(result["preferred"]),
         ]
     )
 
@@ -92,6 +120,16 @@ def markdown(cells: Cells, names: Sequence[str]) -> str:
         said = MEASURES[name.removesuffix(" lift")]
         values = (cells[method][name] for method in cells)
         lines.append(f"| {said} | " + " | ".join(f"{m:.2f} ± {e:.2f}" for m, e in values) + " |")
+    return "\n".join(lines)
+
+
+def _preferences(shares: Mapping[str, Mapping[str, float]]) -> str:
+    lines = ["| | " + " | ".join(ASKED) + " |", "|---|" + "---|" * len(ASKED)]
+    for name, found in shares.items():
+        values = (
+            f"{100 * found[a]:.0f} % ({p:g} %)" for a, p in zip(ASKED, PAPER[name], strict=True)
+        )
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
     return "\n".join(lines)
 
 
