@@ -1,4 +1,4 @@
-"""One training step: noise, prediction, loss, gradients, columns, update.
+"""One training step: noise, prediction, loss, gradients, columns; training/update.py applies them.
 
 Everything that decides the next step is in `Trainer.tensors()` and `Trainer.numbers()`, so that a
 run can stop after any step and go on exactly (training/state.py).
@@ -22,12 +22,11 @@ from unziplora.method.columns import (
     signed_importance,
 )
 from unziplora.method.prompts import BRANCHES, PROMPTS, BranchName, Pass
-from unziplora.training.eight_bit import FP32, in_fp32
 from unziplora.training.host import Host, SizeIds
-from unziplora.training.in_backward import InBackward
 from unziplora.training.objective import Objective
 from unziplora.training.plan import PLANS, Plan
 from unziplora.training.settings import Settings
+from unziplora.training.update import Update, norms_of
 from unziplora.unet.attach import Attachment
 
 
@@ -85,10 +84,6 @@ class Trainer:
         self.attachment = attachment
         self.method = settings.chosen_method
         self.step = 0
-        self.sound = True  # False while an update is half done
-        self._updates = 0  # steps that the loss scaler did not skip
-        self._norms: dict[nn.Parameter, float] = {}  # of this step's gradients, before clipping
-        self._overflow = False
         self._open: dict[BranchName, float] | None = None  # shares of open columns
         self.host = host
         self.encoded = encoded
@@ -104,9 +99,9 @@ class Trainer:
         attachment.switch.fold_mergers = settings.fold == "h*m"
         self._schedule = ColumnSchedule(settings.stage_steps, settings.chosen_window)
         self._generator = torch.Generator().manual_seed(settings.seed)
-        self._in_backward = self._make_in_backward() if plan.in_backward else None
-        self._optimizer = self._make_optimizer()
-        self._scaler = _loss_scaler(host.device, enabled=computes_in_fp16(host.unet))
+        self._update = Update(
+            attachment, settings, plan, host.device, fp16=computes_in_fp16(host.unet)
+        )
 
     def advance(self) -> Losses:
         """One step. Raises TrainingFailed where loss or gradients are not finite, or where a
@@ -117,13 +112,18 @@ class Trainer:
             losses = self._gradients()
         except BaseException:
             self._generator.set_state(earlier)
-            self._forget_gradients()
+            self._update.forget_gradients()
             raise
-        self._begin_update()
-        self._update()
+        self._update.sound = False
+        self._apply()
         self.step += 1
-        self.sound = True
+        self._update.sound = True
         return losses
+
+    @property
+    def sound(self) -> bool:
+        """False while an update is half done: then the weights are of no step."""
+        return self._update.sound
 
     @property
     def picture_size(self) -> tuple[int, int]:
@@ -142,7 +142,7 @@ class Trainer:
     def finite(self) -> bool:
         """Whether every trained number is finite: only then is a state worth keeping."""
         parameters = [p.detach() for _, p in self.attachment.named_parameters()]
-        return all(map(math.isfinite, _norms_of(parameters)))
+        return all(map(math.isfinite, norms_of(parameters)))
 
     def tensors(self) -> dict[str, Tensor]:
         """Branches, masks, scores, moments, generator and inputs, by name; not copies."""
@@ -150,13 +150,7 @@ class Trainer:
         for layer, which, branch in self.attachment.branches():
             tensors[f"{layer}:{which}:mask"] = branch.mask
             tensors[f"{layer}:{which}:score"] = branch.score
-        for name, parameter in self.attachment.named_parameters():
-            if self._in_backward is not None and parameter in self._in_backward:
-                moments: Mapping[str, Tensor] = self._in_backward.tensors(parameter)
-            else:
-                moments = self._optimizer.state.get(parameter, {})
-            for key, value in moments.items():
-                tensors[f"{name}:{key}"] = value
+        tensors.update(self._update.tensors())
         tensors["generator"] = self._generator.get_state()
         tensors["latents"] = self.encoded.latents
         tensors["context"] = self.encoded.context
@@ -168,8 +162,7 @@ class Trainer:
         return {
             "step": self.step,
             "sizes": asdict(self.encoded.sizes),
-            "updates": self._updates,
-            "scaler": self._scaler.state_dict(),
+            **self._update.numbers(),
         }
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
@@ -181,34 +174,10 @@ class Trainer:
             for layer, which, branch in self.attachment.branches():
                 _copy(branch.mask, tensors[f"{layer}:{which}:mask"])
                 _copy(branch.score, tensors[f"{layer}:{which}:score"])
-        updates = int(numbers["updates"])
-        for name, parameter in self.attachment.named_parameters():
-            keys = (*FP32, *(f"{key}_scale" for key in FP32), "step")
-            saved = {key: tensors[f"{name}:{key}"] for key in keys if f"{name}:{key}" in tensors}
-            if saved:
-                self._restore_moments(parameter, saved, updates)
+        self._update.restore(tensors, numbers)
         self._generator.set_state(tensors["generator"])
-        self._scaler.load_state_dict(numbers["scaler"])
         self._open = None
         self.step = int(numbers["step"])
-        self._updates = updates
-
-    def _restore_moments(
-        self, parameter: nn.Parameter, saved: Mapping[str, Tensor], updates: int
-    ) -> None:
-        """One parameter's moments, in 8 bits or fp32 as this plan keeps them and not as the state
-        does."""
-        if self._in_backward is not None and parameter in self._in_backward:
-            self._in_backward.restore(parameter, saved)
-            return
-        moments = in_fp32(saved) if "exp_avg_scale" in saved else saved
-        done = saved["step"].clone() if "step" in saved else torch.tensor(float(updates))
-        if self._optimizer.defaults.get("fused"):  # then torch counts on the device
-            done = done.to(parameter.device)
-        self._optimizer.state[parameter] = {
-            "step": done,
-            **{k: moments[k].to(parameter, copy=True).view_as(parameter) for k in FP32},
-        }
 
     def _gradients(self) -> Losses:
         """Fills every gradient of the step, unscaled and checked but not clipped."""
@@ -221,10 +190,7 @@ class Trainer:
             branch.merger.requires_grad_(self.method.columns and not measuring)
             if measuring:
                 branch.step_score.zero_()
-        self._forget_gradients()
-        if self._in_backward is not None:
-            lr = self.settings.chosen_lr * self.settings.lr_factor(self.step)
-            self._in_backward.begin(self._updates, lr, signed=measuring and signed)
+        self._update.begin(self.settings.lr_factor(self.step), signed=measuring and signed)
 
         diffusion = sum(self._backward(one_pass) for one_pass in self.method.passes)
         penalty = None
@@ -233,7 +199,7 @@ class Trainer:
                 self.attachment.pairs.values(), self.settings.orthogonality_reduction
             )
             if overlap.requires_grad and self.settings.orthogonality:
-                self._scaler.scale(self.settings.orthogonality * overlap).backward()
+                self._update.backward(self.settings.orthogonality * overlap)
             penalty = overlap.item()
         if not math.isfinite(diffusion):
             raise TrainingFailed(
@@ -241,7 +207,7 @@ class Trainer:
                 f"Start again with a learning rate below {self.settings.chosen_lr:g}; if it was "
                 "small already, use an fp32 VAE and a base model in bf16 or fp32."
             )
-        self._scaler.unscale_(self._optimizer)
+        self._update.unscale()
         self._restrict_mergers()
         self._check_gradients(measuring)
         return Losses(diffusion / len(self.method.passes), penalty)
@@ -255,7 +221,7 @@ class Trainer:
             noisy, t, self._contexts[one_pass.base], self._added[one_pass.base]
         )
         loss = self._objective.loss(prediction, latents, noise, t)
-        self._scaler.scale(loss).backward()
+        self._update.backward(loss)
         return float(loss.detach())
 
     def _draw(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -267,24 +233,13 @@ class Trainer:
         t = torch.randint(self._objective.timesteps, (1,), generator=self._generator)
         return latents, noise.to(latents), t.to(latents.device)
 
-    def _begin_update(self) -> None:
-        self.sound = False
-
-    def _update(self) -> None:
-        """Importance, clipping, the optimizer's step, and what the columns' schedule asks for."""
-        measuring = self.method.columns and self._schedule.measures(self.step)
-        if measuring:
+    def _apply(self) -> None:
+        """Importance, the update, and what the columns' schedule asks for."""
+        if self.method.columns and self._schedule.measures(self.step):
             self._measure()
-        for one_pass in self.method.passes:
-            self._clip(self._trained_by(one_pass))
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["full_lr"] * self.settings.lr_factor(self.step)
-        scale = self._loss_scale()
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        if self._loss_scale() >= scale:  # a smaller scale says that the update was skipped
-            self._updates += 1
-        self._forget_gradients()
+        # independent LoRAs are clipped apart
+        together = [self._trained_by(one_pass) for one_pass in self.method.passes]
+        self._update.apply(together, self.settings.lr_factor(self.step))
         if self.method.columns:
             with torch.no_grad():
                 for _, _, branch in self.attachment.branches():
@@ -298,27 +253,19 @@ class Trainer:
         for _, _, branch in self.attachment.branches():
             if opening:
                 branch.score.zero_()
-            if self._overflow:
+            if self._update.overflow:
                 continue
             if self.settings.importance == "signed" and branch.up.grad is not None:
                 branch.score += signed_importance(branch.up, branch.up.grad)
             else:  # added up in the backward pass
-                branch.score += branch.step_score / self._loss_scale()
+                branch.score += branch.step_score / self._update.loss_scale
 
     def _open_columns(self) -> None:
         self._open = None
         first = self.step < self._schedule.every
         for pair in self.attachment.pairs.values():
             recalibrate(pair, self.settings.columns, first=first)
-        # A column that stays closed gets no gradient; without this, momentum from the window
-        # would go on moving it.
-        for _, _, branch in self.attachment.branches():
-            if not branch.limited:
-                continue
-            if self._in_backward is not None:
-                self._in_backward.forget_momentum(branch, ~branch.mask)
-            elif branch.up in self._optimizer.state:
-                self._optimizer.state[branch.up]["exp_avg"][~branch.mask] = 0
+        self._update.forget_momentum()
 
     def _restrict_mergers(self) -> None:
         """The authors' way, as a setting: mergers train only where both masks are open."""
@@ -331,33 +278,23 @@ class Trainer:
                     branch.merger.grad *= both
 
     def _trained_by(self, one_pass: Pass) -> list[nn.Parameter]:
-        """The parameters with a gradient of the pass's branches: independent LoRAs are clipped
-        apart."""
         return [
             parameter
             for _, name, branch in self.attachment.branches()
             if name in one_pass.branches
             for parameter in (branch.down, branch.up, branch.merger)
-            if parameter.grad is not None
         ]
 
     def _check_gradients(self, measuring: bool) -> None:
         """Stops a run that would silently learn nothing: each lora_up must have a gradient before
         the first update, each lora_down before the second (B starts at zero), and mergers at the
         first step after a window; and all must be finite."""
-        self._norms = self._read_norms()
-        self._overflow = not all(map(math.isfinite, self._norms.values()))
-        if self._overflow and self._scaler.is_enabled():
-            return  # the scaler skips this update and halves its scale
-        if self._overflow:
-            raise TrainingFailed(
-                f"The gradients became infinite or NaN at step {self.step + 1}. Start again "
-                f"with a learning rate below {self.settings.chosen_lr:g}, or a base model in bf16 "
-                "or fp32."
-            )
-        if self._updates == 0:
+        self._update.check(self.step)
+        if self._update.overflow:
+            return
+        if self._update.done == 0:
             self._require_gradient("up")
-        if self._updates == 1:
+        if self._update.done == 1:
             self._require_gradient("down")
         ended = self.method.columns and not measuring and self._schedule.measures(self.step - 1)
         if ended and self.settings.merger_columns == "open":  # an overlap may be empty
@@ -367,83 +304,16 @@ class Trainer:
         for layer, name, branch in self.attachment.branches():
             if part == "merger" and not branch.mask.any():
                 continue
-            if not self._norms.get(getattr(branch, part)):
+            if not self._update.has_gradient(getattr(branch, part)):
                 raise TrainingFailed(
                     f"The layer {layer} gets no gradient for its {name} LoRA ({part}), so it "
                     "would learn nothing. Another extension or attention option may be in the "
                     "way; turn it off, or report this with the run's log."
                 )
 
-    def _read_norms(self) -> dict[nn.Parameter, float]:
-        """The norm of each gradient of this step, those already used up too; read at once, because
-        each reading waits for a GPU."""
-        found = [p for _, p in self.attachment.named_parameters() if p.grad is not None]
-        norms = dict(zip(found, _norms_of([p.grad for p in found]), strict=True))
-        if self._in_backward is not None and self._in_backward.norms:
-            used = self._in_backward.norms
-            norms.update(zip(used, torch.stack(list(used.values())).tolist(), strict=True))
-        return norms
-
-    def _clip(self, parameters: list[nn.Parameter]) -> None:
-        """Scales gradients so that their norm together is at most the setting's."""
-        total = math.sqrt(sum(self._norms[parameter] ** 2 for parameter in parameters))
-        factor = self.settings.max_grad_norm / (total + 1e-6)
-        if factor < 1:
-            gradients: list[Any] = [parameter.grad for parameter in parameters]
-            torch._foreach_mul_(gradients, factor)
-
-    def _loss_scale(self) -> float:
-        return float(self._scaler.get_scale()) if self._scaler.is_enabled() else 1.0
-
-    def _forget_gradients(self) -> None:
-        for _, parameter in self.attachment.named_parameters():
-            parameter.grad = None
-
-    def _make_in_backward(self) -> InBackward:
-        return InBackward(
-            self.attachment,
-            weight_decay=self.settings.weight_decay,
-            max_norm=self.settings.max_grad_norm,
-            seed=self.settings.seed,
-            before_update=self._begin_update,
-        )
-
-    def _make_optimizer(self) -> torch.optim.AdamW:
-        """For what is not updated in the backward pass: mergers, and in most plans A and B."""
-        weights, mergers = [], []
-        for _, _, branch in self.attachment.branches():
-            weights += [branch.down, branch.up]
-            mergers.append(branch.merger)
-        groups: list[dict[str, Any]] = [
-            {"params": mergers, "full_lr": self.settings.chosen_merger_lr, "weight_decay": 0.0}
-        ]
-        if self._in_backward is None:
-            decay = self.settings.weight_decay
-            lr = self.settings.chosen_lr
-            groups.insert(0, {"params": weights, "full_lr": lr, "weight_decay": decay})
-        try:
-            return torch.optim.AdamW(groups, lr=self.settings.chosen_lr, fused=True)
-        except RuntimeError:  # torch 2.1 to 2.3 fuse on CUDA only
-            return torch.optim.AdamW(groups, lr=self.settings.chosen_lr, foreach=True)
-
 
 def computes_in_fp16(unet: nn.Module) -> bool:
     return next(unet.parameters()).dtype == torch.float16
-
-
-def _norms_of(tensors: list[Any]) -> list[float]:
-    """The norm of each tensor: few kernels for thousands of them, and one wait for a GPU."""
-    if not tensors:
-        return []
-    norms: list[float] = torch.stack([n.float() for n in torch._foreach_norm(tensors)]).tolist()
-    return norms
-
-
-def _loss_scaler(device: torch.device, *, enabled: bool) -> Any:
-    """torch's dynamic loss scaler, which does nothing unless the base computes in fp16."""
-    if hasattr(torch.amp, "GradScaler"):
-        return torch.amp.GradScaler(device.type, enabled=enabled)
-    return torch.cuda.amp.GradScaler(enabled=enabled and device.type == "cuda")  # torch < 2.3
 
 
 def _copy(target: Tensor, source: Tensor) -> None:
