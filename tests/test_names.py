@@ -96,7 +96,7 @@ def test_each_member_is_recognised_by_its_depths(name: str) -> None:
 
 
 def test_sdxl_groups_with_other_depths_are_sdxl_like() -> None:
-    found = architecture_of(layers_of(dict.fromkeys(family()["sdxl"].groups, 1)))
+    found = architecture_of(layers_of(dict.fromkeys(family()["sdxl"].groups, 3)))
     assert found.name == "sdxl-like"
     assert list(found.groups) == list(family()["sdxl"].groups)
 

@@ -51,7 +51,9 @@ def mean_error(image: Image.Image, expected: Image.Image) -> float:
 )  # fmt: skip
 def test_every_mode_of_every_format_opens_as_rgb(kind: str, mode: str, tolerance: float) -> None:
     image = gradient().convert(mode)
-    picture = open_picture(encoded(image, kind))
+    # Pillow 12.3 cannot read the uncompressed YCbCr that it writes
+    options = {"compression": "jpeg"} if (kind, mode) == ("TIFF", "YCbCr") else {}
+    picture = open_picture(encoded(image, kind, **options))
     assert mean_error(picture.image, image) <= tolerance
     assert picture.notes == ()
 

@@ -13,6 +13,7 @@ from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.hosts.standalone.names import UNET
 from unziplora.hosts.standalone.random_model import SMALL, write_random_model
 from unziplora.training.host import SizeIds
+from unziplora.unet.stored import cast_by_layer
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +63,27 @@ def test_a_random_sgm_unet_has_no_dead_layer(tmp_path: Path) -> None:
     assert torch.isfinite(out).all()
     assert out.abs().sum() > 0
     assert dead == []
+
+
+@pytest.mark.parametrize(("fp8", "alike"), [(False, 0.99), (True, 0.97)])
+def test_an_sgm_unet_in_fp16_is_differentiated_in_bf16(fp8: bool, alike: float) -> None:
+    unet = make_sgm_unet().eval().requires_grad_(False)
+    drawn = torch.manual_seed(0)
+    x, context = torch.randn(1, 4, 16, 16, generator=drawn), torch.randn(1, 7, 64, generator=drawn)
+    y = torch.randn(1, 32 + 6 * 256, generator=drawn)
+
+    def gradient(dtype: torch.dtype) -> torch.Tensor:
+        latents = x.clone().requires_grad_()
+        timesteps = torch.tensor([400])
+        made = unet(latents.to(dtype), timesteps, context.to(dtype), y.to(dtype))
+        made.float().square().mean().backward()
+        assert latents.grad is not None
+        return latents.grad
+
+    truth = gradient(torch.float32)
+    unet.half()
+    with cast_by_layer(unet, {}, fp8=fp8):
+        found = gradient(torch.float16)
+    assert torch.cosine_similarity(found.flatten(), truth.flatten(), dim=0) > alike
+    assert {p.dtype for p in unet.parameters()} == {torch.float16}
+    assert not any("forward" in module.__dict__ for module in unet.modules())

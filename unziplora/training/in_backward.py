@@ -3,7 +3,7 @@
 The parameters of one branch in one transformer block are a bucket: it is updated when its last
 gradient has come, and its gradients are dropped. Two things follow. Clipping is per tensor, since
 the norm of all gradients is known at the end only. And it does not go with fp16 loss scaling,
-which looks at all gradients before the first update: a base that computes in fp16 cannot use it.
+which looks at all gradients before the first update: a base in fp16 is differentiated in bf16.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from unziplora.training.plan import PLANS, Plan
 from unziplora.training.settings import Settings
 from unziplora.unet.attach import layer_shapes
 from unziplora.unet.names import group_of, recognise
-from unziplora.unet.stored import fp8_bytes
+from unziplora.unet.stored import fp8_bytes, in_fp16
 
 TABLE = Path(__file__).with_name("memory.json")
 _MARGIN, _FIXED_MARGIN = 1.05, 0.3  # a factor, GB
@@ -217,16 +217,24 @@ def _pays(plan: Plan, unet: nn.Module, device: torch.device) -> bool:
 
 def _refusal(plan: Plan, unet: nn.Module, device: torch.device) -> str | None:
     """Why this plan cannot run, in two sentences."""
-    if plan.in_backward and next(unet.parameters()).dtype == torch.float16:
+    if plan.in_backward and in_fp16(unet) and not _has_bf16(device):
         return (
-            f"The memory plan {plan.name} cannot train a model that computes in fp16, whose loss "
-            "scaling needs all gradients at once. Load the model in bf16, or choose checkpoint."
+            f"The memory plan {plan.name} computes in bf16, which this GPU does not do here. "
+            "Choose checkpoint, with a lower rank or resolution if the memory is small."
         )
     if plan.fp8_base and device.type not in ("cuda", "cpu", "xpu"):
         return (
             f"The memory plan {plan.name} needs fp8, which {device.type} does not have. Choose low."
         )
     return None
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """NVIDIA's cards have it from the RTX 30 series on; torch only emulates it on older ones. On
+    Apple's and Intel's, A1111 casts layers to fp16 by hand (modules/devices.py:240)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu"
 
 
 def _available() -> int | None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unziplora.unet.attach import Attachment
-from unziplora.unet.stored import stored_in_fp8
+from unziplora.unet.stored import cast_by_layer, in_fp16
 from unziplora.unet.trainable import checkpointed
 
 
@@ -18,7 +18,8 @@ from unziplora.unet.trainable import checkpointed
 class Plan:
     """checkpointing: blocks are recomputed in the backward pass, which takes about half as long
     again and far less memory. in_backward: Adam's moments in 8 bits, and A and B updated while the
-    backward pass goes on (training/in_backward.py). fp8_base: the UNet's weights in fp8.
+    backward pass goes on (training/in_backward.py), in bf16 where the base is fp16: loss scaling
+    looks at all gradients before the first update. fp8_base: the UNet's weights in fp8.
     lora_dtype: of A and B.
     """
 
@@ -32,11 +33,12 @@ class Plan:
     def on(self, unet: nn.Module, attachment: Attachment) -> Iterator[None]:
         """The UNet under this plan; everything is put back at the end."""
         with ExitStack() as stack:
-            if self.fp8_base:
-                stack.enter_context(stored_in_fp8(unet, attachment.pairs_by_layer()))
+            if self.fp8_base or (self.in_backward and in_fp16(unet)):
+                pairs = attachment.pairs_by_layer()
+                stack.enter_context(cast_by_layer(unet, pairs, fp8=self.fp8_base))
             if self.checkpointing:
                 stack.enter_context(checkpointed(unet))
-            attachment.switch.text_products.clear()  # a base in fp8 makes others
+            attachment.switch.text_products.clear()  # another precision makes others
             yield
 
 

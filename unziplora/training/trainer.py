@@ -28,6 +28,7 @@ from unziplora.training.plan import PLANS, Plan
 from unziplora.training.settings import Settings
 from unziplora.training.update import Update, norms_of
 from unziplora.unet.attach import Attachment
+from unziplora.unet.stored import in_fp16
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,7 @@ class Trainer:
         attachment.switch.fold_mergers = settings.fold == "h*m"
         self._schedule = ColumnSchedule(settings.stage_steps, settings.chosen_window)
         self._generator = torch.Generator().manual_seed(settings.seed)
-        self._update = Update(
-            attachment, settings, plan, host.device, fp16=computes_in_fp16(host.unet)
-        )
+        self._update = Update(attachment, settings, plan, host.device, fp16=in_fp16(host.unet))
 
     def advance(self) -> Losses:
         """One step. Raises TrainingFailed where loss or gradients are not finite, or where a
@@ -310,10 +309,6 @@ class Trainer:
                     "would learn nothing. Another extension or attention option may be in the "
                     "way; turn it off, or report this with the run's log."
                 )
-
-
-def computes_in_fp16(unet: nn.Module) -> bool:
-    return next(unet.parameters()).dtype == torch.float16
 
 
 def _copy(target: Tensor, source: Tensor) -> None:

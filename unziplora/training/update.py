@@ -24,6 +24,7 @@ from unziplora.unet.attach import Attachment
 class Update:
     """One optimizer for an attachment's parameters, and what it keeps of them.
 
+    fp16: the base is in fp16, where small gradients vanish unless the loss is scaled.
     sound: False while an update is half done.
     done: updates so far, without those that the loss scaler skipped.
     overflow: this step's gradients are not finite, and the loss scaler will skip it.
@@ -43,7 +44,7 @@ class Update:
         self._norms: dict[nn.Parameter, float] = {}  # of this step's gradients, before clipping
         self._in_backward = self._make_in_backward() if plan.in_backward else None
         self._optimizer = self._make_optimizer()
-        self._scaler = _loss_scaler(device, enabled=fp16)
+        self._scaler = _loss_scaler(device, enabled=fp16 and not plan.in_backward)
 
     @property
     def loss_scale(self) -> float:
@@ -128,7 +129,8 @@ class Update:
             saved = {key: tensors[f"{name}:{key}"] for key in keys if f"{name}:{key}" in tensors}
             if saved:
                 self._restore_moments(parameter, saved, done)
-        self._scaler.load_state_dict(numbers["scaler"])
+        if numbers["scaler"]:  # empty where the plan that saved it had no use for one
+            self._scaler.load_state_dict(numbers["scaler"])
         self.done = done
 
     def _restore_moments(
@@ -205,7 +207,7 @@ def norms_of(tensors: list[Any]) -> list[float]:
 
 
 def _loss_scaler(device: torch.device, *, enabled: bool) -> Any:
-    """torch's dynamic loss scaler, which does nothing unless the base computes in fp16."""
+    """torch's dynamic loss scaler, which does nothing where it is not enabled."""
     if hasattr(torch.amp, "GradScaler"):
         return torch.amp.GradScaler(device.type, enabled=enabled)
     return torch.cuda.amp.GradScaler(enabled=enabled and device.type == "cuda")  # torch < 2.3

@@ -82,7 +82,7 @@ def out_of_place(unet: nn.Module) -> Iterator[None]:
 
     hooks = [norm.register_forward_pre_hook(copied) for norm in norms]
     try:
-        with _wrapped(blocks, _on_a_copy):
+        with wrapped(blocks, _on_a_copy):
             yield
     finally:
         for hook in hooks:
@@ -98,7 +98,7 @@ def checkpointed(unet: nn.Module) -> Iterator[None]:
     Gradients equal those without it to the bit on a CPU.
     """
     blocks = [m for name, m in unet.named_modules() if _CHECKPOINTED.fullmatch(name)]
-    with _wrapped(blocks, _recomputed):
+    with wrapped(blocks, _recomputed):
         yield
 
 
@@ -106,7 +106,7 @@ Forward = Callable[..., Any]
 
 
 @contextmanager
-def _wrapped(blocks: Sequence[nn.Module], wrap: Callable[[Forward], Forward]) -> Iterator[None]:
+def wrapped(blocks: Sequence[nn.Module], wrap: Callable[[Forward], Forward]) -> Iterator[None]:
     """The blocks' forward is wrapped on the instance; what a host has put there comes back."""
     earlier = {block: block.__dict__.get("forward") for block in blocks}
     try:
