@@ -63,16 +63,20 @@ def _train(job: Job) -> None:
     _bench.pair(job)
 
 
-def _score(jobs: tuple[Job, Job]) -> Scores:
+def _score(jobs: tuple[Job, Job | None]) -> Scores:
     return _scorer.score(_bench, *jobs)
 
 
-def scored(pool: Any, groups: Sequence[Sequence[Job]]) -> list[list[Scores]]:
+def scored(pool: Any, groups: Sequence[Sequence[Job]], *, cross: bool = True) -> list[list[Scores]]:
     """Scores of each group of jobs (one method's on all pictures, one seed): all are trained, then
-    sampled, each crossed with the next one's style."""
+    sampled. cross: also with the next one's style."""
     flat = [job for group in groups for job in group]
     list(_told(pool.map(_train, flat), len(flat), "trained"))
-    pairs = [(job, group[(n + 1) % len(group)]) for group in groups for n, job in enumerate(group)]
+    pairs = [
+        (job, group[(n + 1) % len(group)] if cross else None)
+        for group in groups
+        for n, job in enumerate(group)
+    ]
     scores = iter(list(_told(pool.map(_score, pairs), len(pairs), "judged")))
     return [[next(scores) for _ in group] for group in groups]
 
@@ -96,7 +100,7 @@ def choose(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) -
     results = [
         {"method": method, **settings, "overall": _mean([overall(s) for s in found]),
          "scores": _means(found)}
-        for (method, settings), found in zip(cells, scored(pool, groups), strict=True)
+        for (method, settings), found in zip(cells, scored(pool, groups, cross=False), strict=True)
     ]  # fmt: skip
     best = {
         method: max((r for r in results if r["method"] == method), key=lambda r: r["overall"])

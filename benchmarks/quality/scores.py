@@ -39,13 +39,16 @@ class Scorer:
         vectors = (self.judge.content if what == "subject" else self.judge.style)(pictures)
         return float((vectors @ self.reference(target, what)).mean())
 
-    def score(self, bench: Bench, job: Job, style_of: Job) -> dict[str, float]:
+    def score(self, bench: Bench, job: Job, style_of: Job | None) -> dict[str, float]:
         """For each condition and measure: "content.subject" and, less the model alone's,
         "content.subject lift"; "style.obeyed": the share of the style LoRA's pictures that show
-        the class that was asked for."""
+        the class that was asked for. style_of: whose style is crossed with this content; None
+        leaves that out."""
         scores: dict[str, float] = {}
         for condition, measures in CONDITIONS.items():
             cross = style_of if condition == "cross" else None
+            if condition == "cross" and cross is None:
+                continue
             style_target = (cross or job).target
             made = bench.samples(job, condition, cross)
             base = bench.base_samples(condition, job.target, style_target)
