@@ -197,6 +197,7 @@ def main() -> None:
     file = given.file
     if given.run_dir is not None:
         file = (given.out or given.run_dir) / "mini.safetensors"
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_file(*trained(given.run_dir), file)
     if file is None:
         parser.error("name --run-dir or --from")

@@ -7,10 +7,12 @@ SDXL's conventions: a scaled-linear schedule of 1000 steps, six size numbers, pe
 states of both encoders, and zeros in place of a dropped caption. The target is velocity, one of
 SDXL's two: in a first trial noise prediction stayed noise for far longer.
 
-The finest attention group hears only the style of half of the pictures, and each group hears
-nothing of some. A group near the loss learns words first, and the others then have no reason to:
-without this two groups learned nearly all words and nine none, and on such a model nothing can be
-said about blocks. As it is, no group can rely on another.
+Half of what an attention group hears is another picture's, but for what it is in charge of: the
+groups before the last two of what is shown, the last but one of the style while noise is strong,
+the last one of the style after that. A group near the loss learns all words first, and the others
+then have no reason to: without this two groups learned nearly all words and nine none, and on such
+a model nothing can be said about blocks. Silence instead of misleading words made groups repeat
+what others say, so that hardly any alone changed anything (docs/quality.md).
 
 What is saved for use is the moving average of the weights (state.pt holds both).
 """
@@ -24,6 +26,7 @@ import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +34,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mini_world.captions import in_style
 from mini_world.latents import Latents
 from mini_world.model import TextEncoders, new_unet, time_ids
 from mini_world.world import CORE_KINDS, CORE_STYLES
@@ -43,9 +47,9 @@ AVERAGE = 0.999  # of the weights, per step
 NO_CAPTION, EMPTY_CAPTION = 0.07, 0.03  # shares of samples: zeros; the empty prompt
 NO_POOLED = 0.6  # attention must carry the words; the pooled vector alone could, too
 COLOUR_SAID = 0.5  # of samples that have a caption with a colour: that one
-STYLE_ONLY = 0.5  # of samples: all that the finest group hears
-FINEST = "output_blocks.5.1"
-DEAF = 0.3  # of samples, for each group by itself: it hears nothing
+STYLE_EARLY, STYLE_LATE = "output_blocks.4.1", "output_blocks.5.1"
+EARLY = 500  # timesteps from here on are those of strong noise
+MISLED = 0.5  # of samples, for each group and what it is not in charge of: another picture's words
 OTHER_SIZE = 0.15  # of samples: told another original size, so that it means nothing
 
 
@@ -71,46 +75,65 @@ class Miniature(nn.Module):
 
 @dataclass
 class Batch:
+    """captions: token ids for each encoder, (4 n, 77): of the n pictures' content and style, then
+    with another picture's style, with another's content, and another's captions."""
+
     latents: Tensor  # (n, 4, 16, 16)
-    captions: tuple[Tensor, Tensor]  # (n, 77) token ids for each encoder
-    styles: tuple[Tensor, Tensor]  # what the finest group hears: the same, or the style only
+    captions: tuple[Tensor, Tensor]
 
 
 class Pictures:
-    """Encoded pictures with the token ids of their captions."""
+    """Encoded pictures with their captions."""
 
     def __init__(self, run_dir: Path, text: TextEncoders) -> None:
         found = Latents(run_dir)
-        self._latents = found.latents
-        said = [facts["captions"] for facts in found.facts]
-        style = [f"an image in {f['style']} style" if f["style"] else "" for f in found.facts]
-        unique = sorted({*itertools.chain(*said), *style, ""})
-        number = {caption: i for i, caption in enumerate(unique)}
-        self._empty = number[""]
-        self._first, self._second = text.tokens(unique)
-        self._captions = np.array([[number[c] for c in captions] for captions in said])
-        self._styles = np.array([number[c] for c in style])
-        self._coloured = [
-            [number[c] for c in captions if any(f" {colour} " in c for colour in facts["colours"])]
-            for captions, facts in zip(said, found.facts, strict=True)
-        ]
+        self._latents, self._facts, self._text = found.latents, found.facts, text
+        self._tokens: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
-        return len(self._captions)
+        return len(self._facts)
 
     def batch(self, rng: np.random.Generator) -> Batch:
         chosen = rng.integers(0, len(self), BATCH)
         latents = self._latents[chosen].astype(np.float32)
-        captions = self._captions[chosen, rng.integers(0, self._captions.shape[1], BATCH)]
-        for i, picture in enumerate(chosen):
-            if self._coloured[picture] and rng.random() < COLOUR_SAID:
-                captions[i] = rng.choice(self._coloured[picture])
-        captions[rng.random(BATCH) < EMPTY_CAPTION] = self._empty
-        styles = np.where(rng.random(BATCH) < STYLE_ONLY, self._styles[chosen], captions)
-        return Batch(torch.from_numpy(latents), self._ids(captions), self._ids(styles))
+        own = [self._said(self._facts[picture], rng) for picture in chosen]
+        others = own[1:] + own[:1]
+        said = [
+            in_style(content, style) if content else ""
+            for contents, styles in itertools.product((own, others), repeat=2)
+            for (content, _), (_, style) in zip(contents, styles, strict=True)
+        ]
+        return Batch(torch.from_numpy(latents), self._ids(said))
 
-    def _ids(self, captions: np.ndarray) -> tuple[Tensor, Tensor]:
-        return self._first[captions], self._second[captions]
+    def _said(self, facts: dict[str, Any], rng: np.random.Generator) -> tuple[str, str]:
+        """One of a picture's captions, as what it says of content and of style."""
+        if rng.random() < EMPTY_CAPTION:
+            return "", ""
+        captions = facts["captions"]
+        coloured = [c for c in captions if any(f" {colour} " in c for colour in facts["colours"])]
+        if coloured and rng.random() < COLOUR_SAID:
+            captions = coloured
+        style = facts["style"]
+        words = str(rng.choice(captions)).replace(f" in {style} style", "")
+        return words, style
+
+    def _ids(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        for caption in set(captions) - self._tokens.keys():
+            first, second = self._text.tokens([caption])
+            self._tokens[caption] = first[0], second[0]
+        first, second = zip(*(self._tokens[caption] for caption in captions), strict=True)
+        return torch.stack(first), torch.stack(second)
+
+
+def heard(group: str, timesteps: Tensor, generator: torch.Generator) -> Tensor:
+    """Which of the four captions of `Batch` each sample's group hears, (n,): 2 is added for
+    another's content, 1 for another's style."""
+    early = timesteps >= EARLY
+    in_charge = {STYLE_EARLY: early, STYLE_LATE: ~early}
+    content = torch.full_like(early, group not in in_charge)
+    style = in_charge.get(group, torch.zeros_like(early))
+    misled = torch.rand(2, len(timesteps), generator=generator) < MISLED
+    return 2 * (misled[0] & ~content) + 1 * (misled[1] & ~style)
 
 
 def sizes(rng: np.random.Generator) -> Tensor:
@@ -130,17 +153,17 @@ def loss_of(model: Miniature, batch: Batch, alphas: Tensor, rng: np.random.Gener
     noisy = a.sqrt() * batch.latents + (1 - a).sqrt() * noise
     target = a.sqrt() * noise - (1 - a).sqrt() * batch.latents
     with torch.autocast("cpu", torch.bfloat16):
-        context, pooled = model.text(*batch.captions)
-        finest, _ = model.text(*batch.styles)
+        contexts, pooled = model.text(*batch.captions)
+        contexts, pooled = contexts.unflatten(0, (4, BATCH)), pooled[:BATCH]
         said = torch.rand(BATCH, generator=seed) >= NO_CAPTION
         pooled = pooled * (said & (torch.rand(BATCH, generator=seed) >= NO_POOLED))[:, None]
-        context, finest = context * said[:, None, None], finest * said[:, None, None]
+        contexts = contexts * said[:, None, None]
         with contextlib.ExitStack() as ears:
             for group in recognise(model.unet).groups:
-                heard = torch.rand(BATCH, generator=seed) >= DEAF
-                words = (finest if group == FINEST else context) * heard[:, None, None]
+                which = heard(group, timesteps, seed)
+                words = contexts[which, torch.arange(BATCH)]
                 ears.enter_context(other_context(model.unet, group, words))
-            made = model(noisy, timesteps, context, pooled, sizes(rng))
+            made = model(noisy, timesteps, contexts[0], pooled, sizes(rng))
     return (made.float() - target).pow(2).mean()
 
 

@@ -43,6 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "B random": {"init": "random"},
     "style prompt names the class": {"style_prompt": "class"},
     "window 1": {"window": 1},
+    "mergers at the paper's rate": {"merger_lr": 5e-3},
     "SDXL's block table": {"blocks": dict(FULL["sdxl"])},
 }
 
