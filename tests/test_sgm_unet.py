@@ -65,16 +65,23 @@ def test_a_random_sgm_unet_has_no_dead_layer(tmp_path: Path) -> None:
     assert dead == []
 
 
+ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_GPU)])
 @pytest.mark.parametrize(("fp8", "alike"), [(False, 0.99), (True, 0.97)])
-def test_an_sgm_unet_in_fp16_is_differentiated_in_bf16(fp8: bool, alike: float) -> None:
-    unet = make_sgm_unet().eval().requires_grad_(False)
+def test_an_sgm_unet_in_fp16_is_differentiated_in_bf16(
+    fp8: bool, alike: float, device: str
+) -> None:
+    """On a GPU within an autocast to fp16, as A1111 calls it."""
+    unet = make_sgm_unet().eval().requires_grad_(False).to(device)
     drawn = torch.manual_seed(0)
-    x, context = torch.randn(1, 4, 16, 16, generator=drawn), torch.randn(1, 7, 64, generator=drawn)
-    y = torch.randn(1, 32 + 6 * 256, generator=drawn)
+    shapes = ((1, 4, 16, 16), (1, 7, 64), (1, 32 + 6 * 256))
+    x, context, y = (torch.randn(shape, generator=drawn).to(device) for shape in shapes)
 
     def gradient(dtype: torch.dtype) -> torch.Tensor:
         latents = x.clone().requires_grad_()
-        timesteps = torch.tensor([400])
+        timesteps = torch.tensor([400], device=device)
         made = unet(latents.to(dtype), timesteps, context.to(dtype), y.to(dtype))
         made.float().square().mean().backward()
         assert latents.grad is not None
@@ -82,7 +89,7 @@ def test_an_sgm_unet_in_fp16_is_differentiated_in_bf16(fp8: bool, alike: float) 
 
     truth = gradient(torch.float32)
     unet.half()
-    with cast_by_layer(unet, {}, fp8=fp8):
+    with cast_by_layer(unet, {}, fp8=fp8), torch.autocast("cuda", enabled=device == "cuda"):
         found = gradient(torch.float16)
     assert torch.cosine_similarity(found.flatten(), truth.flatten(), dim=0) > alike
     assert {p.dtype for p in unet.parameters()} == {torch.float16}
