@@ -15,6 +15,8 @@ from PIL import Image
 from unziplora.jobs import Job
 from unziplora.service import Pair
 from unziplora.training.events import Message, Previewed, Started, StepDone
+from unziplora.training.memory import Forecast
+from unziplora.training.plan import PLANS
 from unziplora.ui import cards, render
 
 EVIL = "<script>alert(1)</script>"
@@ -105,6 +107,30 @@ def test_the_prompt_calls_what_is_used_and_has_a_weight(
     pair = Pair("x", Path("x_content.safetensors"), Path("x_style.safetensors"), "sks cat",
                 "mosaic style", "unziplora", "600", "sdxl")  # fmt: skip
     assert cards.prompt(pair, use, content, style) == expected
+
+
+@pytest.mark.parametrize(
+    ("free", "seconds", "said"),
+    [
+        (10.4, None, "needs about 9.1 GB, 10.4 GB free: plan checkpoint"),
+        (None, 660.0, "needs about 9.1 GB: plan checkpoint · about 11 min"),
+        (8.0, 40.0, "needs about 9.1 GB, 8.0 GB free: plan checkpoint, which may not fit "
+                    "· about 40 s"),
+    ],
+)  # fmt: skip
+def test_the_estimate_says_need_what_is_free_plan_and_time(
+    free: float | None, seconds: float | None, said: str
+) -> None:
+    needs = {"full": 13.5, "checkpoint": 9.1}
+    expected = Forecast("sdxl", 1024, 64, needs, free, PLANS["checkpoint"])
+    assert f">{said}<" in render.estimate(expected, seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (5400, "1.5 h")]
+)
+def test_a_time_to_come_is_told_roughly(seconds: float, said: str) -> None:
+    assert render.roughly(seconds) == said
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0, "0:00"), (370, "6:10"), (3970, "1:06:10")])

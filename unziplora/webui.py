@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unziplora.service import Service
+    from unziplora.service import Lendable, Service
     from unziplora.training.host import Host
 
 TITLE = "UnZipLoRA"
@@ -74,7 +74,7 @@ def _is_a1111() -> bool:
 def service() -> Service:
     from unziplora.service import Service
 
-    made = Service(open_host, folder, refresh_loras, draw)
+    made = Service(open_host, folder, refresh_loras, draw, lendable)
     made.jobs.on_event = _hearing(made)
     return made
 
@@ -84,17 +84,40 @@ def open_host() -> Host:
     none, or the loaded model cannot be trained on."""
     from unziplora.errors import BadInput
 
-    said: Any = getattr(_webui("shared").opts, PREDICTION_OPTION, "automatic")
-    prediction = None if said == "automatic" else said
     if _is_forge():
-        from unziplora.hosts.forge import ForgeHost
+        from unziplora.hosts.forge import ForgeHost, chosen_model
 
-        return ForgeHost(prediction)
+        return ForgeHost(chosen_model(), _prediction())
     if not _is_a1111():
         raise BadInput(UNKNOWN)
     from unziplora.hosts.a1111 import A1111Host
 
-    return A1111Host(prediction)
+    return A1111Host(_prediction())
+
+
+def lendable() -> Lendable | None:
+    """What the page's estimate needs of the model, where it is loaded; waits for nothing. Raises
+    BadInput where it cannot be trained on."""
+    host: Any
+    if _is_forge():
+        from unziplora.hosts.forge import ForgeHost, loaded_model
+
+        model = loaded_model()
+        if not hasattr(model, "forge_objects"):
+            return None
+        host = ForgeHost(model, _prediction())
+    else:
+        from unziplora.hosts.a1111 import A1111Host
+
+        if _webui("sd_models").model_data.sd_model is None:  # shared.sd_model would load it
+            return None
+        host = A1111Host(_prediction())
+    return host.unet, host.device, host.defaults
+
+
+def _prediction() -> Any:
+    said = getattr(_webui("shared").opts, PREDICTION_OPTION, "automatic")
+    return None if said == "automatic" else said
 
 
 def draw(prompts: Sequence[str], loras: Sequence[tuple[Path, float]], seed: int) -> Any:

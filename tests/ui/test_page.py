@@ -15,6 +15,7 @@ from tests.ui.conftest import Served
 from tests.ui.pages import Page
 
 QUICK = {"rank": "2", "resolution": "64", "preview_every": "0"}
+LONG = 9000  # steps: not over before a slow browser has looked
 EVIL = '"><img src=x onerror="window.evil=1"><script>window.evil=1</script>'
 
 
@@ -91,14 +92,21 @@ def test_a_preset_writes_what_it_means_into_the_fields(page: Page) -> None:
         "() => document.querySelector('#uz_steps :is(input,textarea)').value === '300'"
     )
     assert page.value("lr") == "1e-4"
+    page.says("estimate", r"needs about [\d.]+ GB, [\d.]+ GB free: plan full")
+    page.page.locator("#uz_preset").get_by_text("Low memory", exact=True).first.click()
+    page.holds("rank", "16")
+    page.says("estimate", "plan low")
+    page.fill("rank", "many")
+    page.says("estimate", "Rank cannot be 'many'")
     page.page.locator("#uz_preset").get_by_text("Paper", exact=True).first.click()
     page.holds("steps", "")
+    page.says("estimate", "plan full")
 
 
 def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, train: Any) -> None:
-    train("steered", steps=500)
+    train("steered", steps=LONG)
     page.state("running")
-    page.says("live", r"[1-9]\d* of 500 steps .*left .*loss \d")
+    page.says("live", rf"[1-9]\d* of {LONG} steps .*left .*loss \d")
     assert page.page.locator("#uz_curves polyline").count() == 3
     train("waits")
     page.says("queue", "waits")
@@ -130,8 +138,8 @@ def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, tra
 
 
 def test_nothing_jumps_while_a_run_goes_on(page: Page, train: Any) -> None:
-    train("still", steps=500)
-    page.says("live", r"[1-9]\d* of 500")
+    train("still", steps=LONG)
+    page.says("live", rf"[1-9]\d* of {LONG}")
     page.says("curves", "loss")
     tops = """() => ['uz_commands', 'uz_pictures', 'uz_curves'].map(
         id => Math.round(document.getElementById(id).getBoundingClientRect().top + scrollY))"""
@@ -213,7 +221,7 @@ def test_what_is_no_lora_is_answered_in_a_sentence(page: Page, tmp_path: Path) -
     page.says("report", "not a whole .safetensors file")
 
 
-def test_words_of_files_and_users_are_inert(page: Page, served: Served, tmp_path: Path) -> None:
+def test_words_of_files_and_users_are_inert(page: Page, served: Served, picture_file: Path) -> None:
     evil_pair(served.folder, "evil")
     evil_pair(served.folder, "evil&quot;>&lt;b>")
     page.tab("Results")
@@ -230,7 +238,7 @@ def test_words_of_files_and_users_are_inert(page: Page, served: Served, tmp_path
     page.drop("file", served.folder / "evil_content.safetensors")
     page.says("report", "onerror")
     page.tab("Train")
-    page.picture(Path(__file__).parent.parent.parent / "unziplora" / "demo" / "lantern.png")
+    page.picture(picture_file)
     page.fill("subject", "tree")
     page.fill("style", "flat drawing")
     page.fill("name", EVIL)

@@ -427,8 +427,8 @@ def check_destination(settings: Settings, out: Path, *, overwrite: bool) -> None
     check_free(out, name)
     if RunFolder(out / name).exists():
         raise BadInput(
-            f"There is a run named {name} in this folder already. Resume it (--resume), choose "
-            "another name, or replace it (--overwrite)."
+            f"There is a run named {name} in this folder already. Resume it, overwrite it, or "
+            "choose another name."
         )
 
 

@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import json
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -51,17 +51,18 @@ def build(service: Service, tools: Tools) -> None:
             subject, style, name, preset = _words()
             suggest = _suggest_button() if tools.suggest is not None else None
             values = fields.advanced()
-    # the memory estimate ("needs about 9.1 GB, 10.4 GB free: checkpoint") goes here, above the
-    # button, once the service can tell it from `fields.settings`
     go = gr.Button("Train both LoRAs", variant="primary", elem_id="uz_train")
+    estimate = plain_html(elem_id="uz_estimate")
     said = plain_html(elem_id="uz_said")
     view = _RunView(service)
     shown = [said, *view.outputs]
+    needing = [values[field] for field in fields.NEEDING]
 
-    def poll(view_state: Any) -> tuple[Any, ...]:
+    def poll(view_state: Any, shown: str, *typed: Any) -> tuple[Any, ...]:
         looked = view.look(view_state)
         ended = isinstance(looked[0], str) and _ended(view_state, looked[0])
-        return ("" if ended else gr.update()), *looked
+        needed = _estimate(service, typed)
+        return (gr.update() if needed == shown else needed), ("" if ended else gr.update()), *looked
 
     def start(view_state: Any, image: bytes | None, *given: Any) -> tuple[Any, ...]:
         def begin() -> str:
@@ -88,10 +89,14 @@ def build(service: Service, tools: Tools) -> None:
     with hidden():
         look = gr.Button(elem_id="uz_poll")
         asked, ask = gr.Textbox(), gr.Button(elem_id="uz_ask_train")
-    when(look.click, poll, [view.state], shown)
+    # outside gradio's queue, in which a sheet that is drawn would hold it up
+    seen = [view.state, estimate, *needing]
+    looked = when(look.click, poll, seen, [estimate, *shown], queue=False)
+    when(looked.then, None, None, None, js="() => { window.unziplora.asking = 0; return []; }")
     js = "(state) => [state, window.unziplora.asked]"
     when(ask.click, order, [view.state, asked], shown, js=js)
-    when(preset.change, fields.preset, [preset], fields.preset_fields(values))
+    chosen = fields.preset_fields(values)
+    when(preset.change, lambda name: fields.preset(name, service.smallest_plan), [preset], chosen)
     for button, js in zip(fetch, tools.pictures.values(), strict=True):
         when(button.click, _fetched, [asked], [picture, said], js=js)
     if suggest is not None:
@@ -179,6 +184,23 @@ def _obey(service: Service, asked: Any, command: str | None) -> str:
         raise BadInput(f"{job.name} is {job.state} already. There is nothing to {command}.")
     service.jobs.send(job.id, command)
     return f"{job.name} is cancelled." if command == "cancel" else _COMMANDS[command][1]
+
+
+def _estimate(service: Service, typed: Sequence[Any]) -> Any:
+    """What a run would need, as HTML. While one goes on, what stands there stays: the memory that
+    it has is not free, and yet would be for the next one."""
+    if service.jobs.current is not None:
+        return gr.update()
+    found: list[str] = []
+
+    def ask() -> str:
+        forecast = service.forecast(fields.given(dict(zip(fields.NEEDING, typed, strict=True))))
+        if forecast is not None:
+            found.append(render.estimate(*forecast))
+        return ""
+
+    answer = told(ask)
+    return found[0] if found else answer
 
 
 def _ended(before: str | None, now: str | None) -> bool:

@@ -158,6 +158,25 @@ def sheet(name: str, prompt: str, seed: int):
     return {"sha256": hashlib.sha256(picture.convert("RGB").tobytes()).hexdigest()}
 
 
+sampled = {}
+
+
+def note_noise(params):
+    """The largest sigma of a generation is its first."""
+    if params.sampling_step == 0:
+        sampled["sigma"] = float(params.sigma.max())
+
+
+def schedule():
+    """The last alphas_cumprod, of the last generation and of a run that would begin now."""
+    host = importlib.import_module("unziplora.webui").open_host()
+    return {
+        "sampling": 1 / (1 + sampled["sigma"] ** 2),
+        "training": float(host.alphas_cumprod[-1]),
+        "prediction_type": host.prediction_type,
+    }
+
+
 def packages():
     return sorted(f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions())
 
@@ -176,7 +195,7 @@ def other():
 
 
 def routes(_, app):
-    for function in (weights, traits, matched, packages, other, embedding, host, sheet):
+    for function in (weights, traits, matched, packages, other, embedding, host, sheet, schedule):
         app.add_api_route(f"/test/{function.__name__}", function, methods=["GET"])
     for function in (fail, slow, reload):
         app.add_api_route(f"/test/{function.__name__}", function, methods=["POST"])
@@ -184,4 +203,5 @@ def routes(_, app):
 
 if "modules_forge" in sys.modules:
     tell_forge()
+script_callbacks.on_cfg_denoiser(note_noise)
 script_callbacks.on_app_started(routes)
