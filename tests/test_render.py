@@ -6,6 +6,7 @@ import json
 import re
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unziplora.jobs import Job
-from unziplora.service import Pair
+from unziplora.service import Pair, Service
 from unziplora.training.events import Message, Previewed, Started, StepDone
 from unziplora.training.memory import Forecast
 from unziplora.training.plan import PLANS
@@ -44,6 +45,21 @@ def test_it_shows_the_step_the_time_left_and_the_loss() -> None:
     assert "loss 0.061" in shown  # of the last 25 steps
     assert 'aria-valuenow="30"' in shown
     assert render.curves(job()).count("<polyline") == 3
+
+
+def test_what_ended_last_is_shown_and_not_what_was_cancelled_or_begun_later(
+    host: Any, tmp_path: Path
+) -> None:
+    service = Service(lambda: host, lambda: tmp_path)
+    assert service.jobs.shown() is None
+    for name, state, ended in (("resumed", "stopped", 9.0), ("earlier", "completed", 5.0),
+                               ("no-turn", "cancelled", 0.0)):  # fmt: skip
+        made = job(name)
+        made.state, made.ended = state, ended  # type: ignore[assignment]
+        service.jobs._known[made.id] = made
+    shown = service.jobs.shown()
+    assert shown is not None
+    assert shown.name == "resumed"
 
 
 def test_curves_grow_to_the_right_and_move_nothing_that_is_drawn() -> None:

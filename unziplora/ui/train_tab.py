@@ -50,7 +50,7 @@ def build(service: Service, tools: Tools) -> None:
         with gr.Column(scale=2, min_width=300):
             subject, style, name, preset = _words()
             suggest = _suggest_button() if tools.suggest is not None else None
-            values = fields.advanced()
+            values = fields.advanced(tools.preview_every)
     go = gr.Button("Train both LoRAs", variant="primary", elem_id="uz_train")
     estimate = plain_html(elem_id="uz_estimate")
     said = plain_html(elem_id="uz_said")
@@ -176,7 +176,7 @@ def _obey(service: Service, asked: Any, command: str | None) -> str:
         except (ValueError, TypeError, KeyError) as error:
             raise BadInput("The page asked for something unknown. Reload it.") from error
     else:
-        shown = shown_job(service)
+        shown = service.jobs.shown()
         if shown is None:
             raise BadInput("There is no run. Train one first.")
         job = shown
@@ -207,17 +207,6 @@ def _ended(before: str | None, now: str | None) -> bool:
     """Whether the run has ended since the last look: what was answered before is old news."""
     earlier, later = marks_of(before).get("state"), marks_of(now).get("state")
     return later in ENDED and earlier not in (*ENDED, None)
-
-
-def shown_job(service: Service) -> Job | None:
-    """The run that goes on, else a paused one, else the next, else the last that ended."""
-    jobs = service.jobs.all()
-    for wanted in ("running", "paused", "waiting"):
-        for job in jobs:
-            if job.state == wanted:
-                return job
-    ended = [job for job in jobs if job.state in ENDED]
-    return ended[-1] if ended else None
 
 
 class _RunView:
@@ -251,7 +240,7 @@ class _RunView:
         (a preview may be replaced while it is read)."""
         known = marks_of(before)
         try:
-            job = shown_job(self._service)
+            job = self._service.jobs.shown()
             now = self._now(job)
         except Exception:
             traceback.print_exc()
