@@ -71,7 +71,8 @@ class Service:
     """open_host: the program's model, asked for when a run's turn comes. folder: where pairs and
     runs go, asked for anew each time, because it may be an option. saved: told of every pair, so
     that a WebUI can refresh its list. draw: makes pictures for sheets, where the program can.
-    lendable: the model that a run would get, as far as that is known without loading it."""
+    lendable: the model that a run would get, as far as that is known without loading it. defaults:
+    the program's own, for settings that are not given."""
 
     def __init__(
         self,
@@ -80,9 +81,10 @@ class Service:
         saved: Callable[[Mapping[str, Path]], None] = lambda files: None,
         draw: Draw | None = None,
         lendable: Callable[[], Lendable | None] = lambda: None,
+        defaults: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self.open_host, self.folder, self._saved = open_host, folder, saved
-        self.draw, self._lendable = draw, lendable
+        self.draw, self._lendable, self._defaults = draw, lendable, defaults
         self._pace: dict[tuple[Any, ...], float] = {}  # seconds a step, of the last run of a kind
         self._foretold: tuple[Any, float, Forecast] | None = None  # for what, when
         self.jobs = Jobs()
@@ -97,7 +99,7 @@ class Service:
         for a picture, words or settings that cannot be trained with, and for a given name that is
         taken.
         """
-        chosen = _settings(settings)
+        chosen = _settings({**self._defaults(), **settings})
         if chosen.name is None and not overwrite:
             chosen = replace(chosen, name=self._free_name(chosen.chosen_name))
         opened = open_picture(picture)

@@ -26,6 +26,8 @@ UNKNOWN = (
     "(those of reForge and forge-classic neither). Use one of the two, or the command line."
 )
 FOLDER_OPTION, PREDICTION_OPTION = "unziplora_folder", "unziplora_prediction_type"
+EVERY_OPTION, STEPS_OPTION = "unziplora_preview_every", "unziplora_preview_steps"
+NEGATIVE_OPTION = "unziplora_preview_negative"
 
 
 def register() -> None:
@@ -52,6 +54,8 @@ def tab() -> list[tuple[Any, str, str]]:
             gr.Markdown(UNKNOWN)
         return [(sentence, TITLE, "unziplora")]
     tools = Tools(
+        suggest=suggest,
+        preview_every=int(getattr(_webui("shared").opts, EVERY_OPTION, 100)),
         to_prompt="(text) => unziploraToPrompt(text)",
         pictures={
             f"From {tab}": f"async () => [await unziploraPicture('{tab}')]"
@@ -74,7 +78,7 @@ def _is_a1111() -> bool:
 def service() -> Service:
     from unziplora.service import Service
 
-    made = Service(open_host, folder, refresh_loras, draw, lendable)
+    made = Service(open_host, folder, refresh_loras, draw, lendable, preview_settings)
     made.jobs.on_event = _hearing(made)
     return made
 
@@ -125,6 +129,24 @@ def draw(prompts: Sequence[str], loras: Sequence[tuple[Path, float]], seed: int)
     from unziplora.hosts import txt2img
 
     return txt2img.draw(prompts, loras, seed, open_host().defaults.resolution)
+
+
+def suggest(picture: Any) -> str:
+    """Style words for a picture by the WebUI's interrogator, while nothing else uses its model.
+    Raises UnZipLoRAError."""
+    from unziplora.hosts.interrogator import style_words
+
+    with service().jobs.held():
+        return style_words(picture)
+
+
+def preview_settings() -> dict[str, Any]:
+    """Of the settings page, for runs that say nothing else."""
+    options = _webui("shared").opts
+    return {
+        "preview_steps": int(getattr(options, STEPS_OPTION, 20)),
+        "preview_negative": getattr(options, NEGATIVE_OPTION, ""),
+    }
 
 
 def folder() -> Path:
@@ -271,6 +293,21 @@ def settings() -> None:
             {"choices": choices},
             section=section,
         ),
+        EVERY_OPTION: shared.OptionInfo(
+            100,
+            "Previews every so many steps, as the tab proposes (0: never; needs Reload UI)",
+            gr.Number,
+            {"precision": 0, "minimum": 0},
+            section=section,
+        ),
+        STEPS_OPTION: shared.OptionInfo(
+            20,
+            "Sampling steps of a preview",
+            gr.Slider,
+            {"minimum": 1, "maximum": 100, "step": 1},
+            section=section,
+        ),
+        NEGATIVE_OPTION: shared.OptionInfo("", "Negative prompt of previews", section=section),
     }
     for name, option in options.items():
         shared.opts.add_option(name, option)

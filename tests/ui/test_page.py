@@ -106,7 +106,7 @@ def test_a_preset_writes_what_it_means_into_the_fields(page: Page) -> None:
 def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, train: Any) -> None:
     train("steered", steps=LONG)
     page.state("running")
-    page.says("live", rf"[1-9]\d* of {LONG} steps .*left .*loss \d")
+    page.says("live", rf"steered[\s\S]*[1-9]\d* of {LONG} steps .*left .*loss \d")
     assert page.page.locator("#uz_curves polyline").count() == 3
     train("waits")
     page.says("queue", "waits")
@@ -139,7 +139,7 @@ def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, tra
 
 def test_nothing_jumps_while_a_run_goes_on(page: Page, train: Any) -> None:
     train("still", steps=LONG)
-    page.says("live", rf"[1-9]\d* of {LONG}")
+    page.says("live", rf"still[\s\S]*[1-9]\d* of {LONG}")
     page.says("curves", "loss")
     tops = """() => ['uz_commands', 'uz_pictures', 'uz_curves'].map(
         id => Math.round(document.getElementById(id).getBoundingClientRect().top + scrollY))"""
@@ -194,7 +194,7 @@ def test_two_pairs_are_compared_drawn_and_merged(page: Page, served: Served, tra
     page.says("combine_said", "Two pairs are needed")
     page.choose("content_of", "one")
     page.choose("style_of", "two")
-    page.says("overlap", r"output_blocks\.1\.1[\s\S]*overlap")
+    page.says("overlap", r"overlap[\s\S]*output_blocks\.1\.1")
     assert page.page.locator("#uz_overlap .uz-parts").count() == 11
     page.fill("merged_name", "mixed")
     page.click("merge")
@@ -224,6 +224,7 @@ def test_what_is_no_lora_is_answered_in_a_sentence(page: Page, tmp_path: Path) -
 def test_words_of_files_and_users_are_inert(page: Page, served: Served, picture_file: Path) -> None:
     evil_pair(served.folder, "evil")
     evil_pair(served.folder, "evil&quot;>&lt;b>")
+    page.open()
     page.tab("Results")
     page.says("cards", "onerror")
     page.ask("put both of evil into the prompt")

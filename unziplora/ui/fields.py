@@ -26,7 +26,7 @@ NEEDING = ("method", "steps", "rank", "resolution", "memory")  # what memory and
 _MEMORY = get_args(get_type_hints(Settings)["memory"])
 
 
-def advanced() -> dict[str, Any]:
+def advanced(preview_every: int) -> dict[str, Any]:
     """The inputs by their settings' names, and "overwrite"."""
     fields: dict[str, Any] = {}
     with gr.Accordion("Advanced", open=False, elem_id="uz_advanced"):
@@ -42,13 +42,12 @@ def advanced() -> dict[str, Any]:
         with gr.Row():
             fields["seed"] = _text("seed", "for repeating it", "0")
             fields["preview_every"] = _text(
-                "preview_every", "steps; 0: never", "100", "Previews every", "100"
+                "preview_every", "steps; 0: never", "never", "Previews every", str(preview_every)
             )
             fields["snapshot_every"] = _text("snapshot_every", "steps", "never", "Snapshots every")
             fields["overwrite"] = gr.Checkbox(
-                False, label="Overwrite", info="files of this name", elem_id="uz_overwrite",
-                min_width=120,
-            )  # fmt: skip
+                False, label="Overwrite files of this name", elem_id="uz_overwrite", min_width=120
+            )
         plain_html('<p class="uz-aside">Empty: as in the paper, or as the model asks.</p>')
     return fields
 
