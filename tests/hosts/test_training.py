@@ -305,8 +305,15 @@ def test_a_checkpoint_stored_in_fp8_trains_and_stays_as_it_is(webui: WebUI, pict
         webui.draw("a house")
 
 
+def sampled_before(webui: WebUI) -> None:
+    """Forgets what earlier pictures were sampled with."""
+    webui.draw("a house")
+    webui.get("/test/schedule")
+
+
 def test_training_uses_the_noise_schedule_that_pictures_are_sampled_with(webui: WebUI) -> None:
     last = {}
+    sampled_before(webui)
     for choice in ("Zero Terminal SNR", "Default"):
         webui.post("/sdapi/v1/options", {"sd_noise_schedule": choice})
         webui.draw("a house")
@@ -330,6 +337,7 @@ def test_a_checkpoint_marked_as_zero_terminal_snr_is_trained_so_where_it_is_samp
     before = webui.get("/test/other")["option"]
     webui.post("/sdapi/v1/options", {"sd_model_checkpoint": Path(marked).name})
     try:
+        sampled_before(webui)
         webui.draw("a house")
         told = webui.get("/test/schedule")
         assert told["prediction_type"] == "v_prediction"

@@ -307,7 +307,7 @@ def test_every_field_and_button_has_a_name_and_is_reached_by_keyboard(page: Page
     assert {"uz_style", "uz_name", "uz_preset", "uz_method", "uz_steps", "uz_train"} <= reached
 
 
-def test_a_pasted_picture_is_taken(page: Page) -> None:
+def test_a_picture_is_pasted_and_a_run_is_begun_and_stopped_by_keyboard_alone(page: Page) -> None:
     page.open()
     page.page.evaluate(
         """() => new Promise(done => {
@@ -322,6 +322,17 @@ def test_a_pasted_picture_is_taken(page: Page) -> None:
         })"""
     )
     page.page.wait_for_selector("#uz_picture img")
+    page.page.locator("#uz_subject :is(input, textarea)").first.focus()
+    for words in ("tree", "flat drawing", "typed"):
+        page.page.keyboard.type(words)
+        page.page.keyboard.press("Tab")
+    page.tab_to("train")
+    page.page.keyboard.press("Enter")
+    page.says("live", r"typed[\s\S]*[1-9]\d* of")
+    page.tab_to("stop")
+    page.page.keyboard.press("Space")
+    page.state("stopped")
+    page.shot("keyboard")
 
 
 def test_inside_a_webui_the_prompt_and_the_pictures_go_to_and_fro(

@@ -14,7 +14,7 @@ from unziplora.service import Service
 from unziplora.ui import render
 from unziplora.ui.charts import bar
 from unziplora.ui.compat import plain_html, when
-from unziplora.ui.results_tab import action, drawer, weights
+from unziplora.ui.results_tab import action, drawer, sheet_picture, weights
 from unziplora.ui.told import told
 
 _LEAD = "The content of one pair with the style of another."
@@ -37,7 +37,7 @@ def build(service: Service, tab: Any) -> None:
         look = action("Draw a sheet of the two", "uz_combine_draw", service.draw is not None)
         merge = action("Merge into one file", "uz_merge")
     said = plain_html(elem_id="uz_combine_said")
-    sheet = gr.Image(label="Sheet", visible=False, interactive=False, elem_id="uz_combine_sheet")
+    sheet = sheet_picture("uz_combine_sheet")
 
     def names(*chosen: str | None) -> tuple[Any, Any]:
         known = [pair.name for pair in service.pairs()]
