@@ -46,7 +46,7 @@ def build(service: Service, tools: Tools) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=260):
             picture = picture_input(label="Picture", elem_id="uz_picture", height=300)
-            with gr.Row():
+            with gr.Row(visible=bool(tools.pictures)):
                 fetch = [_fetch(label) for label in tools.pictures]
         with gr.Column(scale=2, min_width=300):
             subject, style, name, preset = _words()
