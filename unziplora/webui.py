@@ -55,7 +55,9 @@ def tab() -> list[tuple[Any, str, str]]:
         return [(sentence, TITLE, "unziplora")]
     tools = Tools(
         suggest=suggest,
-        preview_every=int(getattr(_webui("shared").opts, EVERY_OPTION, 100)),
+        preview_every=int(
+            getattr(_webui("shared").opts, EVERY_OPTION, 100) or 0
+        ),  # a cleared field
         to_prompt="(text) => unziploraToPrompt(text)",
         pictures={
             f"From {tab}": f"async () => [await unziploraPicture('{tab}')]"

@@ -82,6 +82,7 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
 ) -> None:
     page = visitor.page
     visitor.webui.post("/sdapi/v1/options", {"unziplora_preview_steps": 2})
+    visitor.webui.draw("a house")  # Forge knows its model from its first picture on
     page.locator("#uz_estimate").get_by_text("GB free: plan full").wait_for()
     visitor.shot("train-empty")
     page.locator("#uz_picture input[type=file]").set_input_files(picture)
