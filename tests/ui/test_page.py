@@ -85,7 +85,7 @@ def test_bad_input_is_answered_in_a_sentence(
 
 
 def test_a_preset_writes_what_it_means_into_the_fields(page: Page) -> None:
-    page.tab("Train")
+    page.open()
     page.advanced()
     page.page.locator("#uz_preset").get_by_text("Fast", exact=True).first.click()
     page.page.wait_for_function(

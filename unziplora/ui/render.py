@@ -63,7 +63,12 @@ def estimate(of: Forecast, seconds: float | None) -> str:
     free = "" if of.free is None else f", {of.free:.1f} GB free"
     doubt = "" if of.fits else ", which may not fit"
     time = "" if seconds is None else f" · about {roughly(seconds)}"
-    text = f"needs about {of.needs[of.plan.name]:.1f} GB{free}: plan {of.plan.name}{doubt}{time}"
+    need = f"needs about {of.needs[of.plan.name]:.1f} GB{free}"
+    return aside(f"{need}: plan {of.plan.name}{doubt}{time}")
+
+
+def aside(text: str) -> str:
+    """A quiet line."""
     return f'<div class="uz-aside">{escape(text)}</div>'
 
 

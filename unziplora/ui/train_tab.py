@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from unziplora.errors import BadInput
+from unziplora.errors import BadInput, UnZipLoRAError
 from unziplora.jobs import ENDED, Job, State
 from unziplora.service import Service
 from unziplora.training.picture import open_picture
@@ -192,16 +192,11 @@ def _estimate(service: Service, typed: Sequence[Any]) -> Any:
     it has is not free, and yet would be for the next one."""
     if service.jobs.current is not None:
         return gr.update()
-    found: list[str] = []
-
-    def ask() -> str:
-        forecast = service.forecast(fields.given(dict(zip(fields.NEEDING, typed, strict=True))))
-        if forecast is not None:
-            found.append(render.estimate(*forecast))
-        return ""
-
-    answer = told(ask)
-    return found[0] if found else answer
+    try:
+        expected = service.forecast(fields.given(dict(zip(fields.NEEDING, typed, strict=True))))
+    except UnZipLoRAError as error:
+        return render.aside(str(error))  # said as an error once the button is pressed
+    return "" if expected is None else render.estimate(*expected)
 
 
 def _ended(before: str | None, now: str | None) -> bool:
