@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from tests.ui.conftest import Served
-from tests.ui.pages import Page
+from tests.ui.pages import SLOW, Page
+
+pytestmark = pytest.mark.timeout(600)  # a computer that does something else too
 
 QUICK = {"rank": "2", "resolution": "64", "preview_every": "0"}
 LONG = 9000  # steps: not over before a slow browser has looked
@@ -203,7 +205,7 @@ def test_two_pairs_are_compared_drawn_and_merged(page: Page, served: Served, tra
     page.click("merge")
     page.says("combine_said", "exists already")
     page.click("combine_draw")
-    page.page.wait_for_selector("#uz_combine_sheet img")
+    page.page.wait_for_selector("#uz_combine_sheet img", timeout=3 * SLOW)  # thirteen pictures
     page.shot("combine")
     page.tab("Inspect")
     page.drop("file", served.folder / "mixed.safetensors")
