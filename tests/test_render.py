@@ -6,6 +6,7 @@ import json
 import re
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unziplora.jobs import Job
-from unziplora.service import Pair
+from unziplora.service import Pair, Service
 from unziplora.training.events import Message, Previewed, Started, StepDone
+from unziplora.training.memory import Forecast
+from unziplora.training.plan import PLANS
 from unziplora.ui import cards, render
 
 EVIL = "<script>alert(1)</script>"
@@ -42,6 +45,21 @@ def test_it_shows_the_step_the_time_left_and_the_loss() -> None:
     assert "loss 0.061" in shown  # of the last 25 steps
     assert 'aria-valuenow="30"' in shown
     assert render.curves(job()).count("<polyline") == 3
+
+
+def test_what_ended_last_is_shown_and_not_what_was_cancelled_or_begun_later(
+    host: Any, tmp_path: Path
+) -> None:
+    service = Service(lambda: host, lambda: tmp_path)
+    assert service.jobs.shown() is None
+    for name, state, ended in (("resumed", "stopped", 9.0), ("earlier", "completed", 5.0),
+                               ("no-turn", "cancelled", 0.0)):  # fmt: skip
+        made = job(name)
+        made.state, made.ended = state, ended  # type: ignore[assignment]
+        service.jobs._known[made.id] = made
+    shown = service.jobs.shown()
+    assert shown is not None
+    assert shown.name == "resumed"
 
 
 def test_curves_grow_to_the_right_and_move_nothing_that_is_drawn() -> None:
@@ -105,6 +123,30 @@ def test_the_prompt_calls_what_is_used_and_has_a_weight(
     pair = Pair("x", Path("x_content.safetensors"), Path("x_style.safetensors"), "sks cat",
                 "mosaic style", "unziplora", "600", "sdxl")  # fmt: skip
     assert cards.prompt(pair, use, content, style) == expected
+
+
+@pytest.mark.parametrize(
+    ("free", "seconds", "said"),
+    [
+        (10.4, None, "needs about 9.1 GB, 10.4 GB free: plan checkpoint"),
+        (None, 660.0, "needs about 9.1 GB: plan checkpoint · about 11 min"),
+        (8.0, 40.0, "needs about 9.1 GB, 8.0 GB free: plan checkpoint, which may not fit "
+                    "· about 40 s"),
+    ],
+)  # fmt: skip
+def test_the_estimate_says_need_what_is_free_plan_and_time(
+    free: float | None, seconds: float | None, said: str
+) -> None:
+    needs = {"full": 13.5, "checkpoint": 9.1}
+    expected = Forecast("sdxl", 1024, 64, needs, free, PLANS["checkpoint"])
+    assert f">{said}<" in render.estimate(expected, seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (5400, "1.5 h")]
+)
+def test_a_time_to_come_is_told_roughly(seconds: float, said: str) -> None:
+    assert render.roughly(seconds) == said
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0, "0:00"), (370, "6:10"), (3970, "1:06:10")])

@@ -280,7 +280,7 @@ def test_nothing_is_overwritten_unless_told(
 ) -> None:
     list(begin(picture_file, make_host(), tmp_path))
     earlier = hashes(tmp_path)
-    with pytest.raises(BadInput, match="--overwrite"):
+    with pytest.raises(BadInput, match="overwrite it"):
         begin(picture_file, make_host(), tmp_path)
     run = unziplora.train(
         picture_file,

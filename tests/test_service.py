@@ -28,7 +28,13 @@ def service(host: Any, tmp_path: Path, saved: list[dict[str, Path]]) -> Service:
         for number, _ in enumerate(prompts):
             yield Image.new("RGB", (16, 16), (40 * len(loras), seed + number, 99))
 
-    return Service(lambda: host, lambda: tmp_path, lambda files: saved.append(dict(files)), draw)
+    return Service(
+        lambda: host,
+        lambda: tmp_path,
+        lambda files: saved.append(dict(files)),
+        draw,
+        lambda: (host.unet, host.device, host.defaults),
+    )
 
 
 def trained(service: Service, picture: Path, name: str) -> None:
@@ -185,3 +191,33 @@ def test_a_run_without_a_state_cannot_be_resumed(service: Service, picture_file:
     assert service.resumable() == []
     with pytest.raises(BadInput, match="no saved state"):
         service.resume("one")
+
+
+def test_what_a_run_needs_is_told_before_it_and_its_time_after_one_like_it(
+    service: Service, picture_file: Path
+) -> None:
+    first = service.forecast({"rank": 2, "memory": "checkpoint"})
+    assert first is not None
+    assert (first[0].rank, first[0].plan.name, first[1]) == (2, "checkpoint", None)
+    wider = service.forecast({"rank": 8, "memory": "checkpoint"})
+    assert wider is not None
+    assert wider[0].needs["checkpoint"] > first[0].needs["checkpoint"]
+    with pytest.raises(BadInput, match="rank cannot be 0"):
+        service.forecast({"rank": 0})
+
+    plan = service.forecast(SETTINGS)[0].plan.name  # type: ignore[index]
+    trained(service, picture_file, "one")
+    assert service.jobs.all()[0].step == 2
+    told = [service.forecast({"rank": 2, "steps": n, "memory": plan})[1] for n in (2, 200)]  # type: ignore[index]
+    assert told[1] == pytest.approx(100 * told[0])
+    assert service.forecast({"rank": 4, "steps": 2})[1] is None  # type: ignore[index]
+
+
+def test_without_a_loaded_model_nothing_is_foretold(host: Any, tmp_path: Path) -> None:
+    service = Service(lambda: host, lambda: tmp_path)
+    assert service.forecast({}) is None
+    assert service.smallest_plan() == "auto"
+
+
+def test_the_smallest_plan_is_one_that_saves_memory_here(service: Service) -> None:
+    assert service.smallest_plan() == "low"  # fp8 saves nothing on a CPU

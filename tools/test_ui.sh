@@ -3,19 +3,31 @@
 # its own beside .venv; arguments go to pytest. Screenshots go to build/screenshots.
 . "$(dirname "$0")/setup.sh" standalone,app,test
 pip install --quiet playwright
-command -v chromium chromium-browser google-chrome >/dev/null || playwright install chromium || true
 
-packages=$(python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
-for gradio in 3.41.2 4.40.0; do
-    own=$VIRTUAL_ENV-gradio-$gradio
-    if [ ! -f "$own/ready" ]; then
-        python -m venv "$own"
-        # torch is looked for in .venv, after all that this environment has itself
-        echo "$packages" > "$("$own/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/zz_torch.pth"
-        "$own/bin/pip" install --quiet --requirement "tests/ui/gradio-$gradio.txt"
-        touch "$own/ready"
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo --non-interactive "$@"; fi; }
+if ! command -v chromium chromium-browser google-chrome >/dev/null; then
+    # Debian's own where it can be had; else playwright's; without either the tests skip and say so
+    if command -v apt-get >/dev/null && as_root apt-get update -qq; then
+        as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -qq -y --no-install-recommends chromium >/dev/null || true
     fi
-done
-export UNZIPLORA_GRADIO3_PYTHON=$VIRTUAL_ENV-gradio-3.41.2/bin/python
-export UNZIPLORA_GRADIO4_PYTHON=$VIRTUAL_ENV-gradio-4.40.0/bin/python
-HF_HUB_OFFLINE=1 python -m pytest tests/ui "$@"
+    command -v chromium >/dev/null || playwright install chromium || true
+fi
+
+# A1111 and Forge, and what they pin, need Python 3.10 or 3.11
+if python -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then
+    packages=$(python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
+    for gradio in 3.41.2 4.40.0; do
+        own=$VIRTUAL_ENV-gradio-$gradio
+        if [ ! -f "$own/ready" ]; then
+            python -m venv "$own"
+            # torch is looked for in .venv, after all that this environment has itself
+            echo "$packages" > "$("$own/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/zz_torch.pth"
+            "$own/bin/pip" install --quiet --requirement "tests/ui/gradio-$gradio.txt"
+            touch "$own/ready"
+        fi
+    done
+    export UNZIPLORA_GRADIO3_PYTHON=$VIRTUAL_ENV-gradio-3.41.2/bin/python
+    export UNZIPLORA_GRADIO4_PYTHON=$VIRTUAL_ENV-gradio-4.40.0/bin/python
+fi
+HF_HUB_OFFLINE=1 timeout --signal=INT 900 python -m pytest tests/ui "$@"

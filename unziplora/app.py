@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 
-from unziplora.service import Service
+from unziplora.service import Lendable, Service
 from unziplora.sheet import Draw, WeightedLora
 from unziplora.web import add_routes
 
@@ -21,10 +22,12 @@ def make_app(
     folder: Path,
     login: str | None = None,
     draw_with: Callable[[Any], Draw] | None = None,
+    unloaded: Callable[[], Lendable | None] = lambda: None,
 ) -> FastAPI:
     """Page and API on one FastAPI application. open_host: called once, when the first run's turn
     comes; folder: where pairs go; login: "user:password", which the page and every route then
-    ask for; draw_with: of a host, what draws sheets with it."""
+    ask for; draw_with: of a host, what draws sheets with it; unloaded: what is known of the model
+    before it is opened."""
     from unziplora.ui.compat import mount
     from unziplora.ui.page import build
 
@@ -34,7 +37,16 @@ def make_app(
         assert draw_with is not None
         return draw_with(opened())(prompts, loras, seed)
 
-    service = Service(opened, lambda: folder, draw=draw if draw_with else None)
+    def lendable() -> Lendable | None:
+        if opened.cache_info().currsize:
+            host = opened()
+            return host.unet, host.device, host.defaults
+        return known.result() if known.done() else None
+
+    # it may take seconds, in which the page is there already
+    known = ThreadPoolExecutor(1).submit(unloaded)
+    drawing = draw if draw_with else None
+    service = Service(opened, lambda: folder, draw=drawing, lendable=lendable)
     app = FastAPI(title="UnZipLoRA")
     app.state.service = service
     add_routes(app, service, allow_basic(login))

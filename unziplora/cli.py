@@ -157,9 +157,14 @@ def app(given: argparse.Namespace) -> int:
     try:
         from unziplora.app import make_app, serve
         from unziplora.hosts.standalone.generate import drawing
+        from unziplora.hosts.standalone.host import unloaded
 
         served = make_app(
-            lambda: _open_host(given), given.out.absolute(), given.login, draw_with=drawing
+            lambda: _open_host(given),
+            given.out.absolute(),
+            given.login,
+            draw_with=drawing,
+            unloaded=lambda: unloaded(_model_path(given), _dtype(given.precision)),
         )
     except ImportError as error:
         raise BadInput(

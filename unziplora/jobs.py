@@ -50,6 +50,7 @@ class Job:
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     state: State = "waiting"
     submitted: float = field(default_factory=time.time)
+    ended: float = 0.0  # when it last had the model; seconds since 1970, or 0
     step: int = 0
     steps: int | None = None
     time_left: float | None = None
@@ -149,6 +150,18 @@ class Jobs:
     def current(self) -> Job | None:
         """The one that is running."""
         return next((job for job in self._known.values() if job.state == "running"), None)
+
+    def shown(self) -> Job | None:
+        """What a page shows: the run that goes on, else a paused one, else the next, else the last
+        that ended."""
+        jobs = self.all()
+        for wanted in ("running", "paused", "waiting"):
+            for job in jobs:
+                if job.state == wanted:
+                    return job
+        # not by their order: one that was resumed ends after others, one that was cancelled had no
+        # turn
+        return max(jobs, key=lambda job: job.ended, default=None)
 
     def send(self, job_id: str, command: str) -> None:
         """Obeys a command now, or the run does after its step. A command that comes twice, or too
@@ -256,7 +269,7 @@ class Jobs:
         finally:
             with self._changed:
                 job.run, job.time_left = None, None
-                job.state = state
+                job.state, job.ended = state, time.time()
                 self._changed.notify_all()
 
     def _hear(self, job: Job, event: Event) -> None:

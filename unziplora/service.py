@@ -9,12 +9,16 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import torch
 from PIL import Image
+from torch import nn
 
 from unziplora import api, atomic
 from unziplora.errors import BadInput
@@ -24,13 +28,17 @@ from unziplora.lora.publish import publish
 from unziplora.lora.read import read_metadata
 from unziplora.method.prompts import BRANCHES
 from unziplora.sheet import Draw, sheet, words_of
-from unziplora.training.events import LorasSaved
-from unziplora.training.host import Host
+from unziplora.training.events import Finished, LorasSaved, Started, StepDone
+from unziplora.training.host import Defaults, Host
+from unziplora.training.memory import Forecast, forecast, smallest
 from unziplora.training.output import pair_files
 from unziplora.training.picture import open_picture
-from unziplora.training.run import check_destination
+from unziplora.training.run import Run, check_destination, with_model_defaults
 from unziplora.training.settings import Settings
 from unziplora.training.state import RunFolder
+
+# A model's UNet (on the meta device, where it is not loaded yet), its device and what suits it
+Lendable = tuple[nn.Module, torch.device, Defaults]
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,9 @@ class Pair:
 class Service:
     """open_host: the program's model, asked for when a run's turn comes. folder: where pairs and
     runs go, asked for anew each time, because it may be an option. saved: told of every pair, so
-    that a WebUI can refresh its list. draw: makes pictures for sheets, where the program can."""
+    that a WebUI can refresh its list. draw: makes pictures for sheets, where the program can.
+    lendable: the model that a run would get, as far as that is known without loading it. defaults:
+    the program's own, for settings that are not given."""
 
     def __init__(
         self,
@@ -70,9 +80,13 @@ class Service:
         folder: Callable[[], Path],
         saved: Callable[[Mapping[str, Path]], None] = lambda files: None,
         draw: Draw | None = None,
+        lendable: Callable[[], Lendable | None] = lambda: None,
+        defaults: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self.open_host, self.folder, self._saved = open_host, folder, saved
-        self.draw = draw
+        self.draw, self._lendable, self._defaults = draw, lendable, defaults
+        self._pace: dict[tuple[Any, ...], float] = {}  # seconds a step, of the last run of a kind
+        self._foretold: tuple[Any, float, Forecast] | None = None  # for what, when
         self.jobs = Jobs()
         self.jobs.on_event = self._heard
 
@@ -85,7 +99,7 @@ class Service:
         for a picture, words or settings that cannot be trained with, and for a given name that is
         taken.
         """
-        chosen = _settings(settings)
+        chosen = _settings({**self._defaults(), **settings})
         if chosen.name is None and not overwrite:
             chosen = replace(chosen, name=self._free_name(chosen.chosen_name))
         opened = open_picture(picture)
@@ -105,6 +119,34 @@ class Service:
 
         name = chosen.chosen_name
         return self.jobs.submit(name, begin, lambda: self._again(out / name))
+
+    def forecast(self, settings: Mapping[str, Any]) -> tuple[Forecast, float | None] | None:
+        """What a run with these settings needs of memory, and its seconds, once a run of its kind
+        has ended; None where the model is not known yet. Raises BadInput for settings or a model
+        that cannot be trained with."""
+        model = self._lendable()
+        if model is None:
+            return None
+        unet, device, defaults = model
+        words = {"subject": "any", "style": "any"}  # may not be typed yet
+        chosen = with_model_defaults(_settings({**settings, **words}), unet, defaults)
+        expected = self._forecast(unet, device, chosen)
+        pace = self._pace.get(_kind(chosen, expected.architecture, expected.plan.name))
+        return expected, None if pace is None else pace * chosen.total_steps
+
+    def _forecast(self, unet: nn.Module, device: torch.device, chosen: Settings) -> Forecast:
+        """Asked again for the same only after a while: a page asks all the time, and SDXL's UNet
+        takes 0.2 s to count."""
+        asked, now = (id(unet), device, chosen), time.monotonic()
+        if self._foretold is None or self._foretold[0] != asked or now > self._foretold[1] + 10:
+            self._foretold = asked, now, forecast(unet, device, chosen)
+        return self._foretold[2]
+
+    def smallest_plan(self) -> str:
+        """The memory plan that needs least of those that the model can run; "auto" where it is not
+        known yet."""
+        model = self._lendable()
+        return "auto" if model is None else smallest(model[0], model[1]).name
 
     def _free_name(self, words: str) -> str:
         """The words, or words-2, words-3, ..."""
@@ -128,7 +170,7 @@ class Service:
         folder.read_info()
         if not folder.state.is_file():
             raise BadInput(
-                f"The run {name} has no saved state to go on from. Start it anew with overwrite."
+                f"The run {name} has no saved state to go on from. Start it anew, and overwrite it."
             )
 
         def begin() -> Any:
@@ -253,6 +295,25 @@ class Service:
     def _heard(self, event: Any) -> None:
         if isinstance(event, LorasSaved) and not event.snapshot:
             self._saved({str(role): path for role, path in event.files.items()})
+        job = self.jobs.current
+        if isinstance(event, Finished) and job is not None and job.run is not None:
+            self._learn_pace(job, job.run)
+
+    def _learn_pace(self, job: Job, run: Run) -> None:
+        plan = ""
+        seconds: list[float] = []
+        for _, event in job.events():
+            if isinstance(event, Started):
+                plan, seconds = event.plan, []
+            elif isinstance(event, StepDone):
+                seconds.append(event.seconds)
+        if seconds:
+            self._pace[_kind(run.settings, run.info.architecture, plan)] = median(seconds)
+
+
+def _kind(settings: Settings, architecture: str, plan: str) -> tuple[Any, ...]:
+    """Runs of one kind take equally long a step."""
+    return architecture, settings.method, settings.resolution, settings.rank, plan
 
 
 def _settings(given: Mapping[str, Any]) -> Settings:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unziplora.service import Service
+    from unziplora.service import Lendable, Service
     from unziplora.training.host import Host
 
 TITLE = "UnZipLoRA"
@@ -26,6 +26,8 @@ UNKNOWN = (
     "(those of reForge and forge-classic neither). Use one of the two, or the command line."
 )
 FOLDER_OPTION, PREDICTION_OPTION = "unziplora_folder", "unziplora_prediction_type"
+EVERY_OPTION, STEPS_OPTION = "unziplora_preview_every", "unziplora_preview_steps"
+NEGATIVE_OPTION = "unziplora_preview_negative"
 
 
 def register() -> None:
@@ -52,6 +54,10 @@ def tab() -> list[tuple[Any, str, str]]:
             gr.Markdown(UNKNOWN)
         return [(sentence, TITLE, "unziplora")]
     tools = Tools(
+        suggest=suggest,
+        preview_every=int(
+            getattr(_webui("shared").opts, EVERY_OPTION, 100) or 0
+        ),  # a cleared field
         to_prompt="(text) => unziploraToPrompt(text)",
         pictures={
             f"From {tab}": f"async () => [await unziploraPicture('{tab}')]"
@@ -74,7 +80,7 @@ def _is_a1111() -> bool:
 def service() -> Service:
     from unziplora.service import Service
 
-    made = Service(open_host, folder, refresh_loras, draw)
+    made = Service(open_host, folder, refresh_loras, draw, lendable, preview_settings)
     made.jobs.on_event = _hearing(made)
     return made
 
@@ -84,17 +90,40 @@ def open_host() -> Host:
     none, or the loaded model cannot be trained on."""
     from unziplora.errors import BadInput
 
-    said: Any = getattr(_webui("shared").opts, PREDICTION_OPTION, "automatic")
-    prediction = None if said == "automatic" else said
     if _is_forge():
-        from unziplora.hosts.forge import ForgeHost
+        from unziplora.hosts.forge import ForgeHost, chosen_model
 
-        return ForgeHost(prediction)
+        return ForgeHost(chosen_model(), _prediction())
     if not _is_a1111():
         raise BadInput(UNKNOWN)
     from unziplora.hosts.a1111 import A1111Host
 
-    return A1111Host(prediction)
+    return A1111Host(_prediction())
+
+
+def lendable() -> Lendable | None:
+    """What the page's estimate needs of the model, where it is loaded; waits for nothing. Raises
+    BadInput where it cannot be trained on."""
+    host: Any
+    if _is_forge():
+        from unziplora.hosts.forge import ForgeHost, loaded_model
+
+        model = loaded_model()
+        if not hasattr(model, "forge_objects"):
+            return None
+        host = ForgeHost(model, _prediction())
+    else:
+        from unziplora.hosts.a1111 import A1111Host
+
+        if _webui("sd_models").model_data.sd_model is None:  # shared.sd_model would load it
+            return None
+        host = A1111Host(_prediction())
+    return host.unet, host.device, host.defaults
+
+
+def _prediction() -> Any:
+    said = getattr(_webui("shared").opts, PREDICTION_OPTION, "automatic")
+    return None if said == "automatic" else said
 
 
 def draw(prompts: Sequence[str], loras: Sequence[tuple[Path, float]], seed: int) -> Any:
@@ -102,6 +131,24 @@ def draw(prompts: Sequence[str], loras: Sequence[tuple[Path, float]], seed: int)
     from unziplora.hosts import txt2img
 
     return txt2img.draw(prompts, loras, seed, open_host().defaults.resolution)
+
+
+def suggest(picture: Any) -> str:
+    """Style words for a picture by the WebUI's interrogator, while nothing else uses its model.
+    Raises UnZipLoRAError."""
+    from unziplora.hosts.interrogator import style_words
+
+    with service().jobs.held():
+        return style_words(picture)
+
+
+def preview_settings() -> dict[str, Any]:
+    """Of the settings page, for runs that say nothing else."""
+    options = _webui("shared").opts
+    return {
+        "preview_steps": int(getattr(options, STEPS_OPTION, 20)),
+        "preview_negative": getattr(options, NEGATIVE_OPTION, ""),
+    }
 
 
 def folder() -> Path:
@@ -248,6 +295,21 @@ def settings() -> None:
             {"choices": choices},
             section=section,
         ),
+        EVERY_OPTION: shared.OptionInfo(
+            100,
+            "Previews every so many steps, as the tab proposes (0: never; needs Reload UI)",
+            gr.Number,
+            {"precision": 0, "minimum": 0},
+            section=section,
+        ),
+        STEPS_OPTION: shared.OptionInfo(
+            20,
+            "Sampling steps of a preview",
+            gr.Slider,
+            {"minimum": 1, "maximum": 100, "step": 1},
+            section=section,
+        ),
+        NEGATIVE_OPTION: shared.OptionInfo("", "Negative prompt of previews", section=section),
     }
     for name, option in options.items():
         shared.opts.add_option(name, option)

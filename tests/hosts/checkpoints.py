@@ -38,6 +38,16 @@ def random_model(folder: Path) -> Path:
     return write_random_model(folder / "tiny.safetensors", resolution=128)
 
 
+def velocity_model(folder: Path) -> Path:
+    """The same, that predicts velocity on a schedule with zero terminal SNR, and says so."""
+    return write_random_model(
+        folder / "velocity.safetensors",
+        resolution=128,
+        prediction_type="v_prediction",
+        zero_snr=True,
+    )
+
+
 def miniature(folder: Path) -> Path:
     """A copy of the miniature; where this checkout has none, random weights of its topology."""
     if MINIATURE.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,12 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.hosts.webui import WebUI
 
+SAID = "a sks cat in crayon drawing style"
 pytestmark = pytest.mark.timeout(1800)
 SHOTS = Path(os.environ.get("UNZIPLORA_SHOTS", "build/screenshots"))
 MINUTE = 60_000  # milliseconds
+# what a visitor is told in the corner of the page, kept when it is gone
+TOASTS = """window.toasts = [];
+new MutationObserver(() => {
+    for (const toast of document.querySelectorAll('.toast-body.error')) {
+        if (!toast.dataset.seen) window.toasts.push(toast.textContent);
+        toast.dataset.seen = 1;
+    }
+}).observe(document, {subtree: true, childList: true});"""
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +48,7 @@ class Visitor:
         self.page.set_default_timeout(2 * MINUTE)
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.add_init_script(TOASTS)
         self.page.goto(webui.url)
         self.tab("UnZipLoRA")
 
@@ -59,7 +71,9 @@ class Visitor:
 def visitor(browser: Any, webui: WebUI) -> Iterator[Visitor]:
     visitor = Visitor(browser, webui)
     yield visitor
+    toasts = visitor.page.evaluate("() => window.toasts")
     visitor.page.close()
+    assert not toasts
     assert not [error for error in visitor.errors if "unzip" in error.lower()]
 
 
@@ -67,6 +81,9 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     visitor: Visitor, picture: Path
 ) -> None:
     page = visitor.page
+    visitor.webui.post("/sdapi/v1/options", {"unziplora_preview_steps": 2})
+    visitor.webui.draw("a house")  # Forge knows its model from its first picture on
+    page.locator("#uz_estimate").get_by_text("GB free: plan full").wait_for()
     visitor.shot("train-empty")
     page.locator("#uz_picture input[type=file]").set_input_files(picture)
     visitor.field("uz_subject").fill("cat")
@@ -82,18 +99,25 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     page.locator('#uz_live [data-state="completed"]').wait_for(timeout=15 * MINUTE)
     visitor.shot("train-completed")
     assert (visitor.webui.loras / "clicked_content.safetensors").is_file()
+    settings = (visitor.webui.loras / "clicked" / "settings.json").read_text("utf-8")
+    assert json.loads(settings)["settings"]["preview_steps"] == 2
 
     visitor.tab("Results", "#tab_unziplora")
     card = page.locator("#uz_cards article").filter(has_text="clicked")
     card.wait_for()
+    page.locator("#uz_publish").click()
+    page.locator("#uz_results_said").get_by_text("clicked-to-share").wait_for()
+    with Image.open(visitor.webui.loras / "clicked-to-share" / "images" / "both.png") as picture:
+        told = picture.info["parameters"]
+    assert told.startswith(f"{SAID} <lora:clicked_content:1> <lora:clicked_style:1>\n")
+    assert "Steps: 2, Sampler: " in told
     visitor.shot("results")
     card.get_by_role("button", name="Both").click()
     page.locator("#txt2img_prompt").wait_for()
     page.wait_for_function(
         "() => document.querySelector('#txt2img_prompt textarea').value.includes('lora')"
     )
-    said = "a sks cat in crayon drawing style"
-    assert visitor.prompt() == f"{said} <lora:clicked_content:1> <lora:clicked_style:1>"
+    assert visitor.prompt() == f"{SAID} <lora:clicked_content:1> <lora:clicked_style:1>"
 
     for field, value in (("steps", "2"), ("width", "128"), ("height", "128")):
         page.locator(f"#txt2img_{field} input[type=number]").fill(value)
@@ -101,6 +125,31 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     page.locator("#txt2img_gallery img").first.wait_for(timeout=3 * MINUTE)
     assert "Lora hashes" in page.locator("#html_info_txt2img").first.inner_text()
     visitor.shot("txt2img")
+
+    visitor.tab("UnZipLoRA")
+    visitor.tab("Train", "#tab_unziplora")
+    page.get_by_role("button", name="From img2img").click()
+    page.locator("#uz_said").get_by_text("There is no picture to take").wait_for()
+    page.get_by_role("button", name="From txt2img").click()
+    page.locator("#uz_said").get_by_text("The picture is taken over").wait_for()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#uz_picture img')].some(i => i.naturalWidth === 128)"
+    )
+    visitor.shot("from-txt2img")
+
+
+def test_an_interrogator_that_cannot_fetch_its_models_is_told_in_a_sentence(
+    visitor: Visitor, picture: Path
+) -> None:
+    page = visitor.page
+    page.locator("#uz_suggest").click()
+    page.locator("#uz_said").get_by_text("There is no picture to look at").wait_for()
+    page.locator("#uz_picture input[type=file]").set_input_files(picture)
+    page.locator("#uz_picture img").wait_for()
+    page.locator("#uz_suggest").click()
+    page.locator("#uz_said").get_by_text("Type the style words yourself").wait_for()
+    assert visitor.field("uz_style").input_value() == ""
+    visitor.shot("suggest")
 
 
 def test_the_card_shows_at_once_and_a_click_writes_the_trigger(

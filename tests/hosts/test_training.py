@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,9 +17,11 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.hosts.checkpoints import velocity_model
 from tests.hosts.webui import API, WebUI
 from unziplora.hosts.standalone.generate import generate
 from unziplora.hosts.standalone.host import StandaloneHost
+from unziplora.lora.read import read_metadata
 
 PROMPT = "a sks cat in crayon drawing style"
 pytestmark = pytest.mark.timeout(1800)
@@ -300,6 +303,52 @@ def test_a_checkpoint_stored_in_fp8_trains_and_stays_as_it_is(webui: WebUI, pict
     finally:
         webui.post("/sdapi/v1/options", plain)
         webui.draw("a house")
+
+
+def sampled_before(webui: WebUI) -> None:
+    """Forgets what earlier pictures were sampled with."""
+    webui.draw("a house")
+    webui.get("/test/schedule")
+
+
+def test_training_uses_the_noise_schedule_that_pictures_are_sampled_with(webui: WebUI) -> None:
+    last = {}
+    sampled_before(webui)
+    for choice in ("Zero Terminal SNR", "Default"):
+        webui.post("/sdapi/v1/options", {"sd_noise_schedule": choice})
+        webui.draw("a house")
+        told = webui.get("/test/schedule")
+        assert told["training"] == pytest.approx(told["sampling"], rel=1e-2)
+        last[choice] = told["training"]
+    assert last["Zero Terminal SNR"] < 1e-6 < last["Default"]
+
+
+def test_a_checkpoint_marked_as_zero_terminal_snr_is_trained_so_where_it_is_sampled_so(
+    webui: WebUI, tmp_path: Path, picture: Path, checkpoints: list[Path]
+) -> None:
+    """Forge reads the markers. Automatic1111 reads neither: velocity is in the file's .yaml there,
+    and zero terminal SNR an option."""
+    folder = webui.data / "models" / "Stable-diffusion"
+    marked = shutil.copy(velocity_model(tmp_path), folder)
+    if webui.kind == "a1111":
+        twin = (folder / checkpoints[0].name).with_suffix(".yaml").read_text("utf-8")
+        Path(marked).with_suffix(".yaml").write_text(twin.replace("Eps", "V"), "utf-8")
+    webui.post("/sdapi/v1/refresh-checkpoints")
+    before = webui.get("/test/other")["option"]
+    webui.post("/sdapi/v1/options", {"sd_model_checkpoint": Path(marked).name})
+    try:
+        sampled_before(webui)
+        webui.draw("a house")
+        told = webui.get("/test/schedule")
+        assert told["prediction_type"] == "v_prediction"
+        assert told["training"] == pytest.approx(told["sampling"], rel=1e-2)
+        assert (told["training"] < 1e-6) == (webui.kind == "forge")
+        assert webui.train("velocity", picture)["state"] == "completed"
+    finally:
+        webui.post("/sdapi/v1/options", {"sd_model_checkpoint": before})
+        webui.draw("a house")
+    header = read_metadata(webui.loras / "velocity_content.safetensors")
+    assert header["ss_zero_terminal_snr"] == str(webui.kind == "forge")
 
 
 def test_another_checkpoint_trains_and_diffusers_draws_with_its_pair(

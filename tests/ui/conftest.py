@@ -43,6 +43,16 @@ class Served:
     gradio: str
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
+    """What a failed test saw is kept as a picture."""
+    outcome: Any = yield
+    if call.when == "call" and outcome.get_result().failed:
+        for page in item.funcargs.values():
+            if isinstance(page, Page):
+                page.shot(f"failed-{item.originalname}")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -56,6 +56,14 @@ class Page:
     def click(self, name: str) -> None:
         self.page.locator(f"#uz_{name}").first.click()
 
+    def tab_to(self, name: str) -> None:
+        """Presses Tab until that button has the focus."""
+        for _ in range(40):
+            if self.page.locator(f"#uz_{name}:focus, #uz_{name} :focus").count():
+                return
+            self.page.keyboard.press("Tab")
+        raise AssertionError(f"{name} is not reached by keyboard")
+
     def choose(self, field: str, option: str) -> None:
         """One of a dropdown's options, by typing it."""
         box = self.page.locator(f"#uz_{field} input").first

@@ -12,9 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from tests.ui.conftest import Served
-from tests.ui.pages import Page
+from tests.ui.pages import SLOW, Page
+
+pytestmark = pytest.mark.timeout(600)  # a computer that does something else too
 
 QUICK = {"rank": "2", "resolution": "64", "preview_every": "0"}
+LONG = 9000  # steps: not over before a slow browser has looked
 EVIL = '"><img src=x onerror="window.evil=1"><script>window.evil=1</script>'
 
 
@@ -84,21 +87,28 @@ def test_bad_input_is_answered_in_a_sentence(
 
 
 def test_a_preset_writes_what_it_means_into_the_fields(page: Page) -> None:
-    page.tab("Train")
+    page.open()
     page.advanced()
     page.page.locator("#uz_preset").get_by_text("Fast", exact=True).first.click()
     page.page.wait_for_function(
         "() => document.querySelector('#uz_steps :is(input,textarea)').value === '300'"
     )
     assert page.value("lr") == "1e-4"
+    page.says("estimate", r"needs about [\d.]+ GB, [\d.]+ GB free: plan full")
+    page.page.locator("#uz_preset").get_by_text("Low memory", exact=True).first.click()
+    page.holds("rank", "16")
+    page.says("estimate", "plan low")
+    page.fill("rank", "many")
+    page.says("estimate", "Rank cannot be 'many'")
     page.page.locator("#uz_preset").get_by_text("Paper", exact=True).first.click()
     page.holds("steps", "")
+    page.says("estimate", "plan full")
 
 
 def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, train: Any) -> None:
-    train("steered", steps=500)
+    train("steered", steps=LONG)
     page.state("running")
-    page.says("live", r"[1-9]\d* of 500 steps .*left .*loss \d")
+    page.says("live", rf"steered[\s\S]*[1-9]\d* of {LONG} steps .*left .*loss \d")
     assert page.page.locator("#uz_curves polyline").count() == 3
     train("waits")
     page.says("queue", "waits")
@@ -130,8 +140,8 @@ def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, tra
 
 
 def test_nothing_jumps_while_a_run_goes_on(page: Page, train: Any) -> None:
-    train("still", steps=500)
-    page.says("live", r"[1-9]\d* of 500")
+    train("still", steps=LONG)
+    page.says("live", rf"still[\s\S]*[1-9]\d* of {LONG}")
     page.says("curves", "loss")
     tops = """() => ['uz_commands', 'uz_pictures', 'uz_curves'].map(
         id => Math.round(document.getElementById(id).getBoundingClientRect().top + scrollY))"""
@@ -186,7 +196,7 @@ def test_two_pairs_are_compared_drawn_and_merged(page: Page, served: Served, tra
     page.says("combine_said", "Two pairs are needed")
     page.choose("content_of", "one")
     page.choose("style_of", "two")
-    page.says("overlap", r"output_blocks\.1\.1[\s\S]*overlap")
+    page.says("overlap", r"overlap[\s\S]*output_blocks\.1\.1")
     assert page.page.locator("#uz_overlap .uz-parts").count() == 11
     page.fill("merged_name", "mixed")
     page.click("merge")
@@ -195,7 +205,7 @@ def test_two_pairs_are_compared_drawn_and_merged(page: Page, served: Served, tra
     page.click("merge")
     page.says("combine_said", "exists already")
     page.click("combine_draw")
-    page.page.wait_for_selector("#uz_combine_sheet img")
+    page.page.wait_for_selector("#uz_combine_sheet img", timeout=3 * SLOW)  # thirteen pictures
     page.shot("combine")
     page.tab("Inspect")
     page.drop("file", served.folder / "mixed.safetensors")
@@ -213,9 +223,10 @@ def test_what_is_no_lora_is_answered_in_a_sentence(page: Page, tmp_path: Path) -
     page.says("report", "not a whole .safetensors file")
 
 
-def test_words_of_files_and_users_are_inert(page: Page, served: Served, tmp_path: Path) -> None:
+def test_words_of_files_and_users_are_inert(page: Page, served: Served, picture_file: Path) -> None:
     evil_pair(served.folder, "evil")
     evil_pair(served.folder, "evil&quot;>&lt;b>")
+    page.open()
     page.tab("Results")
     page.says("cards", "onerror")
     page.ask("put both of evil into the prompt")
@@ -230,7 +241,7 @@ def test_words_of_files_and_users_are_inert(page: Page, served: Served, tmp_path
     page.drop("file", served.folder / "evil_content.safetensors")
     page.says("report", "onerror")
     page.tab("Train")
-    page.picture(Path(__file__).parent.parent.parent / "unziplora" / "demo" / "lantern.png")
+    page.picture(picture_file)
     page.fill("subject", "tree")
     page.fill("style", "flat drawing")
     page.fill("name", EVIL)
@@ -298,7 +309,7 @@ def test_every_field_and_button_has_a_name_and_is_reached_by_keyboard(page: Page
     assert {"uz_style", "uz_name", "uz_preset", "uz_method", "uz_steps", "uz_train"} <= reached
 
 
-def test_a_pasted_picture_is_taken(page: Page) -> None:
+def test_a_picture_is_pasted_and_a_run_is_begun_and_stopped_by_keyboard_alone(page: Page) -> None:
     page.open()
     page.page.evaluate(
         """() => new Promise(done => {
@@ -313,6 +324,17 @@ def test_a_pasted_picture_is_taken(page: Page) -> None:
         })"""
     )
     page.page.wait_for_selector("#uz_picture img")
+    page.page.locator("#uz_subject :is(input, textarea)").first.focus()
+    for words in ("tree", "flat drawing", "typed"):
+        page.page.keyboard.type(words)
+        page.page.keyboard.press("Tab")
+    page.tab_to("train")
+    page.page.keyboard.press("Enter")
+    page.says("live", r"typed[\s\S]*[1-9]\d* of")
+    page.tab_to("stop")
+    page.page.keyboard.press("Space")
+    page.state("stopped")
+    page.shot("keyboard")
 
 
 def test_inside_a_webui_the_prompt_and_the_pictures_go_to_and_fro(

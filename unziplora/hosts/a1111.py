@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unziplora.errors import BadInput
-from unziplora.hosts.sdwebui import WebUIHost, checked, latents_of
+from unziplora.hosts.sdwebui import WebUIHost, checked, latents_of, zero_snr_chosen
 from unziplora.hosts.txt2img import webui
 from unziplora.training.host import PredictionType, SizeIds
 from unziplora.unet.trainable import frozen
@@ -74,10 +74,13 @@ class A1111Host(WebUIHost):
 
     @property
     def alphas_cumprod(self) -> Tensor:
-        """The schedule as loaded: a zero-SNR generation leaves another one in `alphas_cumprod`
+        """The schedule that pictures are sampled with: the model's, or by the option one with zero
+        terminal SNR. `alphas_cumprod` holds what the last generation used
         (modules/sd_models.py:647)."""
         original = getattr(self._model, "alphas_cumprod_original", self._model.alphas_cumprod)
         alphas: Tensor = original.detach().float().to(self.device).clone()
+        if zero_snr_chosen():
+            alphas = webui("sd_models").rescale_zero_terminal_snr_abar(alphas)
         return alphas
 
     @contextlib.contextmanager

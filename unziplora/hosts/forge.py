@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unziplora.errors import BadInput
-from unziplora.hosts.sdwebui import WebUIHost, checked, latents_of
+from unziplora.hosts.sdwebui import WebUIHost, checked, latents_of, zero_snr_chosen
 from unziplora.hosts.txt2img import webui
 from unziplora.training.host import PredictionType, SizeIds
 from unziplora.unet.trainable import frozen, normal_tensors, out_of_place
@@ -23,23 +23,32 @@ def _backend(name: str) -> Any:
     return importlib.import_module(f"backend.{name}")
 
 
+def chosen_model() -> Any:
+    """What Forge calls `shared.sd_model`, of the checkpoint that is chosen: it loads one when that
+    is first used (modules/sd_models.py:473). Raises BadInput where none is chosen."""
+    with webui("call_queue").queue_lock:
+        try:
+            webui("sd_models").forge_model_reload()
+        except ValueError as error:
+            raise BadInput("No checkpoint is chosen. Choose an SDXL checkpoint first.") from error
+    return webui("shared").sd_model
+
+
+def loaded_model() -> Any | None:
+    """The same, where that is loaded already, without waiting for anything; else None."""
+    data = webui("sd_models").model_data
+    return data.sd_model if data.forge_hash == str(data.forge_loading_parameters) else None
+
+
 class ForgeHost(WebUIHost):
-    """The chosen SDXL checkpoint: `Host` of training/host.py. Forge loads it when it is first used
-    (modules/sd_models.py:473).
+    """An SDXL checkpoint in Forge: `Host` of training/host.py.
 
     prediction_type: instead of what the model says. Raises BadInput where the checkpoint is not of
     SDXL's family.
     """
 
-    def __init__(self, prediction_type: PredictionType | None = None) -> None:
-        with webui("call_queue").queue_lock:
-            try:
-                webui("sd_models").forge_model_reload()
-            except ValueError as error:
-                raise BadInput(
-                    "No checkpoint is chosen. Choose an SDXL checkpoint first."
-                ) from error
-        super().__init__(webui("shared").sd_model)
+    def __init__(self, model: Any, prediction_type: PredictionType | None = None) -> None:
+        super().__init__(model)
         self._normal = contextlib.ExitStack()
         said = self._kmodel.predictor.prediction_type
         if prediction_type is None and said not in ("epsilon", "v_prediction"):
@@ -64,9 +73,15 @@ class ForgeHost(WebUIHost):
 
     @property
     def alphas_cumprod(self) -> Tensor:
-        """A copy: Forge's own is an inference tensor."""
+        """The schedule that pictures are sampled with. Forge changes its sigmas to one with zero
+        terminal SNR while it samples, by the option or for a checkpoint with the marker `ztsnr`
+        (modules/processing.py:985), and never `alphas_cumprod`. A copy: that is an inference
+        tensor."""
         alphas: Tensor = self._kmodel.predictor.alphas_cumprod.float().to(self.device).clone()
-        return alphas
+        if not (zero_snr_chosen() or getattr(self._model.model_config, "ztsnr", False)):
+            return alphas
+        rescaled = _backend("modules.k_prediction").rescale_zero_terminal_snr_sigmas
+        return 1 / (1 + rescaled(((1 - alphas) / alphas).sqrt()) ** 2)  # type: ignore[no-any-return]
 
     @contextlib.contextmanager
     def _lent(self) -> Iterator[None]:

@@ -143,6 +143,11 @@ def _kept_loaded() -> Iterator[None]:
         models.unload_model_weights = earlier
 
 
+def zero_snr_chosen() -> bool:
+    """Whether the WebUI's option "Noise schedule for sampling" asks for zero terminal SNR."""
+    return bool(webui("shared").opts.sd_noise_schedule == "Zero Terminal SNR")
+
+
 def latents_of(posterior: Any, generator: torch.Generator | None) -> Tensor:
     """The mean of a VAE's posterior, or a sample drawn with a CPU generator; fp32, unscaled."""
     latents: Tensor = posterior.mean.float()

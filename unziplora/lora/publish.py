@@ -24,7 +24,7 @@ def publish(folder: Path, files: Mapping[str, Path], pictures: Mapping[str, Path
     """
     if folder.exists():
         raise BadInput(
-            f"{folder.name} exists already. Move it away, or publish under another name."
+            f"{folder.name} exists already. Move that folder away, and publish once more."
         )
     heads: dict[str, dict[str, str]] = {role: _head(files[role]) for role in BRANCHES}
     folder.mkdir(parents=True)

@@ -98,4 +98,5 @@ class Host(Protocol):
     def preview(
         self, prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: int
     ) -> Image.Image:
-        """A picture of (height, width) = size by the host's own sampler, from the UNet as it is."""
+        """A picture of (height, width) = size by the host's own sampler, from the UNet as it is.
+        Its `info["parameters"]`, where there is one, is an infotext (training/infotext.py)."""

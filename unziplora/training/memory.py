@@ -108,6 +108,11 @@ def smaller(plan: Plan, unet: nn.Module, device: torch.device) -> Plan | None:
     return None
 
 
+def smallest(unet: nn.Module, device: torch.device) -> Plan:
+    """The plan that needs least of those that this model and device can run."""
+    return [plan for plan in PLANS.values() if _pays(plan, unet, device)][-1]
+
+
 def trained_weights(unet: nn.Module, settings: Settings) -> int:
     """Numbers in all A and B of a run; its rank must be set."""
     assert settings.rank is not None

@@ -46,8 +46,7 @@ def check_free(folder: Path, name: str) -> None:
         for taken in (path, path.with_suffix(".json"), path.with_suffix(".png")):
             if taken.exists():
                 raise BadInput(
-                    f"{taken.name} exists already. "
-                    "Choose another name, or replace it (--overwrite)."
+                    f"{taken.name} exists already. Choose another name, or overwrite it."
                 )
 
 
@@ -129,7 +128,7 @@ def _header(
         model_name=info.model.name,
         model_sha256=info.model.sha256,
         prediction_type=host.prediction_type,
-        zero_terminal_snr=bool(host.alphas_cumprod[-1] == 0),
+        zero_terminal_snr=bool(host.alphas_cumprod[-1] < 1e-6),  # WebUIs put 5e-8 in 0's place
         architecture=info.architecture,
         started=info.started,
         finished=time.time(),

@@ -39,6 +39,7 @@ from unziplora.training.events import (
     StepDone,
 )
 from unziplora.training.host import Defaults, Host
+from unziplora.training.infotext import KEY, save_png, with_loras
 from unziplora.training.memory import (
     Forecast,
     SpillWatch,
@@ -384,9 +385,12 @@ class Run:
                         steps=self.settings.preview_steps,
                         seed=self.settings.seed,
                     )
+                if KEY in picture.info:  # as it can be drawn again, from the files
+                    calls = [(f"{self.settings.chosen_name}_{b}", w) for b, w in weights.items()]
+                    picture.info[KEY] = with_loras(picture.info[KEY], calls)
                 path = self.folder.previews / f"{trainer.step:06d}_{name}.png"
                 with atomic.writing(path) as temporary:
-                    picture.save(temporary, "PNG")
+                    save_png(picture, temporary)
                 pictures[name] = path
         except Exception as error:
             self._log(traceback.format_exc())
@@ -427,8 +431,8 @@ def check_destination(settings: Settings, out: Path, *, overwrite: bool) -> None
     check_free(out, name)
     if RunFolder(out / name).exists():
         raise BadInput(
-            f"There is a run named {name} in this folder already. Resume it (--resume), choose "
-            "another name, or replace it (--overwrite)."
+            f"There is a run named {name} in this folder already. Resume it, overwrite it, or "
+            "choose another name."
         )
 
 

@@ -146,7 +146,7 @@ class RunFolder:
         """Tensors and numbers as the trainer gave them. Raises BadInput."""
         if not self.state.is_file():
             raise BadInput(
-                f"The run in {self.path.name} has no saved state. Start it anew with --overwrite."
+                f"The run in {self.path.name} has no saved state. Start it anew, and overwrite it."
             )
         try:
             with safe_open(self.state, framework="pt") as file:
@@ -187,7 +187,7 @@ class RunFolder:
 def damaged(file: str) -> str:
     return (
         f"The run's {file} is damaged or belongs to another model. "
-        "Restore it from a backup, or start the run anew with --overwrite."
+        "Restore it from a backup, or start the run anew and overwrite it."
     )
 
 

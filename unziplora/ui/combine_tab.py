@@ -14,7 +14,7 @@ from unziplora.service import Service
 from unziplora.ui import render
 from unziplora.ui.charts import bar
 from unziplora.ui.compat import plain_html, when
-from unziplora.ui.results_tab import action, drawer, weights
+from unziplora.ui.results_tab import action, drawer, sheet_picture, weights
 from unziplora.ui.told import told
 
 _LEAD = "The content of one pair with the style of another."
@@ -37,7 +37,7 @@ def build(service: Service, tab: Any) -> None:
         look = action("Draw a sheet of the two", "uz_combine_draw", service.draw is not None)
         merge = action("Merge into one file", "uz_merge")
     said = plain_html(elem_id="uz_combine_said")
-    sheet = gr.Image(label="Sheet", visible=False, interactive=False, elem_id="uz_combine_sheet")
+    sheet = sheet_picture("uz_combine_sheet")
 
     def names(*chosen: str | None) -> tuple[Any, Any]:
         known = [pair.name for pair in service.pairs()]
@@ -45,7 +45,7 @@ def build(service: Service, tab: Any) -> None:
             gr.update(choices=known, value=one if one in known else None) for one in chosen
         )
 
-    def compare(one: str | None, other: str | None) -> str:
+    def compare(one: str | None, other: str | None) -> tuple[str, str]:
         found: list[str] = []
 
         def read() -> str:
@@ -55,7 +55,7 @@ def build(service: Service, tab: Any) -> None:
             return ""
 
         answer = told(read)
-        return found[0] if found else answer
+        return (found[0] if found else answer), ""  # what was said of other pairs is old
 
     def join(one: str | None, other: str | None, first: float, second: float, name: str) -> str:
         def write() -> str:
@@ -71,7 +71,7 @@ def build(service: Service, tab: Any) -> None:
     pair = [content, style]
     when(tab.select, names, pair, pair)
     for source in pair:
-        when(source.change, compare, pair, [overlap], show_progress="minimal")
+        when(source.change, compare, pair, [overlap, said], show_progress="minimal")
     drawing = [*pair, content_weight, style_weight]
     when(look.click, drawer(service), drawing, [said, sheet], show_progress="full")
     when(merge.click, join, [*drawing, name], [said], show_progress="minimal")

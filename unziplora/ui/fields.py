@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_type_hints
 
 import gradio as gr
@@ -13,25 +13,27 @@ from unziplora.training.settings import Settings
 from unziplora.ui.compat import plain_html
 
 # What a preset writes into the fields; an empty one means: as in the paper, or the model's own.
+SMALLEST = "smallest"  # of the memory plans that the model can run
 PRESETS: Mapping[str, Mapping[str, str]] = {
     "Paper": {},
     "Fast": {"steps": "300", "lr": "1e-4"},
-    "Low memory": {"memory": "checkpoint", "rank": "16"},
+    "Low memory": {"memory": SMALLEST, "rank": "16"},
 }
-PRESETS_SAID = "Fast: half the steps at twice the rate. Low memory: checkpointing, rank 16."
+PRESETS_SAID = "Fast: half the steps at twice the rate. Low memory: the smallest plan, rank 16."
 _PRESET_FIELDS: Mapping[str, str] = {"steps": "", "lr": "", "rank": "", "memory": "auto"}
 _NUMBERS = ("steps", "rank", "lr", "resolution", "seed", "preview_every", "snapshot_every")
+NEEDING = ("method", "steps", "rank", "resolution", "memory")  # what memory and time depend on
 _MEMORY = get_args(get_type_hints(Settings)["memory"])
 
 
-def advanced() -> dict[str, Any]:
+def advanced(preview_every: int) -> dict[str, Any]:
     """The inputs by their settings' names, and "overwrite"."""
     fields: dict[str, Any] = {}
     with gr.Accordion("Advanced", open=False, elem_id="uz_advanced"):
         with gr.Row():
             fields["method"] = _choice("method", list(METHODS), "unziplora", "others: to compare")
             fields["token"] = _text("token", "a rare word: its name", "", value="sks")
-            fields["memory"] = _choice("memory", list(_MEMORY), "auto", "checkpoint: less, slower")
+            fields["memory"] = _choice("memory", list(_MEMORY), "auto", "auto: what fits")
         with gr.Row():
             fields["steps"] = _text("steps", "how long it trains", "600")
             fields["rank"] = _text("rank", "size of the files", "64")
@@ -40,20 +42,21 @@ def advanced() -> dict[str, Any]:
         with gr.Row():
             fields["seed"] = _text("seed", "for repeating it", "0")
             fields["preview_every"] = _text(
-                "preview_every", "steps; 0: never", "100", "Previews every", "100"
+                "preview_every", "steps; 0: never", "never", "Previews every", str(preview_every)
             )
             fields["snapshot_every"] = _text("snapshot_every", "steps", "never", "Snapshots every")
             fields["overwrite"] = gr.Checkbox(
-                False, label="Overwrite", info="files of this name", elem_id="uz_overwrite",
-                min_width=120,
-            )  # fmt: skip
+                False, label="Overwrite files of this name", elem_id="uz_overwrite", min_width=120
+            )
         plain_html('<p class="uz-aside">Empty: as in the paper, or as the model asks.</p>')
     return fields
 
 
-def preset(name: str) -> tuple[Any, ...]:
+def preset(name: str, smallest_plan: Callable[[], str]) -> tuple[Any, ...]:
     """Updates of the fields that presets fill, in the order of `preset_fields`."""
     values = {**_PRESET_FIELDS, **PRESETS[name]}
+    if values["memory"] == SMALLEST:
+        values["memory"] = smallest_plan()
     return tuple(gr.update(value=values[field]) for field in _PRESET_FIELDS)
 
 
@@ -69,10 +72,15 @@ def settings(
     BadInput where a number is none."""
     typed = dict(values)
     overwrite = bool(typed.pop("overwrite"))
-    given = {field: _said(field, value) for field, value in typed.items()}
     words = {"subject": (subject or "").strip(), "style": (style or "").strip()}
     named = {"name": name.strip()} if name and name.strip() else {}
-    return {**{k: v for k, v in given.items() if v is not None}, **words, **named}, overwrite
+    return {**given(typed), **words, **named}, overwrite
+
+
+def given(typed: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are not empty, as settings. Raises BadInput where a number is none."""
+    said = {field: _said(field, value) for field, value in typed.items()}
+    return {field: value for field, value in said.items() if value is not None}
 
 
 def _said(field: str, value: Any) -> Any:

@@ -4,15 +4,18 @@
   const root = () => document.querySelector('gradio-app')?.shadowRoot ?? document;
   const find = (id) => root().querySelector('#' + id);
   const seen = (element) => element !== null && element.offsetParent !== null;
-  window.unziplora = {asked: ''};
+  window.unziplora = {asked: '', asking: 0};
 
   // Asks for news every second while a run goes on, else every third: gradio 3.41 has no timer.
+  // Not again before the last answer, unless that is lost: a busy computer is slow to give it.
   let idle = 0;
   const poll = () => {
     const live = find('uz_live');
     if (!seen(live) || document.hidden) return;
     idle = live.querySelector('[data-going]') ? 0 : (idle + 1) % 3;
-    if (idle === 0) find('uz_poll')?.click();
+    if (idle !== 0 || Date.now() - window.unziplora.asking < 30000) return;
+    window.unziplora.asking = Date.now();
+    find('uz_poll')?.click();
   };
   window.unziploraPoll = window.unziploraPoll ?? setInterval(poll, 1000);
 

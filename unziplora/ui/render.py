@@ -17,6 +17,7 @@ from PIL import Image
 
 from unziplora.jobs import ENDED, Job
 from unziplora.training.events import Message, Previewed, StepDone
+from unziplora.training.memory import Forecast
 from unziplora.ui.charts import chart
 
 PREVIEWS = {"base": "base model", "content": "content", "style": "style", "both": "both"}
@@ -55,6 +56,20 @@ def _numbers(job: Job) -> list[str]:
     if job.state in ENDED and job.files:
         said += [path.name for path in job.files.values()]
     return said
+
+
+def estimate(of: Forecast, seconds: float | None) -> str:
+    """What a run would need: "needs about 9.1 GB, 10.4 GB free: plan checkpoint · about 11 min"."""
+    free = "" if of.free is None else f", {of.free:.1f} GB free"
+    doubt = "" if of.fits else ", which may not fit"
+    time = "" if seconds is None else f" · about {roughly(seconds)}"
+    need = f"needs about {of.needs[of.plan.name]:.1f} GB{free}"
+    return aside(f"{need}: plan {of.plan.name}{doubt}{time}")
+
+
+def aside(text: str) -> str:
+    """A quiet line."""
+    return f'<div class="uz-aside">{escape(text)}</div>'
 
 
 def pictures(job: Job | None) -> str:
@@ -161,6 +176,13 @@ def duration(seconds: float) -> str:
     whole = max(0, round(seconds))
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def roughly(seconds: float) -> str:
+    """40 s, 11 min, or 2.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def data_url(path: Path) -> str | None:

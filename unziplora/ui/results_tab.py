@@ -37,7 +37,7 @@ def build(service: Service, tools: Tools, tab: Any) -> None:
             draw = action("Draw a sheet", "uz_draw", service.draw is not None)
             share = action("Make a folder to publish", "uz_publish")
             remove = action("Delete this pair", "uz_delete")
-        sheet = gr.Image(label="Sheet", visible=False, interactive=False, elem_id="uz_sheet")
+        sheet = sheet_picture("uz_sheet")
     doomed = gr.State(("", ""))
     with gr.Row(visible=False, elem_id="uz_confirm") as confirm:
         question = plain_html()
@@ -174,6 +174,13 @@ def drawer(service: Service) -> Callable[..., tuple[str, Any]]:
         return answer, gr.update(value=made[0], visible=True) if made else gr.update()
 
     return draw
+
+
+def sheet_picture(elem_id: str) -> Any:
+    """Where a sheet is shown, without gradio's label, which would cover its heading."""
+    return gr.Image(
+        label="Sheet", show_label=False, visible=False, interactive=False, elem_id=elem_id
+    )
 
 
 def action(label: str, elem_id: str, visible: bool = True) -> Any:

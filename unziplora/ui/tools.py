@@ -12,8 +12,10 @@ from PIL import Image
 class Tools:
     """suggest: style words for a picture, by the WebUI's interrogator. to_prompt: JavaScript that
     is given a text and puts it into txt2img's prompt. pictures: by a button's label, JavaScript
-    that gives the picture to train on as a data URL, or an empty text where there is none."""
+    that gives the picture to train on as a data URL, or an empty text where there is none.
+    preview_every: steps, what the page proposes."""
 
     suggest: Callable[[Image.Image], str] | None = None
     to_prompt: str | None = None
     pictures: Mapping[str, str] = field(default_factory=dict)
+    preview_every: int = 100

@@ -7,12 +7,12 @@ import binascii
 import hashlib
 import json
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
-from unziplora.errors import BadInput
+from unziplora.errors import BadInput, UnZipLoRAError
 from unziplora.jobs import ENDED, Job, State
 from unziplora.service import Service
 from unziplora.training.picture import open_picture
@@ -46,22 +46,24 @@ def build(service: Service, tools: Tools) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=260):
             picture = picture_input(label="Picture", elem_id="uz_picture", height=300)
-            fetch = [_fetch(label) for label in tools.pictures]
+            with gr.Row(visible=bool(tools.pictures)):
+                fetch = [_fetch(label) for label in tools.pictures]
         with gr.Column(scale=2, min_width=300):
             subject, style, name, preset = _words()
             suggest = _suggest_button() if tools.suggest is not None else None
-            values = fields.advanced()
-    # the memory estimate ("needs about 9.1 GB, 10.4 GB free: checkpoint") goes here, above the
-    # button, once the service can tell it from `fields.settings`
+            values = fields.advanced(tools.preview_every)
     go = gr.Button("Train both LoRAs", variant="primary", elem_id="uz_train")
+    estimate = plain_html(elem_id="uz_estimate")
     said = plain_html(elem_id="uz_said")
     view = _RunView(service)
     shown = [said, *view.outputs]
+    needing = [values[field] for field in fields.NEEDING]
 
-    def poll(view_state: Any) -> tuple[Any, ...]:
+    def poll(view_state: Any, shown: str, *typed: Any) -> tuple[Any, ...]:
         looked = view.look(view_state)
         ended = isinstance(looked[0], str) and _ended(view_state, looked[0])
-        return ("" if ended else gr.update()), *looked
+        needed = _estimate(service, typed)
+        return (gr.update() if needed == shown else needed), ("" if ended else gr.update()), *looked
 
     def start(view_state: Any, image: bytes | None, *given: Any) -> tuple[Any, ...]:
         def begin() -> str:
@@ -88,10 +90,14 @@ def build(service: Service, tools: Tools) -> None:
     with hidden():
         look = gr.Button(elem_id="uz_poll")
         asked, ask = gr.Textbox(), gr.Button(elem_id="uz_ask_train")
-    when(look.click, poll, [view.state], shown)
+    # outside gradio's queue, in which a sheet that is drawn would hold it up
+    seen = [view.state, estimate, *needing]
+    looked = when(look.click, poll, seen, [estimate, *shown], queue=False)
+    when(looked.then, None, None, None, js="() => { window.unziplora.asking = 0; return []; }")
     js = "(state) => [state, window.unziplora.asked]"
     when(ask.click, order, [view.state, asked], shown, js=js)
-    when(preset.change, fields.preset, [preset], fields.preset_fields(values))
+    chosen = fields.preset_fields(values)
+    when(preset.change, lambda name: fields.preset(name, service.smallest_plan), [preset], chosen)
     for button, js in zip(fetch, tools.pictures.values(), strict=True):
         when(button.click, _fetched, [asked], [picture, said], js=js)
     if suggest is not None:
@@ -171,7 +177,7 @@ def _obey(service: Service, asked: Any, command: str | None) -> str:
         except (ValueError, TypeError, KeyError) as error:
             raise BadInput("The page asked for something unknown. Reload it.") from error
     else:
-        shown = shown_job(service)
+        shown = service.jobs.shown()
         if shown is None:
             raise BadInput("There is no run. Train one first.")
         job = shown
@@ -181,21 +187,22 @@ def _obey(service: Service, asked: Any, command: str | None) -> str:
     return f"{job.name} is cancelled." if command == "cancel" else _COMMANDS[command][1]
 
 
+def _estimate(service: Service, typed: Sequence[Any]) -> Any:
+    """What a run would need, as HTML. While one goes on, what stands there stays: the memory that
+    it has is not free, and yet would be for the next one."""
+    if service.jobs.current is not None:
+        return gr.update()
+    try:
+        expected = service.forecast(fields.given(dict(zip(fields.NEEDING, typed, strict=True))))
+    except UnZipLoRAError as error:
+        return render.aside(str(error))  # said as an error once the button is pressed
+    return "" if expected is None else render.estimate(*expected)
+
+
 def _ended(before: str | None, now: str | None) -> bool:
     """Whether the run has ended since the last look: what was answered before is old news."""
     earlier, later = marks_of(before).get("state"), marks_of(now).get("state")
     return later in ENDED and earlier not in (*ENDED, None)
-
-
-def shown_job(service: Service) -> Job | None:
-    """The run that goes on, else a paused one, else the next, else the last that ended."""
-    jobs = service.jobs.all()
-    for wanted in ("running", "paused", "waiting"):
-        for job in jobs:
-            if job.state == wanted:
-                return job
-    ended = [job for job in jobs if job.state in ENDED]
-    return ended[-1] if ended else None
 
 
 class _RunView:
@@ -229,7 +236,7 @@ class _RunView:
         (a preview may be replaced while it is read)."""
         known = marks_of(before)
         try:
-            job = shown_job(self._service)
+            job = self._service.jobs.shown()
             now = self._now(job)
         except Exception:
             traceback.print_exc()

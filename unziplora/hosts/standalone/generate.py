@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file
 
 from unziplora import atomic
 from unziplora.errors import BadInput
 from unziplora.hosts.standalone.host import StandaloneHost
-from unziplora.hosts.standalone.sampling import GUIDANCE, SAMPLER, bare_pipeline
+from unziplora.hosts.standalone.sampling import GUIDANCE, bare_pipeline
 from unziplora.lora.file import tensor_hash
 from unziplora.lora.read import TEXT_ENCODERS, read_lora
+from unziplora.training.infotext import KEY, save_png, with_loras
 
 WeightedLora = tuple[Path, float]
 _MOST_PIXELS = 4096 * 4096
@@ -58,24 +58,10 @@ def generate(
             guidance=guidance,
         )
     picture.info["notes"] = notes
-    words = {
-        "Steps": steps,
-        "Sampler": SAMPLER,
-        "CFG scale": f"{guidance:g}",
-        "Seed": seed,
-        "Size": f"{width}x{height}",
-        "Model hash": (host.model.sha256 or "")[:10],
-        "Model": Path(host.model.name).stem,
-    }
     if loras:
-        hashes = {path.stem: tensor_hash(path)[:12] for path, _ in loras}
-        words["Lora hashes"] = f'"{", ".join(f"{name}: {h}" for name, h in hashes.items())}"'
-    tags = "".join(f" <lora:{path.stem}:{weight:g}>" for path, weight in loras)
-    picture.info["parameters"] = (
-        f"{prompt}{tags}\n"
-        + (f"Negative prompt: {negative}\n" if negative else "")
-        + ", ".join(f"{word}: {value}" for word, value in words.items())
-    )
+        called = with_loras(picture.info[KEY], [(path.stem, weight) for path, weight in loras])
+        hashes = ", ".join(f"{path.stem}: {tensor_hash(path)[:12]}" for path, _ in loras)
+        picture.info[KEY] = f'{called}, Lora hashes: "{hashes}"'
     return picture
 
 
@@ -123,11 +109,11 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     """Writes a picture; a PNG keeps how it was made. Raises BadInput, or UnZipLoRAError where the
     disk refuses."""
     kind = check_picture_path(path)
-    text = PngInfo()
-    text.add_text("parameters", picture.info.get("parameters", ""))
-    options = {"pnginfo": text} if kind == "PNG" else {}
     with atomic.writing(path) as temporary:
-        picture.save(temporary, kind, **options)
+        if kind == "PNG":
+            save_png(picture, temporary)
+        else:
+            picture.save(temporary, kind)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from unziplora.hosts.standalone.checkpoint import Checkpoint, load_vae, open_che
 from unziplora.hosts.standalone.identify import ModelFile, identify
 from unziplora.hosts.standalone.text import encode
 from unziplora.training.host import Defaults, ModelIdentity, PredictionType, SizeIds
+from unziplora.training.infotext import KEY, infotext
 from unziplora.unet.trainable import frozen
 
 _KEPT_PROMPTS = 64  # embeddings of so many prompts are remembered, so that previews load no encoder
@@ -232,7 +233,8 @@ class StandaloneHost:
         seed: int = 0,
         guidance: float = sampling.GUIDANCE,
     ) -> Image.Image:
-        """A picture of (height, width) = size by Euler, from the UNet as it is now.
+        """A picture of (height, width) = size by Euler, from the UNet as it is now; its
+        `info["parameters"]` says how it was made, in the words in which WebUIs write it.
 
         The same for the same seed, on any device up to rounding. Under no_grad, never
         inference_mode, so that training goes on after it.
@@ -247,7 +249,18 @@ class StandaloneHost:
             seed=seed,
             guidance=guidance,
         )
-        return self.decode_latents(latents)
+        picture = self.decode_latents(latents)
+        words = {
+            "Steps": steps,
+            "Sampler": sampling.SAMPLER,
+            "CFG scale": f"{guidance:g}",
+            "Seed": seed,
+            "Size": f"{size[1]}x{size[0]}",
+            "Model hash": (self.model.sha256 or "")[:10],
+            "Model": Path(self.model.name).stem,
+        }
+        picture.info[KEY] = infotext(prompt, negative, words)
+        return picture
 
     def _free(self) -> None:
         if self.device.type == "cuda":  # elsewhere memory goes back with the last reference

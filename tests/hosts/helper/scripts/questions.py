@@ -93,17 +93,17 @@ def matched(name: str):
 
 
 def fail(step: int):
-    """The next run raises in the middle of its update after `step` steps."""
+    """The next run raises in its backward pass after `step` steps."""
     trainer = importlib.import_module("unziplora.training.trainer").Trainer
-    update = trainer._update
+    backward = trainer._backward
 
-    def broken(self):
+    def broken(self, one_pass):
         if self.step == step:
-            trainer._update = update
+            trainer._backward = backward
             raise RuntimeError("a test asked for this")
-        update(self)
+        return backward(self, one_pass)
 
-    trainer._update = broken
+    trainer._backward = broken
 
 
 def slow(seconds: float):
@@ -111,14 +111,14 @@ def slow(seconds: float):
     import time
 
     trainer = importlib.import_module("unziplora.training.trainer").Trainer
-    update = getattr(trainer, "_plain_update", trainer._update)
-    trainer._plain_update = update
+    advance = getattr(trainer, "_plain_advance", trainer.advance)
+    trainer._plain_advance = advance
 
     def slower(self):
         time.sleep(seconds)
-        update(self)
+        return advance(self)
 
-    trainer._update = slower if seconds else update
+    trainer.advance = slower if seconds else advance
 
 
 def reload():
@@ -158,6 +158,24 @@ def sheet(name: str, prompt: str, seed: int):
     return {"sha256": hashlib.sha256(picture.convert("RGB").tobytes()).hexdigest()}
 
 
+sampled = {}
+
+
+def note_noise(params):
+    """The largest sigma since it was last asked for."""
+    sampled["sigma"] = max(sampled.get("sigma", 0.0), float(params.sigma.max()))
+
+
+def schedule():
+    """The last alphas_cumprod, of the last generation and of a run that would begin now."""
+    host = importlib.import_module("unziplora.webui").open_host()
+    return {
+        "sampling": 1 / (1 + sampled.pop("sigma") ** 2),
+        "training": float(host.alphas_cumprod[-1]),
+        "prediction_type": host.prediction_type,
+    }
+
+
 def packages():
     return sorted(f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions())
 
@@ -176,7 +194,7 @@ def other():
 
 
 def routes(_, app):
-    for function in (weights, traits, matched, packages, other, embedding, host, sheet):
+    for function in (weights, traits, matched, packages, other, embedding, host, sheet, schedule):
         app.add_api_route(f"/test/{function.__name__}", function, methods=["GET"])
     for function in (fail, slow, reload):
         app.add_api_route(f"/test/{function.__name__}", function, methods=["POST"])
@@ -184,4 +202,5 @@ def routes(_, app):
 
 if "modules_forge" in sys.modules:
     tell_forge()
+script_callbacks.on_cfg_denoiser(note_noise)
 script_callbacks.on_app_started(routes)
