@@ -6,10 +6,11 @@ page and API are two ways to call it and show the same objects.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,15 @@ from typing import Any
 from PIL import Image
 
 from unziplora import api, atomic
-from unziplora.errors import BadInput
+from unziplora.errors import BadInput, CannotWrite
 from unziplora.jobs import ENDED, Job, Jobs
 from unziplora.lora.combine import merge
 from unziplora.lora.publish import publish
 from unziplora.lora.read import read_metadata
 from unziplora.method.prompts import BRANCHES
+from unziplora.report import report
 from unziplora.sheet import Draw, sheet, words_of
-from unziplora.training.events import LorasSaved
+from unziplora.training.events import LorasSaved, Message, Started
 from unziplora.training.host import Host
 from unziplora.training.output import pair_files
 from unziplora.training.picture import open_picture
@@ -62,7 +64,8 @@ class Pair:
 class Service:
     """open_host: the program's model, asked for when a run's turn comes. folder: where pairs and
     runs go, asked for anew each time, because it may be an option. saved: told of every pair, so
-    that a WebUI can refresh its list. draw: makes pictures for sheets, where the program can."""
+    that a WebUI can refresh its list. draw: makes pictures for sheets, where the program can.
+    program: what a report says of it."""
 
     def __init__(
         self,
@@ -70,9 +73,11 @@ class Service:
         folder: Callable[[], Path],
         saved: Callable[[Mapping[str, Path]], None] = lambda files: None,
         draw: Draw | None = None,
+        program: Callable[[], Mapping[str, str]] = lambda: {"program": "unziplora app"},
     ) -> None:
         self.open_host, self.folder, self._saved = open_host, folder, saved
         self.draw = draw
+        self._program = program
         self.jobs = Jobs()
         self.jobs.on_event = self._heard
 
@@ -157,9 +162,8 @@ class Service:
         folder = self.run_folder(name)
         if not folder.exists():
             raise BadInput(f"There is no run named {name}. It may be deleted already.")
-        with folder.locked():
+        with folder.locked(), _removing(name):
             folder.clear()
-            folder.picture.unlink(missing_ok=True)
 
     def pairs(self) -> list[Pair]:
         """The pairs in the output folder, the newest first."""
@@ -188,7 +192,8 @@ class Service:
             for ending in (".safetensors", ".json", ".png", ".preview.png"):
                 path = file.with_suffix("").with_name(file.stem + ending)
                 if path.is_file():
-                    path.unlink()
+                    with _removing(path.name):
+                        path.unlink(missing_ok=True)
                     removed.append(path.name)
         return removed
 
@@ -233,10 +238,24 @@ class Service:
                 seed=seed,
             )
 
+    def report(self, job_id: str | None = None) -> str:
+        """For a bug report: of the program, and of a run where one is named. Raises BadInput for
+        an id that is not known."""
+        if job_id is None:
+            return report(self._program(), None)
+        job = self.jobs.get(job_id)
+        told = [
+            event.memory if isinstance(event, Started) else event.text
+            for _, event in job.events()
+            if isinstance(event, (Started, Message))
+        ]
+        told += [f"state: {job.state}, step {job.step} of {job.steps}", job.error or ""]
+        return report(self._program(), self.run_folder(job.name), [*told, job.trace or ""])
+
     def run_folder(self, name: str) -> RunFolder:
         """Raises BadInput for a name that would leave the output folder."""
         if not name or Path(name).name != name or name in (".", ".."):
-            raise BadInput("A run's name is the name of its folder, without any path.")
+            raise BadInput("A run's name is that of its folder, without any path. Leave that out.")
         return RunFolder(self.folder() / name)
 
     def _out(self) -> Path:
@@ -253,6 +272,18 @@ class Service:
     def _heard(self, event: Any) -> None:
         if isinstance(event, LorasSaved) and not event.snapshot:
             self._saved({str(role): path for role, path in event.files.items()})
+
+
+@contextlib.contextmanager
+def _removing(name: str) -> Iterator[None]:
+    """Raises CannotWrite where the system refuses to remove something."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(
+            f"{name} could not be removed ({error.strerror}). Close the programs that have it "
+            "open, and allow writing to its folder."
+        ) from error
 
 
 def _settings(given: Mapping[str, Any]) -> Settings:

@@ -53,7 +53,7 @@ def advanced() -> dict[str, Any]:
 
 def preset(name: str) -> tuple[Any, ...]:
     """Updates of the fields that presets fill, in the order of `preset_fields`."""
-    values = {**_PRESET_FIELDS, **PRESETS[name]}
+    values = {**_PRESET_FIELDS, **PRESETS.get(name, {})}
     return tuple(gr.update(value=values[field]) for field in _PRESET_FIELDS)
 
 
