@@ -140,12 +140,11 @@ class Run:
             try:
                 with self._taken_folder():
                     plan = self._forecast.plan
-                    trainer = Trainer(self._host, self.settings, attachment, encoded, plan)
-                    if saved is not None:
-                        try:
+                    with _reading_state(saved):
+                        trainer = Trainer(self._host, self.settings, attachment, encoded, plan)
+                        if saved is not None:
                             trainer.restore(*saved)
-                        except (KeyError, ValueError, TypeError, RuntimeError) as error:
-                            raise BadInput(damaged("state.safetensors")) from error
+                    if saved is not None:
                         self._rewind_progress(trainer.step)
                     yield from self._train(trainer)
             finally:
@@ -156,10 +155,8 @@ class Run:
         host, settings = self._host, self.settings
         if self._picture is None:
             tensors, numbers = self.folder.read_state(self.info.pair)
-            try:
+            with _reading_state((tensors, numbers)):
                 return Encoded.restore(tensors, numbers, host.device), (tensors, numbers)
-            except (KeyError, TypeError, AttributeError) as error:
-                raise BadInput(damaged("state.safetensors")) from error
         assert settings.resolution is not None  # filled in by start
         fitted = fit(self._picture, settings.resolution, settings.crop)
         context, pooled = host.encode_prompts([settings.prompts.text(name) for name in PROMPTS])
@@ -420,7 +417,7 @@ class Run:
         for branch in BRANCHES:
             for path in (self.folder.previews / f"{step:06d}_{branch}.png", self.folder.picture):
                 # whatever is wrong with a picture, the LoRAs are what counts
-                with contextlib.suppress(Exception), Image.open(path) as image:
+                with contextlib.suppress(Exception), Image.open(path, formats=("PNG",)) as image:
                     found[branch] = image.convert("RGB")
                     break
         return found
@@ -502,6 +499,17 @@ def check_destination(settings: Settings, out: Path, *, overwrite: bool) -> None
             f"There is a run named {name} in this folder already. Resume it (--resume), choose "
             "another name, or replace it (--overwrite)."
         )
+
+
+@contextlib.contextmanager
+def _reading_state(saved: _Saved | None) -> Iterator[None]:
+    """What a damaged state leads to is said in words, where one is read."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if saved is None or is_full(error):
+            raise
+        raise BadInput(damaged("state.safetensors")) from error
 
 
 def _clear_leftovers(folder: RunFolder, name: str) -> None:
