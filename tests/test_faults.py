@@ -45,12 +45,12 @@ def test_a_stopped_runs_state_is_saved_elsewhere_and_goes_on_there(
             if isinstance(event, StepDone) and event.step == 2:
                 made.send("stop")
     said = [event.text for event in events if isinstance(event, Message)]
-    assert made.refuge is not None
+    assert made.kept_in != made.folder.path
     assert any(str(made.kept_in) in text for text in said)
     list(unziplora.resume(made.kept_in, host=make_host()))
     for role in ("content", "style"):
         one, other = (folder / f"pair_{role}.safetensors"
-                      for folder in (tmp_path / "whole", made.refuge))  # fmt: skip
+                      for folder in (tmp_path / "whole", made.kept_in.parent))  # fmt: skip
         assert tensors(one) == tensors(other)
 
 

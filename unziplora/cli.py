@@ -251,12 +251,12 @@ def plan(given: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _telling_refuge(run: Run) -> Iterator[None]:
+def _telling_where(run: Run) -> Iterator[None]:
     """Where a run that failed has left its state, if not in its folder."""
     try:
         yield
     except BaseException:
-        if run.refuge is not None:
+        if run.kept_in != run.folder.path:
             print(f"The run's folder refused its state; it is in {run.kept_in}", file=sys.stderr)
         raise
 
@@ -276,7 +276,7 @@ def _drive(run: Run, model: str) -> int:
 
     code = 0
     bar = tqdm(disable=True)
-    with _stopping(run), _telling_refuge(run), contextlib.ExitStack() as closing:
+    with _stopping(run), _telling_where(run), contextlib.ExitStack() as closing:
         for event in run:
             match event:
                 case Started():

@@ -266,7 +266,7 @@ class Jobs:
                 "learned is saved as of its last whole step; resume it, and see its log.txt."
             )
         finally:
-            if job.error and run is not None and run.refuge is not None:
+            if job.error and run is not None and run.kept_in != run.folder.path:
                 job.error += f" Its own folder refused the state, which is in {run.kept_in}."
             with self._changed:
                 job.run, job.time_left = None, None

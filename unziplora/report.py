@@ -116,10 +116,11 @@ def _settings(folder: RunFolder) -> tuple[str, list[str]]:
         return f"settings: {type(error).__name__}: {error}", []
     words = [str(settings[field]) for field in _WORDS if settings.get(field)]
     words.append(Path(info.model.name).stem)
-    for field in _WORDS:
-        if settings.get(field):
-            settings[field] = f"({len(settings[field])} characters)"
-    lines = [f"  {name}: {value}" for name, value in settings.items() if value is not None]
+    lines = [
+        f"  {name} of {len(value)} characters" if name in _WORDS else f"  {name}: {value}"
+        for name, value in settings.items()
+        if value not in (None, "")
+    ]
     lines.insert(0, f"architecture: {info.architecture}, model family: {info.model.family}")
     return "\n".join([*lines[:1], "settings:", *lines[1:]]), words
 

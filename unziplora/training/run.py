@@ -81,7 +81,8 @@ class Run:
         self._host = host
         self._out = out
         self._picture = picture  # None: the run is resumed
-        self.refuge: Path | None = None  # made where out or folder refuse what the run ends with
+        self.kept_in = folder.path  # the folder to resume from
+        self._refuge: Path | None = None  # made where out or folder refuse what the run ends with
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._seconds: deque[float] = deque(maxlen=20)
         self._forecast: Forecast
@@ -126,11 +127,6 @@ class Run:
     def send(self, command: Command) -> None:
         """Is obeyed after the current step; from any thread."""
         self._commands.put(command)
-
-    @property
-    def kept_in(self) -> Path:
-        """The folder to resume from."""
-        return self.folder.path if self.refuge is None else self.refuge / self.folder.path.name
 
     def __iter__(self) -> Iterator[Event]:
         with self._host.borrow():
@@ -298,7 +294,7 @@ class Run:
         if outcome == "completed":
             if self.settings.keep_state:
                 yield self._save_state(trainer)
-            elif self.refuge is None:
+            elif self._refuge is None:
                 with contextlib.suppress(OSError):  # in use: it is only in the way
                     self.folder.state.unlink(missing_ok=True)
         yield Finished(outcome, trainer.step, files)
@@ -309,11 +305,11 @@ class Run:
             yield self._write_state(trainer)
         except CannotWrite as error:
             yield self._say(str(error))
-            self._refuge()
-            folder = RunFolder(self.kept_in)
+            folder = RunFolder(self._elsewhere() / self.folder.path.name)
             atomic.make_folder(folder.path)
             folder.write_info(self.info)
             folder.save_state(trainer, self.info.pair)
+            self.kept_in = folder.path
             yield self._say(f"The state was saved in {folder.path} instead. Resume it from there.")
             yield StateSaved(trainer.step)
 
@@ -327,7 +323,7 @@ class Run:
             files = write_pair(*pair, self._out, name, pictures)
         except CannotWrite as error:
             yield self._say(str(error))
-            folder = self._refuge()
+            folder = self._elsewhere()
             files = write_pair(*pair, folder, name, pictures)
             yield self._say(f"Both LoRAs were written to {folder} instead. Move them from there.")
         try:
@@ -337,11 +333,11 @@ class Run:
         yield LorasSaved(trainer.step, files, snapshot=False)
         return files
 
-    def _refuge(self) -> Path:
+    def _elsewhere(self) -> Path:
         """A new folder that only this user can read, on the disk for temporary files."""
-        if self.refuge is None:
-            self.refuge = Path(tempfile.mkdtemp(prefix="unziplora-"))
-        return self.refuge
+        if self._refuge is None:
+            self._refuge = Path(tempfile.mkdtemp(prefix="unziplora-"))
+        return self._refuge
 
     def _step_done(self, trainer: Trainer, losses: Losses, seconds: float) -> StepDone:
         self._seconds.append(seconds)
