@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.trust.fuzz import PARSERS, run
 
-FEW = {"states": 25}  # each resumes a run
+FEW = {"states, resumed": 25}  # each resumes a run
 
 
 @pytest.mark.parametrize("parser", PARSERS)

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.requests import HTTPConnection
+from fastapi.responses import PlainTextResponse
 
 from unziplora.service import Lendable, Service
 from unziplora.sheet import Draw, WeightedLora
-from unziplora.web import add_routes
+from unziplora.web import add_routes, from_elsewhere
 
 
 def make_app(
@@ -47,11 +49,33 @@ def make_app(
     known = ThreadPoolExecutor(1).submit(unloaded)
     drawing = draw if draw_with else None
     service = Service(opened, lambda: folder, draw=drawing, lendable=lendable)
-    app = FastAPI(title="UnZipLoRA")
+    # its listing of routes is open, so there is none where a login is asked for
+    app = FastAPI(title="UnZipLoRA", openapi_url=None if login else "/openapi.json")
+    app.add_middleware(_SameOrigin)
     app.state.service = service
     add_routes(app, service, allow_basic(login))
     mounted: FastAPI = mount(app, build(service), login)
     return mounted
+
+
+class _SameOrigin:
+    """Refuses what pages of other origins send, also to gradio's own routes: behind them are the
+    page's buttons."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        kind = scope["type"]
+        reads = kind == "http" and scope["method"] in ("GET", "HEAD")
+        if kind in ("http", "websocket") and not reads and from_elsewhere(HTTPConnection(scope)):
+            if kind == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+                return
+            answer = PlainTextResponse("This request came from another site.", 403)
+            await answer(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 def allow_basic(login: str | None) -> Callable[[Request], None]:

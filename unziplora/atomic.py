@@ -10,11 +10,11 @@ import secrets
 import shutil
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from unziplora.errors import BadInput, UnZipLoRAError
+from unziplora.errors import BadInput, CannotWrite
 
 MAX_NAME = 100  # characters
 MAX_NAME_BYTES = 180  # leaves room for "_content-000600.safetensors" below a folder's usual 255
@@ -25,6 +25,7 @@ _FULL_DISK = (errno.ENOSPC, errno.EDQUOT if hasattr(errno, "EDQUOT") else errno.
 # Windows refuses <>:"|?* ; in a prompt <lora:NAME:1> ends at ":" and ">", and A1111 splits the
 # "Lora hashes" that it writes into pictures at ",".
 _FORBIDDEN = '/\\<>:"|?*,'
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>tmp|old)")
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.I)
 
 
@@ -33,9 +34,9 @@ def writing(path: Path) -> Iterator[Path]:
     """Lends the name of a temporary file beside `path`, which becomes `path` at the end.
 
     The caller creates it. If the caller raises, it is removed and `path` is as it was. Raises
-    UnZipLoRAError where the disk is full or refuses.
+    CannotWrite where the disk is full or refuses.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _beside(path, "tmp")
     try:
         yield temporary
         _sync(temporary)
@@ -49,14 +50,42 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `data` to `path`, whole or not at all. Raises UnZipLoRAError."""
+    """Writes `data` to `path`, whole or not at all. Raises CannotWrite."""
     with writing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path` as UTF-8, whole or not at all. Raises UnZipLoRAError."""
+    """Writes `text` to `path` as UTF-8, whole or not at all. Raises CannotWrite."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder in one that is there, unless it is there itself. Raises CannotWrite."""
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        _refuse(path, error)
+
+
+def clear_leftovers(folder: Path, names: Container[str] | None = None) -> None:
+    """Removes what writes to these names (None: to any) left in a folder when they were killed.
+
+    Only for a caller who knows that nobody is writing them now. A file that was moved aside, and
+    whose successor never took its place, gets its name back.
+    """
+    if not folder.is_dir():
+        return
+    for path in list(folder.iterdir()):
+        left = _LEFTOVER.fullmatch(path.name)
+        if left is None or (names is not None and left["name"] not in names):
+            continue
+        target = path.with_name(left["name"])
+        with contextlib.suppress(OSError):  # in use: next time
+            if left["kind"] == "old" and not os.path.lexists(target):
+                os.rename(path, target)
+            else:
+                path.unlink()
 
 
 def check_name(name: str) -> str:
@@ -87,7 +116,7 @@ def check_output_folder(path: Path, bytes_needed: int = 0) -> None:
             f"The output folder {shown} cannot be made, because the folder that it should lie in "
             "does not exist. Make that one first, or name another."
         )
-    probe = folder / f".unziplora.{secrets.token_hex(4)}.tmp"
+    probe = _beside(folder / "unziplora", "tmp")
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except OSError as error:
@@ -140,8 +169,8 @@ def _full(shown: str) -> str:
 
 def _refuse(path: Path, error: OSError) -> NoReturn:
     if error.errno in _FULL_DISK:
-        raise UnZipLoRAError(_full(_shown(path.name))) from error
-    raise UnZipLoRAError(
+        raise CannotWrite(_full(_shown(path.name))) from error
+    raise CannotWrite(
         f"{_shown(path.name)} could not be written ({error.strerror or error}). "
         "Close the programs that have it open and allow writing to its folder."
     ) from error
@@ -161,18 +190,18 @@ def _replace(temporary: Path, path: Path) -> None:
             if not _WINDOWS:
                 raise
             time.sleep(seconds)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
+    aside = _beside(path, "old")
     os.rename(path, aside)
     try:
         os.replace(temporary, path)
     except OSError:
         os.rename(aside, path)
         raise
-    leftover = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}\.old")
-    for old in path.parent.iterdir():
-        if leftover.fullmatch(old.name):
-            with contextlib.suppress(OSError):
-                old.unlink()
+    clear_leftovers(path.parent, {path.name})
+
+
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{kind}")
 
 
 def _sync(path: Path) -> None:

@@ -255,6 +255,17 @@ def plan(given: argparse.Namespace) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _telling_where(run: Run) -> Iterator[None]:
+    """Where a run that failed has left its state, if not in its folder."""
+    try:
+        yield
+    except BaseException:
+        if run.kept_in != run.folder.path:
+            print(f"The run's folder refused its state; it is in {run.kept_in}", file=sys.stderr)
+        raise
+
+
 def _drive(run: Run, model: str) -> int:
     """Reads a run's events into one progress bar; Ctrl-C stops it with its state saved."""
     from tqdm import tqdm
@@ -270,7 +281,7 @@ def _drive(run: Run, model: str) -> int:
 
     code = 0
     bar = tqdm(disable=True)
-    with _stopping(run), contextlib.ExitStack() as closing:
+    with _stopping(run), _telling_where(run), contextlib.ExitStack() as closing:
         for event in run:
             match event:
                 case Started():
@@ -293,7 +304,7 @@ def _drive(run: Run, model: str) -> int:
                 case Finished(outcome="stopped"):
                     bar.write(
                         f"Stopped at step {event.step}, state saved. Go on with: "
-                        f"unziplora train --resume {run.folder.path} --model {model}"
+                        f"unziplora train --resume {run.kept_in} --model {model}"
                     )
                     code = INTERRUPTED
                 case _:

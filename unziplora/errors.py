@@ -9,5 +9,9 @@ class BadInput(UnZipLoRAError):
     """Refused before anything was written: a file, a word or a number that cannot be used."""
 
 
+class CannotWrite(UnZipLoRAError):
+    """A disk is full, or a folder or file refuses; what lay there before is as it was."""
+
+
 class TrainingFailed(UnZipLoRAError):
     """A run ended early; its state up to the last good step is in its folder."""

@@ -32,6 +32,7 @@ from unziplora.training.run import Run
 State = Literal["waiting", "running", "paused", "completed", "stopped", "failed", "cancelled"]
 ENDED: frozenset[State] = frozenset({"completed", "stopped", "failed", "cancelled"})
 RESUMABLE: frozenset[State] = frozenset({"paused", "stopped", "failed"})
+MOST_WAITING = 100  # each holds its picture
 COMMANDS: tuple[str, ...] = (
     "stop", "stop and save", "save now", "preview now", "pause", "resume", "cancel",
 )  # fmt: skip
@@ -122,18 +123,26 @@ class Jobs:
 
     def submit(self, name: str, begin: Begin, again: Begin) -> Job:
         """Puts a run at the end of the queue. Raises BadInput where one of this name waits or runs
-        already: two runs cannot share a folder."""
+        already: two runs cannot share a folder; and where very many wait."""
         with self._changed:
-            if any(job.name == name and job.state not in ENDED for job in self._known.values()):
+            self._check_alone(name)
+            if len(self._waiting) >= MOST_WAITING:
                 raise BadInput(
-                    f"A run named {name} is waiting or going on already. "
-                    "Wait for it, cancel it, or choose another name."
+                    f"{MOST_WAITING} runs are waiting already. Cancel some, or wait for them."
                 )
             job = Job(name, begin, again)
             self._known[job.id] = job
             self._waiting.append(job)
             self._wake()
         return job
+
+    def _check_alone(self, name: str, itself: Job | None = None) -> None:
+        others = (job for job in self._known.values() if job is not itself)
+        if any(job.name == name and job.state not in ENDED for job in others):
+            raise BadInput(
+                f"A run named {name} is waiting or going on already. "
+                "Wait for it, cancel it, or choose another name."
+            )
 
     def all(self) -> list[Job]:
         """In the order in which they were submitted."""
@@ -172,6 +181,7 @@ class Jobs:
         with self._changed:
             if command == "resume":
                 if job.state in RESUMABLE:
+                    self._check_alone(job.name, job)
                     job.begin, job.state = job.again, "waiting"
                     self._waiting.append(job)
                     self._wake()
@@ -209,7 +219,8 @@ class Jobs:
             )
 
     def _tell(self, job: Job, command: str) -> None:
-        job.pausing = command == "pause"
+        if command in ("pause", "stop", "stop and save", "cancel"):
+            job.pausing = command == "pause"
         words: dict[str, Command] = {"pause": "stop", "cancel": "stop"}
         if job.run is not None:
             job.run.send(words.get(command, command))  # type: ignore[arg-type]
@@ -244,6 +255,7 @@ class Jobs:
     def _drive(self, job: Job) -> None:
         """One run from begin to end; whatever happens, the next one's turn comes."""
         state: State = "failed"
+        run: Run | None = None
         try:
             run = job.begin()
             with self._changed:
@@ -267,8 +279,11 @@ class Jobs:
                 "learned is saved as of its last whole step; resume it, and see its log.txt."
             )
         finally:
+            if job.error and run is not None and run.kept_in != run.folder.path:
+                job.error += f" Its own folder refused the state, which is in {run.kept_in}."
             with self._changed:
                 job.run, job.time_left = None, None
+                job.begin = job.again  # forgets the picture
                 job.state, job.ended = state, time.time()
                 self._changed.notify_all()
 

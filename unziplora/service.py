@@ -6,11 +6,12 @@ page and API are two ways to call it and show the same objects.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -21,14 +22,15 @@ from PIL import Image
 from torch import nn
 
 from unziplora import api, atomic
-from unziplora.errors import BadInput
+from unziplora.errors import BadInput, CannotWrite
 from unziplora.jobs import ENDED, Job, Jobs
 from unziplora.lora.combine import merge
 from unziplora.lora.publish import publish
 from unziplora.lora.read import read_metadata
 from unziplora.method.prompts import BRANCHES
+from unziplora.report import report
 from unziplora.sheet import Draw, sheet, words_of
-from unziplora.training.events import Finished, LorasSaved, Started, StepDone
+from unziplora.training.events import Finished, LorasSaved, Message, Started, StepDone
 from unziplora.training.host import Defaults, Host
 from unziplora.training.memory import Forecast, forecast, smallest
 from unziplora.training.output import pair_files
@@ -72,7 +74,7 @@ class Service:
     runs go, asked for anew each time, because it may be an option. saved: told of every pair, so
     that a WebUI can refresh its list. draw: makes pictures for sheets, where the program can.
     lendable: the model that a run would get, as far as that is known without loading it. defaults:
-    the program's own, for settings that are not given."""
+    the program's own, for settings that are not given. program: what a report says of it."""
 
     def __init__(
         self,
@@ -82,9 +84,11 @@ class Service:
         draw: Draw | None = None,
         lendable: Callable[[], Lendable | None] = lambda: None,
         defaults: Callable[[], Mapping[str, Any]] = dict,
+        program: Callable[[], Mapping[str, str]] = lambda: {"program": "unziplora app"},
     ) -> None:
         self.open_host, self.folder, self._saved = open_host, folder, saved
         self.draw, self._lendable, self._defaults = draw, lendable, defaults
+        self._program = program
         self._pace: dict[tuple[Any, ...], float] = {}  # seconds a step, of the last run of a kind
         self._foretold: tuple[Any, float, Forecast] | None = None  # for what, when
         self.jobs = Jobs()
@@ -199,9 +203,8 @@ class Service:
         folder = self.run_folder(name)
         if not folder.exists():
             raise BadInput(f"There is no run named {name}. It may be deleted already.")
-        with folder.locked():
+        with folder.locked(), _removing(name):
             folder.clear()
-            folder.picture.unlink(missing_ok=True)
 
     def pairs(self) -> list[Pair]:
         """The pairs in the output folder, the newest first."""
@@ -230,7 +233,8 @@ class Service:
             for ending in (".safetensors", ".json", ".png", ".preview.png"):
                 path = file.with_suffix("").with_name(file.stem + ending)
                 if path.is_file():
-                    path.unlink()
+                    with _removing(path.name):
+                        path.unlink(missing_ok=True)
                     removed.append(path.name)
         return removed
 
@@ -275,10 +279,24 @@ class Service:
                 seed=seed,
             )
 
+    def report(self, job_id: str | None = None) -> str:
+        """For a bug report: of the program, and of a run where one is named. Raises BadInput for
+        an id that is not known."""
+        if job_id is None:
+            return report(self._program(), None)
+        job = self.jobs.get(job_id)
+        told = [
+            event.memory if isinstance(event, Started) else event.text
+            for _, event in job.events()
+            if isinstance(event, (Started, Message))
+        ]
+        told += [f"state: {job.state}, step {job.step} of {job.steps}", job.error or ""]
+        return report(self._program(), self.run_folder(job.name), [*told, job.trace or ""])
+
     def run_folder(self, name: str) -> RunFolder:
         """Raises BadInput for a name that would leave the output folder."""
         if not name or Path(name).name != name or name in (".", ".."):
-            raise BadInput("A run's name is the name of its folder, without any path.")
+            raise BadInput("A run's name is that of its folder, without any path. Leave that out.")
         return RunFolder(self.folder() / name)
 
     def _out(self) -> Path:
@@ -314,6 +332,18 @@ class Service:
 def _kind(settings: Settings, architecture: str, plan: str) -> tuple[Any, ...]:
     """Runs of one kind take equally long a step."""
     return architecture, settings.method, settings.resolution, settings.rank, plan
+
+
+@contextlib.contextmanager
+def _removing(name: str) -> Iterator[None]:
+    """Raises CannotWrite where the system refuses to remove something."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(
+            f"{name} could not be removed ({error.strerror}). Close the programs that have it "
+            "open, and allow writing to its folder."
+        ) from error
 
 
 def _settings(given: Mapping[str, Any]) -> Settings:

@@ -6,6 +6,7 @@
     POST /runs/{id}/commands       {"command": "stop"}; see jobs.COMMANDS
     GET  /runs/{id}/picture        the picture trained on
     GET  /runs/{id}/previews/NAME  a preview that an event named
+    GET  /runs/{id}/report         versions, plan, settings and log, without names and paths
     GET  /resumable, POST /resume  runs on disk that can go on: {"name": ...}
     GET  /pairs                    pairs in the output folder
     GET  /pairs/{name}/{role}      a file of one
@@ -25,7 +26,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse
+from fastapi.concurrency import run_in_threadpool
+from fastapi.requests import HTTPConnection
+from fastapi.responses import FileResponse, PlainTextResponse
 
 from unziplora.errors import BadInput, UnZipLoRAError
 from unziplora.service import Service
@@ -52,7 +55,10 @@ def add_routes(app: FastAPI, service: Service, allow: Allow) -> None:
         body = await _body(request)
         picture = _picture(body.pop("picture", None))
         overwrite = body.pop("overwrite", False) is True
-        return _told(lambda: service.start(picture, body, overwrite=overwrite).as_json(since=0))
+        # not in the event loop: a large picture takes seconds to decode
+        return await run_in_threadpool(
+            _told, lambda: service.start(picture, body, overwrite=overwrite).as_json(since=0)
+        )
 
     @router.get("/runs", summary="All runs, without their events")
     def runs() -> list[dict[str, Any]]:
@@ -70,17 +76,23 @@ def add_routes(app: FastAPI, service: Service, allow: Allow) -> None:
             service.jobs.send(job_id, said)
             return service.jobs.get(job_id).as_json()
 
-        return _told(obey)
+        return await run_in_threadpool(_told, obey)
 
     @router.get("/runs/{job_id}/picture", summary="The picture trained on")
     def picture(job_id: str) -> FileResponse:
         job = _told(lambda: service.jobs.get(job_id))
-        return _file(service.run_folder(job.name).picture)
+        return _file(service.folder(), service.run_folder(job.name).picture)
 
     @router.get("/runs/{job_id}/previews/{name}", summary="A preview")
     def preview(job_id: str, name: str) -> FileResponse:
         job = _told(lambda: service.jobs.get(job_id))
-        return _file(_inside(service.run_folder(job.name).previews, name))
+        if Path(name).name != name:
+            raise HTTPException(404, "There is no such file.")
+        return _file(service.folder(), service.run_folder(job.name).previews / name)
+
+    @router.get("/runs/{job_id}/report", summary="What a bug report needs, without names")
+    def report(job_id: str) -> PlainTextResponse:
+        return PlainTextResponse(_told(lambda: service.report(job_id)))
 
     @router.get("/resumable", summary="Runs on disk that can go on")
     def resumable() -> list[str]:
@@ -89,7 +101,7 @@ def add_routes(app: FastAPI, service: Service, allow: Allow) -> None:
     @router.post("/resume", summary="Go on with a run on disk")
     async def resume(request: Request) -> dict[str, Any]:
         name = str((await _body(request)).get("name", ""))
-        return _told(lambda: service.resume(name).as_json(since=0))
+        return await run_in_threadpool(_told, lambda: service.resume(name).as_json(since=0))
 
     @router.get("/pairs", summary="Pairs in the output folder, the newest first")
     def pairs() -> list[dict[str, str]]:
@@ -101,7 +113,7 @@ def add_routes(app: FastAPI, service: Service, allow: Allow) -> None:
         paths = {"content": pair.content, "style": pair.style}
         if role not in paths:
             raise HTTPException(404, "A pair has a content and a style file.")
-        return _file(paths[role])
+        return _file(service.folder(), paths[role])
 
     @router.delete("/pairs/{name}", summary="Delete a pair and what lies beside it")
     def delete(name: str) -> list[str]:
@@ -112,11 +124,23 @@ def add_routes(app: FastAPI, service: Service, allow: Allow) -> None:
 
 def same_site(request: Request) -> None:
     """A page of another site cannot start or delete anything in a visitor's browser."""
-    origin = request.headers.get("origin")
-    if request.method in ("GET", "HEAD") or origin is None:
-        return
-    if urlsplit(origin).netloc != request.headers.get("host"):
+    if request.method not in ("GET", "HEAD") and from_elsewhere(request):
         raise HTTPException(403, "This request came from another site.")
+
+
+def from_elsewhere(asked: HTTPConnection) -> bool:
+    """Whether a browser says that a page of another origin asks; other programs say nothing.
+
+    Browsers name the site to https and to this machine, and the origin to any address. Behind a
+    proxy the page's own address is in X-Forwarded-Host, which no page of another site can send.
+    """
+    headers = asked.headers
+    if (site := headers.get("sec-fetch-site")) is not None:
+        return site not in ("same-origin", "none")
+    if (origin := headers.get("origin")) is None:
+        return False
+    own = (headers.get("host"), headers.get("x-forwarded-host"))
+    return urlsplit(origin).netloc not in own
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -159,15 +183,13 @@ def _told(make: Callable[[], T]) -> T:
         raise HTTPException(500, str(error)) from error
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """A file directly in a folder; 404 for any name that leads elsewhere."""
-    path = folder / name
-    if Path(name).name != name or path.is_symlink() or path.resolve().parent != folder.resolve():
-        raise HTTPException(404, "There is no such file.")
-    return path
-
-
-def _file(path: Path) -> FileResponse:
-    if not path.is_file():
+def _file(folder: Path, path: Path) -> FileResponse:
+    """404 for what is no file, and for what is reached by links below the folder."""
+    try:
+        straight = folder.resolve() / path.relative_to(folder)
+        inside = path.is_file() and path.resolve() == straight
+    except (OSError, ValueError):  # a name that no file can have
+        inside = False
+    if not inside:
         raise HTTPException(404, "There is no such file.")
     return FileResponse(path, filename=path.name)

@@ -80,7 +80,15 @@ def _is_a1111() -> bool:
 def service() -> Service:
     from unziplora.service import Service
 
-    made = Service(open_host, folder, refresh_loras, draw, lendable, preview_settings)
+    made = Service(
+        open_host,
+        folder,
+        saved=refresh_loras,
+        draw=draw,
+        lendable=lendable,
+        defaults=preview_settings,
+        program=about,
+    )
     made.jobs.on_event = _hearing(made)
     return made
 
@@ -124,6 +132,17 @@ def lendable() -> Lendable | None:
 def _prediction() -> Any:
     said = getattr(_webui("shared").opts, PREDICTION_OPTION, "automatic")
     return None if said == "automatic" else said
+
+
+def about() -> dict[str, str]:
+    """For reports: which WebUI, and the options that are switched on (no values: they name files).
+    Its version is a tag or commit of its own folder (modules/launch_utils.py, git_tag)."""
+    options = vars(_webui("shared").cmd_opts)
+    return {
+        "program": "Forge" if _is_forge() else "Automatic1111",
+        "its version": str(_webui("launch_utils").git_tag()),
+        "options": " ".join(sorted(name for name, value in options.items() if value is True)),
+    }
 
 
 def draw(prompts: Sequence[str], loras: Sequence[tuple[Path, float]], seed: int) -> Any:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import struct
 import tempfile
 import time
 import traceback
@@ -26,17 +27,22 @@ from benchmarks.trust.damage import (
 )
 from benchmarks.trust.small import begin, host_maker
 from unziplora import api, atomic
-from unziplora.errors import UnZipLoRAError
+from unziplora.errors import BadInput, UnZipLoRAError
 from unziplora.hosts.standalone.identify import identify
 from unziplora.lora.combine import merge
 from unziplora.lora.inspect import inspect
 from unziplora.lora.read import read_metadata
+from unziplora.method.methods import table_for
 from unziplora.training.events import StepDone
+from unziplora.training.host import SizeIds
 from unziplora.training.picture import fit, open_picture
 from unziplora.training.settings import Settings
-from unziplora.training.state import RunFolder
+from unziplora.training.state import RunFolder, damaged
+from unziplora.training.trainer import Encoded, Trainer
+from unziplora.unet.attach import attach
 
 SLOWEST = 5.0  # seconds
+_SIZES = SizeIds(original=(64, 64), crop=(0, 0), target=(64, 64))
 
 Case = Callable[[Path], object]  # called with an empty folder
 Cases = Callable[[Random], Iterator[Case]]
@@ -75,7 +81,7 @@ def run(make: Cases, count: int, folder: Path, seed: int = 0) -> Result:
         result.slowest = max(result.slowest, took)
         if took > SLOWEST:
             result.findings.append(f"case {number}: took {took:.1f} s")
-        left = [path.name for path in folder.rglob("*") if not path.name.startswith("input")]
+        left = [path.name for path in folder.iterdir() if not path.name.startswith("input")]
         if left:
             result.findings.append(f"case {number}: left {left}")
         result.cases += 1
@@ -123,7 +129,45 @@ def checkpoints(rng: Random) -> Iterator[Case]:
 
 
 def states(rng: Random) -> Iterator[Case]:
-    """A run is resumed from them, on a model, for a step."""
+    """Read into a trainer, of which three layers are kept so that a case takes milliseconds."""
+    host = host_maker()()
+    settings = Settings(subject="cat", style="ink", rank=2, steps=6)
+    method = settings.chosen_method.on("sdxl")
+    attached = attach(
+        host.unet, method, table_for("sdxl"), rank=2, alpha=2.0, init="random",
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    for name in list(attached.pairs)[3:]:
+        del attached.pairs[name]
+    encoded = Encoded(torch.zeros(1, 4, 8, 8), torch.zeros(3, 77, 32), torch.zeros(3, 16), _SIZES)
+    trainer = Trainer(host, settings, attached, encoded)
+    for _, _, branch in attached.branches():  # moments, as after a first step
+        for parameter in (branch.down, branch.up, branch.merger):
+            parameter.grad = torch.ones_like(parameter)
+    trainer._optimizer.step()
+    with tempfile.TemporaryDirectory() as made:
+        folder = RunFolder(Path(made))
+        folder.save_state(trainer, "pair")
+        good = folder.state.read_bytes()
+    while True:
+        data = _damaged_state(good, rng)
+
+        def read(folder: Path, data: bytes = data) -> None:
+            _written(folder / "input", "state.safetensors", data)
+            found = RunFolder(folder / "input").read_state("pair")
+            try:
+                trainer.encoded = Encoded.restore(*found, host.device)
+                trainer.restore(*found)
+            except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+                raise BadInput(damaged("state.safetensors")) from error  # as Run says it
+            finally:
+                trainer.encoded = encoded
+
+        yield read
+
+
+def resumes(rng: Random) -> Iterator[Case]:
+    """A run is resumed from a damaged state, on a model, for a step."""
     host = host_maker()()
     before = {name: tensor.clone() for name, tensor in host.unet.state_dict().items()}
     with tempfile.TemporaryDirectory() as made:
@@ -134,7 +178,7 @@ def states(rng: Random) -> Iterator[Case]:
         good = run.folder.state.read_bytes()
         settings = (run.folder.path / "settings.json").read_bytes()
     while True:
-        data = damaged_safetensors(good, rng)
+        data = _damaged_state(good, rng)
 
         def resume(folder: Path, data: bytes = data) -> None:
             run_folder = folder / "input"
@@ -209,10 +253,26 @@ PARSERS: dict[str, Cases] = {
     "LoRA files, merged": merged_files,
     "checkpoint headers": checkpoints,
     "states": states,
+    "states, resumed": resumes,
     "run settings": run_settings,
     "settings of page, API and command line": bodies,
     "names and words": names_and_words,
 }
+
+
+def _damaged_state(good: bytes, rng: Random) -> bytes:
+    """Damaged as a file, or only in the numbers that its header holds."""
+    if rng.random() < 0.6:
+        return damaged_safetensors(good, rng)
+    length = struct.unpack("<Q", good[:8])[0]
+    header = json.loads(good[8 : 8 + length])
+    said = header["__metadata__"]
+    if rng.random() < 0.8:
+        said["numbers"] = damaged_json(said["numbers"], rng)
+    else:
+        said[rng.choice(list(said))] = odd_word(rng)
+    text = json.dumps(header).encode("utf-8", "surrogatepass")
+    return struct.pack("<Q", len(text)) + text + good[8 + length :]
 
 
 def _use(settings: Settings) -> None:

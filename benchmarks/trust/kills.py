@@ -1,6 +1,6 @@
-"""A run is killed (SIGKILL) again and again, at any moment and in the middle of writes, and resumed
-until it ends. It must end with the tensors of an undisturbed run, and nothing partial may ever lie
-among the LoRA files."""
+"""A run is killed (SIGKILL) again and again, in the middle of every write in turn and at random
+moments, and resumed until it ends. It must end with the tensors of an undisturbed run, nothing
+partial may ever lie among the LoRA files, and no more may be repeated than what was not saved."""
 
 from __future__ import annotations
 
@@ -8,155 +8,137 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.trust.small import begin, host_maker
-from unziplora import api, atomic
+from benchmarks.trust.killed import MOMENTS, train
 from unziplora.errors import BadInput
 from unziplora.lora.inspect import inspect
-from unziplora.training.events import StepDone
+from unziplora.lora.read import read_metadata
 from unziplora.training.state import RunFolder
 
-STEPS = 12
-SETTINGS: dict[str, Any] = {"steps": STEPS, "save_minutes": 1e-6, "preview_every": 5}
-SLOW_DISK = 0.02  # seconds that each write waits before its file takes its name
-MOST_SECONDS = 120.0  # for a run that nobody kills
+MOST_SECONDS = 300.0  # for a run that nobody kills
+KILLS_A_RUN = (4, 9)
 
 
 @dataclass
 class Result:
+    """in_writes: kills at a chosen moment of a chosen write; the rest came at any time."""
+
     kills: int = 0
-    in_writes: int = 0  # a temporary file lay there when the process died
+    in_writes: int = 0
+    leftovers: int = 0  # kills after which a temporary file lay there
     runs: int = 0
-    repeated_steps: list[int] = field(default_factory=list)  # after each kill
+    most_repeated: int = 0  # steps, after a kill; every step is saved
     findings: list[str] = field(default_factory=list)
 
 
-def run(kills: int, folder: Path, seed: int = 0) -> Result:
-    """Runs on the small host, each killed about six times, until `kills` are reached."""
-    rng, result = Random(seed), Result()
-    server = get_context("forkserver")
-    server.set_forkserver_preload([__name__])
-    expected = _undisturbed(server, folder / "undisturbed")
-    while result.kills < kills:
-        out = folder / f"run{result.runs}"
-        result.runs += 1
-        for _ in range(rng.randint(3, 9)):
-            if not _killed(server, out, rng, result):
-                break
-        _finish(server, out)
-        _check(out, result)
-        if (found := _hashes(out)) != expected:
-            result.findings.append(f"{out.name}: ended with {found} instead of {expected}")
-    return result
+class Killer:
+    """Runs, each killed some times, in processes forked from one that has everything loaded."""
 
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.result = Result()
+        self._folder, self._random = folder, Random(seed)
+        self._server: Any = get_context("forkserver")
+        self._server.set_forkserver_preload(["benchmarks.trust.killed"])
+        undisturbed = folder / "undisturbed"
+        self._ended(undisturbed)  # starts the server too
+        began = time.monotonic()
+        self._ended(folder / "timed")
+        self._seconds = time.monotonic() - began
+        self._expected = _hashes(undisturbed)
+        self._writes = int((folder / "undisturbed.writes").read_text(encoding="utf-8"))
 
-def child(out: str) -> None:
-    """Begins the run, or goes on with it where it can."""
-    import torch
+    def kill_runs(self, kills: int) -> None:
+        """Until there were so many. The first kill of each run is in the next write in turn."""
+        random, result = self._random, self.result
+        while result.kills < kills:
+            out = self._folder / f"run{result.runs}"
+            first = result.runs % self._writes + 1, MOMENTS[result.runs % 3]
+            result.runs += 1
+            self._killed(out, first)
+            for _ in range(min(random.randint(*KILLS_A_RUN), kills - result.kills)):
+                in_write = random.random() < 0.5
+                at = random.randint(1, 8), random.choice(MOMENTS)
+                if not self._killed(out, at if in_write else None):
+                    break
+            self._ended(out)
+            found = _hashes(out)
+            if found != self._expected:
+                result.findings.append(f"{out.name}: {found} instead of {self._expected}")
+            if left := [path.name for path in out.rglob(".*")]:
+                result.findings.append(f"{out.name}: {left} were left")
 
-    torch.set_num_threads(1)
-    sync: Callable[[Path], None] = atomic._sync
+    def _killed(self, out: Path, at: tuple[int, str] | None) -> bool:
+        """One process, killed; False where it ended before that."""
+        process = self._server.Process(target=train, args=(out, at))
+        process.start()
+        process.join(MOST_SECONDS if at else self._random.uniform(0, self._seconds))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        if process.exitcode != -signal.SIGKILL:
+            self._failed(out, process.exitcode)
+            return False
+        self.result.kills += 1
+        self.result.in_writes += at is not None
+        self.result.leftovers += bool(list(out.rglob(".*.tmp")))
+        self._look(out)
+        return True
 
-    def slow(path: Path) -> None:
-        sync(path)
-        time.sleep(SLOW_DISK)
-
-    atomic._sync = slow
-    host, folder = host_maker()(), Path(out)
-    try:
-        made = api.resume(folder / "pair", host=host)
-        for event in made:
-            _note(folder, event)
-    except BadInput:  # killed before the first save: nothing is there to go on from
-        for event in begin(host, folder, **SETTINGS, overwrite=True):
-            _note(folder, event)
-
-
-def _note(folder: Path, event: object) -> None:
-    if isinstance(event, StepDone):
-        with open(folder.with_name(folder.name + ".steps"), "a", encoding="utf-8") as file:
-            file.write(f"{event.step}\n")
-
-
-def _killed(server: Any, out: Path, rng: Random, result: Result) -> bool:
-    """Starts the run and kills it, at a random moment or when a write is seen. False: it ended."""
-    process = server.Process(target=child, args=(str(out),))
-    process.start()
-    wait = rng.uniform(0.3, 2.5)
-    for_write = rng.random() < 0.6
-    began = time.monotonic()
-    while process.is_alive() and time.monotonic() - began < wait + (5 if for_write else 0):
-        if for_write and time.monotonic() - began > wait and _writing(out):
-            break
-        time.sleep(0.001)
-    ended = not process.is_alive()
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    if ended:
-        return False
-    result.kills += 1
-    result.in_writes += bool(_writing(out))
-    _check(out, result)
-    result.repeated_steps.append(_repeated(out))
-    return True
-
-
-def _finish(server: Any, out: Path) -> None:
-    process = server.Process(target=child, args=(str(out),))
-    process.start()
-    process.join(MOST_SECONDS)
-    if process.is_alive():
+    def _ended(self, out: Path) -> None:
+        process = self._server.Process(target=train, args=(out,))
+        process.start()
+        process.join(MOST_SECONDS)
         process.kill()
-    process.join()
+        process.join()
+        self._failed(out, process.exitcode)
 
+    def _failed(self, out: Path, code: int) -> None:
+        if code:
+            self.result.findings.append(f"{out.name}: a process ended with {code}")
 
-def _undisturbed(server: Any, out: Path) -> tuple[str, ...]:
-    _finish(server, out)
-    return _hashes(out)
-
-
-def _writing(out: Path) -> list[Path]:
-    return list(out.rglob(".*.tmp"))
-
-
-def _check(out: Path, result: Result) -> None:
-    """Every file that has its name is whole."""
-    for path in out.glob("*.safetensors"):
-        try:
-            if inspect(path).hash_matches is not True:
-                result.findings.append(f"{out.name}: {path.name} is not what its hash says")
-        except BadInput as error:
-            result.findings.append(f"{out.name}: {error}")
-    folder = RunFolder(out / "pair")
-    for read in (folder.read_info, folder.read_state):
-        try:
-            read()
-        except BadInput as error:
-            if "damaged" in str(error):
+    def _look(self, out: Path) -> None:
+        """Every file that has its name is whole, and hardly a step is lost."""
+        result = self.result
+        for path in out.rglob("pair*.safetensors"):
+            try:
+                if inspect(path).hash_matches is not True:
+                    result.findings.append(f"{out.name}: {path.name} is not what its hash says")
+            except BadInput as error:
                 result.findings.append(f"{out.name}: {error}")
+        folder = RunFolder(out / "pair")
+        saved = 0
+        if folder.state.exists():
+            try:
+                pair = folder.read_info().pair
+                saved = int(folder.read_state(pair)[1]["step"])
+            except BadInput as error:
+                result.findings.append(f"{out.name}: {error}")
+        elif (out / "pair_style.safetensors").exists():
+            return
+        repeated = _steps_done(out) - saved
+        result.most_repeated = max(result.most_repeated, repeated)
+        if repeated > 1:
+            result.findings.append(f"{out.name}: {repeated} steps are lost")
 
 
-def _repeated(out: Path) -> int:
-    """Steps between the last save and the kill."""
+def run(kills: int, folder: Path, seed: int = 0) -> Result:
+    """Kills until there were so many, in runs of eight steps on the small host."""
+    killer = Killer(folder, seed)
+    killer.kill_runs(kills)
+    return killer.result
+
+
+def _steps_done(out: Path) -> int:
     steps = out.with_name(out.name + ".steps")
-    done = int(steps.read_text().split()[-1]) if steps.exists() and steps.read_text() else 0
-    try:
-        _, numbers = RunFolder(out / "pair").read_state()
-    except BadInput:
-        return done if not list(out.glob("*.safetensors")) else 0
-    return max(0, done - int(numbers["step"]))
+    return int(steps.read_text(encoding="utf-8").split()[-1]) if steps.exists() else 0
 
 
 def _hashes(out: Path) -> tuple[str, ...]:
-    from unziplora.lora.read import read_metadata
-
     return tuple(
         read_metadata(out / f"pair_{role}.safetensors").get("sshs_model_hash", "missing")
         for role in ("content", "style")

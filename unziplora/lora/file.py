@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from unziplora import atomic
-from unziplora.errors import UnZipLoRAError
+from unziplora.errors import CannotWrite, UnZipLoRAError
 from unziplora.unet.names import kohya_name
 
 
@@ -129,7 +129,7 @@ def _check(
                 if not torch.equal(file.get_tensor(key), meant[key])
             )
     except SafetensorError as error:
-        raise UnZipLoRAError(
+        raise CannotWrite(
             f"{name} could not be read back after writing ({error}). Check the disk and save again."
         ) from error
     for module in sorted({key.partition(".")[0] for key in meant}):

@@ -40,14 +40,20 @@ def pair_files(folder: Path, name: str) -> dict[BranchName, Path]:
     return {branch: folder / f"{name}_{branch}.safetensors" for branch in BRANCHES}
 
 
+def written_names(name: str) -> set[str]:
+    """Of a pair's files and their side files."""
+    return {
+        f"{name}_{branch}.{ending}"
+        for branch in BRANCHES
+        for ending in ("safetensors", "json", "png")
+    }
+
+
 def check_free(folder: Path, name: str) -> None:
     """Raises BadInput where one of a pair's files, or of their side files, exists."""
-    for path in pair_files(folder, name).values():
-        for taken in (path, path.with_suffix(".json"), path.with_suffix(".png")):
-            if taken.exists():
-                raise BadInput(
-                    f"{taken.name} exists already. Choose another name, or overwrite it."
-                )
+    for taken in sorted(written_names(name)):
+        if (folder / taken).exists():
+            raise BadInput(f"{taken} exists already. Choose another name, or overwrite it.")
 
 
 def check_own(folder: Path, name: str, pair: str) -> None:
@@ -82,19 +88,31 @@ def write_pair(
     name: str,
     pictures: Mapping[BranchName, Image.Image],
 ) -> dict[BranchName, Path]:
-    """Writes and checks both files, with a card and picture beside each where one is given.
+    """Writes and checks both files. pictures: for the thumbnails in their headers.
 
     Raises UnZipLoRAError; a file is whole or not there.
     """
     files = pair_files(folder, name)
     for branch, path in files.items():
-        picture = pictures.get(branch)
-        header = _header(branch, path.stem, attachment, info, host, made, picture)
+        header = _header(branch, path.stem, attachment, info, host, made, pictures.get(branch))
         layers = lora_layers(attachment, branch, fold_mergers=info.settings.fold == "h*m")
         save_lora(path, layers, header.metadata(), shapes=layer_shapes(host.unet))
-        if picture is not None:
-            write_side_files(path, header, picture, replace=True)
     return files
+
+
+def write_cards(
+    attachment: Attachment,
+    info: RunInfo,
+    host: Host,
+    made: Made,
+    files: Mapping[BranchName, Path],
+    pictures: Mapping[BranchName, Image.Image],
+) -> None:
+    """A card and a picture beside each file for which there is one. Raises CannotWrite."""
+    for branch, picture in pictures.items():
+        path = files[branch]
+        header = _header(branch, path.stem, attachment, info, host, made, picture)
+        write_side_files(path, header, picture, replace=True)
 
 
 def _header(

@@ -55,7 +55,8 @@ def open_picture(source: str | Path | bytes) -> Picture:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             _check_size(shown, image.size)
             # a phone's JPEG may hold a second picture (MPO), which is no animation
-            animated = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+            # is_animated, because n_frames reads a GIF's every frame
+            animated = image.format != "MPO" and getattr(image, "is_animated", False)
             image.load()
             rgb = _rgb(_upright(image))
     except BadInput:

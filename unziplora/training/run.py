@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import tempfile
 import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -22,7 +23,7 @@ from PIL import Image
 from torch import nn
 
 from unziplora import atomic
-from unziplora.errors import BadInput, TrainingFailed, UnZipLoRAError
+from unziplora.errors import BadInput, CannotWrite, TrainingFailed, UnZipLoRAError
 from unziplora.method.blocks import BlockTable, check_table
 from unziplora.method.methods import table_for
 from unziplora.method.prompts import BRANCHES, PROMPTS, BranchName
@@ -48,7 +49,14 @@ from unziplora.training.memory import (
     smaller,
     trained_weights,
 )
-from unziplora.training.output import Made, check_free, check_own, write_pair
+from unziplora.training.output import (
+    Made,
+    check_free,
+    check_own,
+    write_cards,
+    write_pair,
+    written_names,
+)
 from unziplora.training.picture import Picture, fit
 from unziplora.training.plan import Plan
 from unziplora.training.settings import PAPER_RANK, PAPER_STEPS, Settings
@@ -74,6 +82,8 @@ class Run:
         self._host = host
         self._out = out
         self._picture = picture  # None: the run is resumed
+        self.kept_in = folder.path  # the folder to resume from
+        self._refuge: Path | None = None  # made where out or folder refuse what the run ends with
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._seconds: deque[float] = deque(maxlen=20)
         self._forecast: Forecast
@@ -89,7 +99,8 @@ class Run:
         if settings.blocks is not None:
             check_table(settings.blocks, architecture.groups)
         settings = with_model_defaults(settings, host.unet, host.defaults)
-        info = RunInfo(settings, host.model, architecture.name, uuid.uuid4().hex, time.time())
+        pair = uuid.uuid4().hex
+        info = RunInfo(settings, host.model, architecture.name, pair, time.time(), overwrite)
         run = cls(host, info, out, RunFolder(out / settings.chosen_name), picture)
         atomic.check_output_folder(out, run._bytes_needed())
         return run
@@ -103,7 +114,10 @@ class Run:
         if info.settings.rank is None or info.settings.resolution is None:
             raise BadInput(damaged("settings.json"))
         atomic.check_name(info.settings.chosen_name)
-        check_own(run_folder.path.parent, info.settings.chosen_name, info.pair)
+        with run_folder.locked():
+            _clear_leftovers(run_folder, info.settings.chosen_name)
+        if not info.replaces:
+            check_own(run_folder.path.parent, info.settings.chosen_name, info.pair)
         if (info.model.sha256 or info.model.name) != (host.model.sha256 or host.model.name):
             raise BadInput(
                 f"The run was trained on {info.model.name}, and this is another model "
@@ -123,13 +137,12 @@ class Run:
             try:
                 with self._taken_folder():
                     plan = self._forecast.plan
-                    trainer = Trainer(self._host, self.settings, attachment, encoded, plan)
-                    if saved is not None:
-                        try:
+                    with _reading_state(saved):
+                        trainer = Trainer(self._host, self.settings, attachment, encoded, plan)
+                        if saved is not None:
                             trainer.restore(*saved)
-                        except (KeyError, ValueError, TypeError, RuntimeError) as error:
-                            raise BadInput(damaged("state.safetensors")) from error
-                        self.folder.rewind_progress(trainer.step)
+                    if saved is not None:
+                        self._rewind_progress(trainer.step)
                     yield from self._train(trainer)
             finally:
                 attachment.detach()
@@ -138,11 +151,9 @@ class Run:
         """Picture and prompts encoded, or, on a resume, taken from the saved state with it."""
         host, settings = self._host, self.settings
         if self._picture is None:
-            tensors, numbers = self.folder.read_state()
-            try:
+            tensors, numbers = self.folder.read_state(self.info.pair)
+            with _reading_state((tensors, numbers)):
                 return Encoded.restore(tensors, numbers, host.device), (tensors, numbers)
-            except (KeyError, TypeError, AttributeError) as error:
-                raise BadInput(damaged("state.safetensors")) from error
         assert settings.resolution is not None  # filled in by start
         fitted = fit(self._picture, settings.resolution, settings.crop)
         context, pooled = host.encode_prompts([settings.prompts.text(name) for name in PROMPTS])
@@ -175,14 +186,12 @@ class Run:
     @contextlib.contextmanager
     def _taken_folder(self) -> Iterator[None]:
         """The run's folder, made and locked; a new run clears what an older one left in it."""
-        self._out.mkdir(exist_ok=True)
-        self.folder.path.mkdir(exist_ok=True)
+        atomic.make_folder(self._out)
+        atomic.make_folder(self.folder.path)
         with self.folder.locked():
             if self._picture is not None:
-                self.folder.clear()
-                self.folder.write_info(self.info)
-                with atomic.writing(self.folder.picture) as temporary:
-                    self._picture.image.save(temporary, "PNG")
+                _clear_leftovers(self.folder, self.settings.chosen_name)
+                self.folder.begin(self.info, self._picture.image)
             yield
 
     def _train(self, trainer: Trainer) -> Iterator[Event]:
@@ -280,17 +289,56 @@ class Run:
         """The files, and the state where the run can go on."""
         files: Mapping[BranchName, Path] = {}
         if outcome != "completed":
-            yield self._save_state(trainer)
+            yield from self._keep_state(trainer)
         if outcome != "stopped":
-            cards = self._cards(trainer.step)
-            files = self._write_pair(trainer, self._out, self.settings.chosen_name, cards)
-            yield LorasSaved(trainer.step, files, snapshot=False)
+            files = yield from self._keep_pair(trainer)
         if outcome == "completed":
             if self.settings.keep_state:
                 yield self._save_state(trainer)
-            else:
-                self.folder.state.unlink(missing_ok=True)
+            elif self._refuge is None:
+                with contextlib.suppress(OSError):  # in use: it is only in the way
+                    self.folder.state.unlink(missing_ok=True)
         yield Finished(outcome, trainer.step, files)
+
+    def _keep_state(self, trainer: Trainer) -> Iterator[Event]:
+        """The last state of a run that ends early: elsewhere, where its own folder refuses it."""
+        try:
+            yield self._write_state(trainer)
+        except CannotWrite as error:
+            yield self._say(str(error))
+            folder = RunFolder(self._elsewhere() / self.folder.path.name)
+            atomic.make_folder(folder.path)
+            folder.write_info(self.info)
+            folder.save_state(trainer, self.info.pair)
+            self.kept_in = folder.path
+            yield self._say(f"The state was saved in {folder.path} instead. Resume it from there.")
+            yield StateSaved(trainer.step)
+
+    def _keep_pair(self, trainer: Trainer) -> Generator[Event, None, Mapping[BranchName, Path]]:
+        """The pair with its cards: elsewhere, where its own folder refuses it."""
+        name, made = self.settings.chosen_name, self._made(trainer)
+        pair = (trainer.attachment, self.info, self._host, made)
+        pictures = self._pictures(trainer.step)
+        try:
+            atomic.make_folder(self._out)
+            files = write_pair(*pair, self._out, name, pictures)
+        except CannotWrite as error:
+            yield self._say(str(error))
+            folder = self._elsewhere()
+            files = write_pair(*pair, folder, name, pictures)
+            yield self._say(f"Both LoRAs were written to {folder} instead. Move them from there.")
+        try:
+            write_cards(*pair, files, pictures)
+        except CannotWrite as error:
+            yield self._say(f"A card beside the LoRAs is missing. {error}")
+        yield LorasSaved(trainer.step, files, snapshot=False)
+        return files
+
+    def _elsewhere(self) -> Path:
+        """A new folder that only this user can read, on the disk for temporary files."""
+        if self._refuge is None:
+            self._refuge = Path(tempfile.mkdtemp(prefix="unziplora-"))
+        return self._refuge
 
     def _step_done(self, trainer: Trainer, losses: Losses, seconds: float) -> StepDone:
         self._seconds.append(seconds)
@@ -323,44 +371,53 @@ class Run:
 
     def _save_state(self, trainer: Trainer) -> Event:
         """A save that fails does not end the run: the earlier state is still there."""
+        try:
+            return self._write_state(trainer)
+        except CannotWrite as error:
+            return self._say(str(error))
+        except Exception as error:  # no memory for a copy on the CPU
+            self._log(traceback.format_exc())
+            return self._say(f"The state was not saved ({error}). The earlier one is kept.")
+
+    def _write_state(self, trainer: Trainer) -> Event:
+        """The state in the run's folder, which is made again where somebody removed it. Raises
+        CannotWrite."""
         if not trainer.finite():
             return self._say(
                 "The state was not saved, because some trained numbers are infinite or NaN. "
                 "The earlier state is kept; start again with a lower learning rate."
             )
-        try:
-            self.folder.save_state(trainer)
-        except UnZipLoRAError as error:
-            return self._say(str(error))
+        if not self.folder.exists():
+            atomic.make_folder(self._out)
+            atomic.make_folder(self.folder.path)
+            self.folder.write_info(self.info)
+        self.folder.save_state(trainer, self.info.pair)
         return StateSaved(trainer.step)
 
     def _snapshot(self, trainer: Trainer) -> Event:
         name = f"{self.settings.chosen_name}-{trainer.step:06d}"
         try:
-            self.folder.snapshots.mkdir(exist_ok=True)
-            files = self._write_pair(trainer, self.folder.snapshots, name, {})
-        except (UnZipLoRAError, OSError) as error:
+            atomic.make_folder(self.folder.snapshots)
+            made, folder = self._made(trainer), self.folder.snapshots
+            files = write_pair(trainer.attachment, self.info, self._host, made, folder, name, {})
+        except Exception as error:
+            self._log(traceback.format_exc())
             return self._say(f"The snapshot was not saved. {error}")
         return LorasSaved(trainer.step, files, snapshot=True)
 
-    def _write_pair(
-        self,
-        trainer: Trainer,
-        folder: Path,
-        name: str,
-        pictures: Mapping[BranchName, Image.Image],
-    ) -> Mapping[BranchName, Path]:
-        made = Made(trainer.step, trainer.picture_size, trainer.plan.checkpointing)
-        return write_pair(trainer.attachment, self.info, self._host, made, folder, name, pictures)
+    def _made(self, trainer: Trainer) -> Made:
+        return Made(trainer.step, trainer.picture_size, trainer.plan.checkpointing)
 
-    def _cards(self, step: int) -> dict[BranchName, Image.Image]:
-        """The pictures on the pair's cards: the last previews, or the picture trained on."""
-        cards = {}
+    def _pictures(self, step: int) -> dict[BranchName, Image.Image]:
+        """Those on the pair's cards: the last previews, or the picture trained on."""
+        found = {}
         for branch in BRANCHES:
-            preview = self.folder.previews / f"{step:06d}_{branch}.png"
-            with Image.open(preview if preview.exists() else self.folder.picture) as image:
-                cards[branch] = image.convert("RGB")
-        return cards
+            for path in (self.folder.previews / f"{step:06d}_{branch}.png", self.folder.picture):
+                # whatever is wrong with a picture, the LoRAs are what counts
+                with contextlib.suppress(Exception), Image.open(path, formats=("PNG",)) as image:
+                    found[branch] = image.convert("RGB")
+                    break
+        return found
 
     def _preview(self, trainer: Trainer) -> Event:
         """Base, content, style and both on one seed; a preview that fails never ends a run."""
@@ -374,7 +431,7 @@ class Run:
         resolution = self.settings.resolution or self._host.defaults.resolution
         pictures = {}
         try:
-            self.folder.previews.mkdir(exist_ok=True)
+            atomic.make_folder(self.folder.previews)
             for name, (prompt, weights) in wanted.items():
                 trainer.attachment.switch.plain(weights)
                 with torch.no_grad():
@@ -400,8 +457,16 @@ class Run:
     def _rescue(self, trainer: Trainer) -> None:
         """On the way out of an exception: the log, and the state where it is whole."""
         self._log(traceback.format_exc())
-        if trainer.sound and trainer.step:
-            self._save_state(trainer)
+        if not (trainer.sound and trainer.step):
+            return
+        try:
+            list(self._keep_state(trainer))
+        except Exception:  # the exception that ends the run is the one to be told of
+            self._log(traceback.format_exc())
+
+    def _rewind_progress(self, step: int) -> None:
+        with contextlib.suppress(OSError, UnZipLoRAError):  # a full disk must not keep it
+            self.folder.rewind_progress(step)
 
     def _say(self, text: str) -> Message:
         self._log(text)
@@ -434,6 +499,23 @@ def check_destination(settings: Settings, out: Path, *, overwrite: bool) -> None
             f"There is a run named {name} in this folder already. Resume it, overwrite it, or "
             "choose another name."
         )
+
+
+@contextlib.contextmanager
+def _reading_state(saved: _Saved | None) -> Iterator[None]:
+    """What a damaged state leads to is said in words, where one is read."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if saved is None or is_full(error):
+            raise
+        raise BadInput(damaged("state.safetensors")) from error
+
+
+def _clear_leftovers(folder: RunFolder, name: str) -> None:
+    """In the run's folder and beside it, where its pair goes; the folder's lock is held."""
+    folder.clear_leftovers()
+    atomic.clear_leftovers(folder.path.parent, written_names(name))
 
 
 def with_model_defaults(settings: Settings, unet: nn.Module, defaults: Defaults) -> Settings:

@@ -14,34 +14,39 @@ import contextlib
 import csv
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from unziplora import atomic
-from unziplora.errors import BadInput, UnZipLoRAError
+from unziplora.errors import BadInput, CannotWrite
 from unziplora.training.host import ModelIdentity
 from unziplora.training.settings import Settings
 from unziplora.training.trainer import Trainer
 
 VERSION = 1
+_ROW = re.compile(r"([0-9]{1,9}),[^\n]*\n")
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """settings.json. started: seconds since 1970. pair: links the two files of a pair."""
+    """settings.json. started: seconds since 1970. pair: links the two files of a pair. replaces:
+    the run may replace a pair of its name that is another's."""
 
     settings: Settings
     model: ModelIdentity
     architecture: str
     pair: str
     started: float
+    replaces: bool = False
 
 
 class RunFolder:
@@ -59,15 +64,23 @@ class RunFolder:
 
     def exists(self) -> bool:
         """Whether a run was ever begun here."""
-        return self._settings.exists() or self.state.exists()
+        # os.path's, to which a name that no file can have is one that does not exist
+        return os.path.exists(self._settings) or os.path.exists(self.state)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps the folder to this process; the lock ends with it, even if it is killed.
 
-        Raises BadInput where another holds it.
+        Raises BadInput where another holds it, and CannotWrite where it cannot be made.
         """
-        with open(self.path / "run.lock", "a+b") as file:
+        try:
+            opened = open(self.path / "run.lock", "a+b")  # noqa: SIM115
+        except OSError as error:
+            raise CannotWrite(
+                f"Nothing can be written to the run's folder {self.path.name} ({error.strerror}). "
+                "Allow writing there, or make room on its disk."
+            ) from error
+        with opened as file:
             try:
                 _lock(file)
             except OSError as error:
@@ -77,22 +90,43 @@ class RunFolder:
                 ) from error
             yield
 
+    def clear_leftovers(self) -> None:
+        """Removes temporary files of a process that was killed; for who holds the lock."""
+        for folder in (self.path, self.previews, self.snapshots):
+            atomic.clear_leftovers(folder)
+
+    def begin(self, info: RunInfo, picture: Image.Image) -> None:
+        """Writes what a new run begins with, and only then removes what an earlier one left.
+
+        Raises CannotWrite, and the earlier run can still go on.
+        """
+        with atomic.writing(self.picture) as temporary:
+            picture.save(temporary, "PNG")
+        self.write_info(info)
+        self._clear_work()
+
     def clear(self) -> None:
-        """Removes what an earlier run of this name left: only files of kinds that a run writes."""
-        for old in (self.state, self.progress, self.log, self._settings):
+        """Removes what a run left: only files of kinds that a run writes. Raises OSError."""
+        self._clear_work()
+        for old in (self._settings, self.picture):
+            old.unlink(missing_ok=True)
+
+    def _clear_work(self) -> None:
+        for old in (self.state, self.progress, self.log):
             old.unlink(missing_ok=True)
         for folder, kind in ((self.previews, "*.png"), (self.snapshots, "*.safetensors")):
             for old in folder.glob(kind):
                 old.unlink()
 
     def write_info(self, info: RunInfo) -> None:
-        """Raises UnZipLoRAError where it cannot be written."""
+        """Raises CannotWrite."""
         data = {
             "version": VERSION,
             "model": asdict(info.model),
             "architecture": info.architecture,
             "pair": info.pair,
             "started": info.started,
+            "replaces": info.replaces,
             "settings": json.loads(info.settings.as_json()),
         }
         atomic.write_text(self._settings, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
@@ -122,28 +156,31 @@ class RunFolder:
                 str(data["architecture"]),
                 str(data["pair"]),
                 float(data["started"]),
+                data.get("replaces") is True,
             )
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise BadInput(damaged("settings.json")) from error
 
-    def save_state(self, trainer: Trainer) -> None:
-        """Replaces the state; the earlier one stays until the new one is whole.
+    def save_state(self, trainer: Trainer, pair: str) -> None:
+        """Replaces the state; the earlier one stays until the new one is whole. pair: RunInfo's.
 
-        Raises UnZipLoRAError where the disk is full or refuses.
+        Raises CannotWrite where the disk is full or refuses.
         """
         tensors = {name: t.detach().cpu().contiguous() for name, t in trainer.tensors().items()}
-        metadata = {"version": str(VERSION), "numbers": json.dumps(trainer.numbers())}
+        numbers = json.dumps(trainer.numbers())
+        metadata = {"version": str(VERSION), "pair": pair, "numbers": numbers}
         with atomic.writing(self.state) as temporary:
             try:
                 save_file(tensors, temporary, metadata)
             except SafetensorError as error:  # its writer wraps the system's errors
-                raise UnZipLoRAError(
+                raise CannotWrite(
                     f"The state could not be saved ({error}). Make room on the disk; the earlier "
                     "state is kept."
                 ) from error
 
-    def read_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and numbers as the trainer gave them. Raises BadInput."""
+    def read_state(self, pair: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and numbers as the trainer gave them. Raises BadInput, also for a state of
+        another pair: one that an earlier run left, killed while this one replaced it."""
         if not self.state.is_file():
             raise BadInput(
                 f"The run in {self.path.name} has no saved state. Start it anew, and overwrite it."
@@ -151,6 +188,8 @@ class RunFolder:
         try:
             with safe_open(self.state, framework="pt") as file:
                 metadata = file.metadata() or {}
+                if metadata["pair"] != pair:
+                    raise ValueError("another pair")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, json.loads(metadata["numbers"])
         except (SafetensorError, OSError, ValueError, KeyError) as error:
@@ -169,18 +208,15 @@ class RunFolder:
         """Drops lines of steps after `step`: they are trained again."""
         if not self.progress.exists():
             return
-        with open(self.progress, newline="", encoding="utf-8") as file:
+        with open(self.progress, newline="", encoding="utf-8", errors="replace") as file:
             lines = file.readlines()
-        kept = [
-            line
-            for number, line in enumerate(lines)
-            if number == 0 or (line.split(",")[0].isdigit() and int(line.split(",")[0]) <= step)
-        ]
-        atomic.write_text(self.progress, "".join(kept))
+        rows = [_ROW.fullmatch(line) for line in lines[1:]]  # one may be cut off, by a full disk
+        kept = [row[0] for row in rows if row is not None and int(row[1]) <= step]
+        atomic.write_text(self.progress, "".join(lines[:1] + kept))
 
     def note(self, text: str) -> None:
         """Adds a line to the log."""
-        with open(self.log, "a", encoding="utf-8") as file:
+        with open(self.log, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 

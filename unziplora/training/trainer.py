@@ -48,12 +48,23 @@ class Encoded:
     def restore(
         cls, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], device: torch.device
     ) -> Encoded:
-        """What a saved state holds of it. Raises KeyError or TypeError where it does not."""
+        """What a saved state holds of it. Raises KeyError, TypeError, AttributeError or ValueError
+        where it does not."""
         sizes = SizeIds(**{name: tuple(value) for name, value in numbers["sizes"].items()})
+        for pair in asdict(sizes).values():
+            if len(pair) != 2 or not all(type(side) is int and side >= 0 for side in pair):
+                raise ValueError(f"sizes are {pair}")
         # Copied: a file's tensors lie unaligned in memory, where products round differently.
         latents, context, pooled = (
             tensors[name].to(device, copy=True) for name in ("latents", "context", "pooled")
         )
+        if latents.dim() != 4 or context.dim() != 3 or not latents.shape[1] == 4:
+            raise ValueError(f"latents {latents.shape}, context {context.shape}")
+        if pooled.dim() != 2 or not len(context) == len(pooled) == len(PROMPTS):
+            raise ValueError(f"context {context.shape}, pooled {pooled.shape}")
+        for tensor in (latents, context, pooled):
+            if not (tensor.numel() and tensor.is_floating_point() and tensor.isfinite().all()):
+                raise ValueError("the inputs are not finite numbers")
         return cls(latents, context, pooled, sizes)
 
 
@@ -165,18 +176,29 @@ class Trainer:
         }
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """Takes back what `tensors` and `numbers` gave. Raises KeyError or ValueError where they
-        are not of this trainer's kind."""
+        """Takes back what `tensors` and `numbers` gave. Raises KeyError, TypeError, RuntimeError
+        or ValueError where they are not of this trainer's kind."""
+        step, updates = numbers["step"], numbers["updates"]
+        if type(step) is not int or type(updates) is not int:
+            raise TypeError("steps are counted in whole numbers")
+        if not 0 <= updates <= step <= self.settings.total_steps:
+            raise ValueError(f"{updates} updates in {step} steps")
+        for pair in self.attachment.pairs.values():
+            for branch in pair.branches.values():
+                if pair.reads_text and branch.down.shape[1] != self.encoded.context.shape[2]:
+                    raise ValueError("the embeddings are of another width")
         with torch.no_grad():
             for name, parameter in self.attachment.named_parameters():
                 _copy(parameter, tensors[name])
             for layer, which, branch in self.attachment.branches():
                 _copy(branch.mask, tensors[f"{layer}:{which}:mask"])
                 _copy(branch.score, tensors[f"{layer}:{which}:score"])
+        if not self.finite():
+            raise ValueError("the branches are not finite")
         self._update.restore(tensors, numbers)
         self._generator.set_state(tensors["generator"])
         self._open = None
-        self.step = int(numbers["step"])
+        self.step = step
 
     def _gradients(self) -> Losses:
         """Fills every gradient of the step, unscaled and checked but not clipped."""

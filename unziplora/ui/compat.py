@@ -82,8 +82,12 @@ def blocks(**options: Any) -> Any:
 def mount(app: Any, page: Any, login: str | None) -> Any:
     """The page at the root of a FastAPI application, behind "user:password" where one is given."""
     known = inspect.signature(gr.mount_gradio_app).parameters
-    options: dict[str, Any] = {"footer_links": []} if "footer_links" in known else {}
+    # of a file: the largest LoRAs that people inspect
+    wanted: dict[str, Any] = {"footer_links": [], "max_file_size": "4gb"}
+    options: dict[str, Any] = {name: value for name, value in wanted.items() if name in known}
     if login is not None:
+        if "app_kwargs" in known:
+            options["app_kwargs"] = {"openapi_url": None}  # gradio's listing of routes is open
         user = tuple(login.split(":", 1))
         if "auth" in known:
             options["auth"] = user

@@ -54,7 +54,7 @@ def advanced(preview_every: int) -> dict[str, Any]:
 
 def preset(name: str, smallest_plan: Callable[[], str]) -> tuple[Any, ...]:
     """Updates of the fields that presets fill, in the order of `preset_fields`."""
-    values = {**_PRESET_FIELDS, **PRESETS[name]}
+    values = {**_PRESET_FIELDS, **PRESETS.get(name, {})}
     if values["memory"] == SMALLEST:
         values["memory"] = smallest_plan()
     return tuple(gr.update(value=values[field]) for field in _PRESET_FIELDS)

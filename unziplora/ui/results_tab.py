@@ -201,7 +201,7 @@ def _row(asked: str) -> dict[str, Any]:
     """What a button inside HTML asked for. Raises BadInput."""
     try:
         row = json.loads(asked)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         row = None
     if not isinstance(row, dict):
         raise BadInput("The page asked for something unknown. Reload it.")

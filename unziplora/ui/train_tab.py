@@ -16,7 +16,7 @@ from unziplora.errors import BadInput, UnZipLoRAError
 from unziplora.jobs import ENDED, Job, State
 from unziplora.service import Service
 from unziplora.training.picture import open_picture
-from unziplora.ui import fields, render
+from unziplora.ui import fields, render, report_part
 from unziplora.ui.compat import hidden, picture_input, plain_html, when
 from unziplora.ui.told import told
 from unziplora.ui.tools import Tools
@@ -56,6 +56,7 @@ def build(service: Service, tools: Tools) -> None:
     estimate = plain_html(elem_id="uz_estimate")
     said = plain_html(elem_id="uz_said")
     view = _RunView(service)
+    report_part.build(lambda: service.report(job.id if (job := service.jobs.shown()) else None))
     shown = [said, *view.outputs]
     needing = [values[field] for field in fields.NEEDING]
 
@@ -174,7 +175,7 @@ def _obey(service: Service, asked: Any, command: str | None) -> str:
         try:
             row = json.loads(asked)
             job, command = service.jobs.get(str(row["id"])), str(row["do"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise BadInput("The page asked for something unknown. Reload it.") from error
     else:
         shown = service.jobs.shown()
@@ -243,7 +244,9 @@ class _RunView:
             return tuple(gr.update() for _ in self.outputs)
         allowed = _WHEN.get(job.state, ()) if job else ()
         state, marks = job.state if job else None, [_mark(html) for html in now]
-        earlier = known.get("html", [""] * len(now))
+        earlier = known.get("html")
+        if not isinstance(earlier, list) or len(earlier) != len(now):
+            earlier = [""] * len(now)
         updates: list[Any] = [
             gr.update() if mark == before else html
             for html, mark, before in zip(now, marks, earlier, strict=True)
@@ -269,7 +272,10 @@ class _RunView:
 
 def marks_of(text: str | None) -> dict[str, Any]:
     """What a visitor's page has, as the last look said; nothing for a new one."""
-    marks = json.loads(text) if text else {}
+    try:
+        marks = json.loads(text) if text else {}
+    except (ValueError, RecursionError):  # not from our page
+        marks = {}
     return marks if isinstance(marks, dict) else {}
 
 

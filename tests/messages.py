@@ -1,0 +1,68 @@
+"""Every message of our error classes, as the code has it, with … where something is filled in."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+CLASSES = {"BadInput", "UnZipLoRAError", "TrainingFailed", "CannotWrite"}
+PACKAGE = Path(__file__).parent.parent / "unziplora"
+
+
+def messages() -> dict[str, str]:
+    """By message, the file that raises it. A message whose text is made by a function or named by
+    a variable is followed to where it stands."""
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+    found: dict[str, str] = {}
+    for path, tree in trees.items():
+        for call in ast.walk(tree):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+                continue
+            if call.func.id in CLASSES:
+                for text in _texts(call.args[0], path, trees):
+                    found.setdefault(text, path.relative_to(PACKAGE).as_posix())
+    return found
+
+
+def _texts(node: ast.expr, path: Path, trees: dict[Path, ast.Module]) -> Iterator[str]:
+    if isinstance(node, (ast.Constant, ast.JoinedStr)):
+        if text := _text(node):
+            yield re.sub(r"…(\S?…)+", "…", text)
+        return
+    if isinstance(node, ast.IfExp):
+        yield from _texts(node.body, path, trees)
+        yield from _texts(node.orelse, path, trees)
+        return
+    name = node.func if isinstance(node, ast.Call) else node
+    if isinstance(node, ast.Call) and getattr(name, "id", "") in CLASSES:
+        yield from _texts(node.args[0], path, trees)
+        return
+    assert isinstance(name, ast.Name), f"{path.name}: {ast.unparse(node)} cannot be followed"
+    followed = [text for source in _meant(name.id, path, trees)
+                for text in _texts(source, path, trees)]  # fmt: skip
+    assert followed, f"{path.name}: where {name.id} comes from was not found"
+    yield from followed
+
+
+def _meant(name: str, path: Path, trees: dict[Path, ast.Module]) -> Iterator[ast.expr]:
+    """What a function of this name gives back, or a variable of this file holds."""
+    for tree in (trees[path], *(tree for other, tree in trees.items() if other != path)):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name == name:
+                yield from (inner.value for inner in ast.walk(node)
+                            if isinstance(inner, ast.Return) and inner.value)  # fmt: skip
+                return
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", 0)]
+            named = isinstance(node, (ast.Assign, ast.NamedExpr))
+            if named and getattr(targets[0], "id", None) == name:
+                yield node.value
+                return
+
+
+def _text(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value or "")
+    assert isinstance(node, ast.JoinedStr)
+    return "".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values)

@@ -1,0 +1,81 @@
+"""Memory that runs out and listeners that raise: some places here; every call and event in
+`python -m benchmarks.trust`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.trust.shortages import PLACES, checksum, listeners, memory
+from benchmarks.trust.small import SETTINGS, picture
+from unziplora.jobs import ENDED
+from unziplora.service import Service
+
+
+@pytest.fixture
+def make_host(documented: dict[str, Any]) -> Callable[[], Any]:
+    return lambda: documented["MyHost"](documented["small_unet"]())
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_where_memory_runs_out_training_goes_on_or_stops_with_its_state(
+    place: str, make_host: Callable[[], Any], tmp_path: Path
+) -> None:
+    result = memory(make_host, tmp_path, [place], [1, 3], ["full", "auto"])
+    assert not result.findings, "\n".join(result.findings)
+    assert result.happened >= 2
+
+
+def test_whoever_reads_the_events_may_raise_or_go_away_at_any_of_them(
+    make_host: Callable[[], Any], tmp_path: Path
+) -> None:
+    result = listeners(make_host, tmp_path, every=4)
+    assert not result.findings, "\n".join(result.findings)
+    assert result.resumed >= 4
+
+
+def test_a_listener_of_the_queue_that_raises_at_every_event_ends_no_run(
+    host: Any, tmp_path: Path
+) -> None:
+    service = Service(lambda: host, lambda: tmp_path / "out")
+    before = checksum(host)
+
+    def broken(event: Any) -> None:
+        raise MemoryError(type(event).__name__)
+
+    service.jobs.on_event = broken
+    picture().save(tmp_path / "picture.png")
+    given = {**SETTINGS, "subject": "cat", "style": "ink"}
+    job = service.start(tmp_path / "picture.png", given)
+    while job.state not in ENDED:
+        time.sleep(0.02)
+    assert job.state == "completed"
+    assert checksum(host) == before
+
+
+def test_a_page_that_cannot_draw_a_run_does_not_disturb_it(
+    host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio", reason="the page needs gradio")
+    from benchmarks.trust.fuzz_web import _functions
+    from unziplora.ui import render
+    from unziplora.ui.page import build
+
+    service = Service(lambda: host, lambda: tmp_path / "out")
+    functions = {name: function for name, function, _ in _functions(build(service))}
+
+    def broken(job: Any) -> str:
+        raise MemoryError("no picture")
+
+    monkeypatch.setattr(render, "curves", broken)
+    picture().save(tmp_path / "picture.png")
+    given = {**SETTINGS, "subject": "cat", "style": "ink"}
+    job = service.start(tmp_path / "picture.png", given)
+    while job.state not in ENDED:
+        functions["poll"](None)
+        time.sleep(0.02)
+    assert job.state == "completed"
