@@ -80,7 +80,9 @@ def _is_a1111() -> bool:
 def service() -> Service:
     from unziplora.service import Service
 
-    made = Service(open_host, folder, refresh_loras, draw, lendable, preview_settings)
+    made = Service(
+        open_host, folder, refresh_loras, draw, lendable=lendable, defaults=preview_settings
+    )
     made.jobs.on_event = _hearing(made)
     return made
 
