@@ -33,7 +33,7 @@ def service(host: Any, tmp_path: Path, saved: list[dict[str, Path]]) -> Service:
         lambda: tmp_path,
         lambda files: saved.append(dict(files)),
         draw,
-        lambda: (host.unet, host.device, host.defaults),
+        lendable=lambda: (host.unet, host.device, host.defaults),
     )
 
 
