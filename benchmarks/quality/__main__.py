@@ -11,146 +11,14 @@ goes on where it was.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from benchmarks.quality import report
-from benchmarks.quality.runs import Bench, Job
-from benchmarks.quality.scores import Scorer, overall
+from benchmarks.quality.parts import choose, decide, final, workers
 from benchmarks.quality.targets import PARTS
-from mini_world.probes import Judge
-from mini_world.sampler import Sampler
 from unziplora import mini
-from unziplora.hosts.standalone.host import StandaloneHost
-from unziplora.method.blocks import FULL
 from unziplora.method.methods import METHODS
-
-CHOSEN = Path(__file__).parent / "chosen.json"
-RATES = (3e-4, 1e-3, 3e-3)
-STEPS = (150, 300)
-VARIANTS: dict[str, dict[str, Any]] = {
-    "as chosen": {},
-    "fold h": {"fold": "h"},
-    "signed importance": {"importance": "signed"},
-    "B random": {"init": "random"},
-    "style prompt names the class": {"style_prompt": "class"},
-    "window 1": {"window": 1},
-    "mergers at the paper's rate": {"merger_lr": 5e-3},
-    "SDXL's block table": {"blocks": dict(FULL["sdxl"])},
-}
-
-Scores = dict[str, float]
-_bench: Bench
-_scorer: Scorer
-
-
-def _prepare(model: Path, cache: Path) -> None:
-    """Each worker has its own model and one core."""
-    global _bench, _scorer
-    torch.set_num_threads(1)
-    _bench = Bench(Sampler(StandaloneHost.open(model)), cache)
-    _scorer = Scorer(Judge())
-
-
-def _train(job: Job) -> None:
-    _bench.pair(job)
-
-
-def _score(jobs: tuple[Job, Job | None]) -> Scores:
-    return _scorer.score(_bench, *jobs)
-
-
-def scored(pool: Any, groups: Sequence[Sequence[Job]], *, cross: bool = True) -> list[list[Scores]]:
-    """Scores of each group of jobs (one method's on all pictures, one seed): all are trained, then
-    sampled. cross: also with the next one's style."""
-    flat = [job for group in groups for job in group]
-    list(_told(pool.map(_train, flat), len(flat), "trained"))
-    pairs = [
-        (job, group[(n + 1) % len(group)] if cross else None)
-        for group in groups
-        for n, job in enumerate(group)
-    ]
-    scores = iter(list(_told(pool.map(_score, pairs), len(pairs), "judged")))
-    return [[next(scores) for _ in group] for group in groups]
-
-
-def _told(results: Any, total: int, what: str) -> Any:
-    start = time.monotonic()
-    for n, result in enumerate(results, 1):
-        left = (time.monotonic() - start) / n * (total - n) / 60
-        print(f"\r{what} {n} of {total}, {left:.0f} min left   ", end="", flush=True)
-        yield result
-    print()
-
-
-def choose(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) -> dict[str, Any]:
-    targets = PARTS[part]
-    cells = [
-        (method, {"lr": lr, "steps": steps})
-        for method, lr, steps in itertools.product(methods, RATES, STEPS)
-    ]
-    groups = [[Job(m, t, seeds[0], s) for t in targets] for m, s in cells]
-    results = [
-        {"method": method, **settings, "overall": _mean([overall(s) for s in found]),
-         "scores": _means(found)}
-        for (method, settings), found in zip(cells, scored(pool, groups, cross=False), strict=True)
-    ]  # fmt: skip
-    best = {
-        method: max((r for r in results if r["method"] == method), key=lambda r: r["overall"])
-        for method in methods
-    }
-    known = json.loads(CHOSEN.read_text("utf-8")) if CHOSEN.exists() else {}
-    chosen = {**known, **{m: {"lr": r["lr"], "steps": r["steps"]} for m, r in best.items()}}
-    CHOSEN.write_text(json.dumps(chosen, indent=2) + "\n", "utf-8")
-    return {"grid": results, "chosen": chosen}
-
-
-def decide(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) -> dict[str, Any]:
-    """Each variant less the defaults, paired by picture and seed."""
-    chosen = json.loads(CHOSEN.read_text("utf-8"))["unziplora"]
-    groups = [
-        [Job("unziplora", target, seed, {**chosen, **extra}) for target in PARTS[part]]
-        for extra in VARIANTS.values()
-        for seed in seeds
-    ]
-    found = scored(pool, groups)
-    by_variant = {
-        name: [s for group in found[n * len(seeds) : (n + 1) * len(seeds)] for s in group]
-        for n, name in enumerate(VARIANTS)
-    }
-    return {
-        "variants": report.differences(by_variant, "as chosen", len(PARTS[part])),
-        "chosen": chosen,
-    }
-
-
-def final(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) -> dict[str, Any]:
-    chosen = json.loads(CHOSEN.read_text("utf-8"))
-    groups = [
-        [Job(method, target, seed, chosen[method]) for target in PARTS[part]]
-        for method in methods
-        for seed in seeds
-    ]
-    found = scored(pool, groups)
-    by_method = {
-        method: [s for group in found[n * len(seeds) : (n + 1) * len(seeds)] for s in group]
-        for n, method in enumerate(methods)
-    }
-    return {
-        "table": report.table(by_method, len(PARTS[part])),
-        "differences": report.differences(by_method, "unziplora", len(PARTS[part])),
-        "preferred": report.preferred(by_method),
-        "chosen": chosen,
-        "scores": by_method,
-    }
 
 
 def main() -> None:
@@ -165,10 +33,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     on = "final" if given.part == "final" else "choose"
-    pool = ProcessPoolExecutor(
-        given.workers, get_context("spawn"), _prepare, (given.model, given.cache)
-    )
-    with pool:
+    with workers(given.workers, given.model, given.cache) as pool:
         run = {"choose": choose, "decide": decide, "final": final}[given.part]
         result = run(pool, on, list(range(given.seeds)), given.methods)
     print(report.as_text(given.part, result))
@@ -178,14 +43,6 @@ def main() -> None:
         given.out.mkdir(parents=True, exist_ok=True)
         report.figure(result["table"], given.out / "alignment-and-leak.png")
         report.sheets(given.cache, result["chosen"], PARTS[on], given.out)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _means(found: Sequence[Scores]) -> Scores:
-    return {name: _mean([scores[name] for scores in found]) for name in found[0]}
 
 
 if __name__ == "__main__":
