@@ -35,14 +35,18 @@ _KOALA: BlockTable = {
         "output_blocks.3.1",  # up_blocks.1.attentions.1
     ),
 }
-# Measured by `python -m benchmarks.blocks`: of its eleven groups three answer to words, these two
-# to what is shown and the last to how. SDXL's table would leave content nothing to work with.
+# Measured by `python -m benchmarks.blocks`: five of its eleven groups answer to words, three to
+# what is shown and two to how. SDXL's table would free the style in two of the three.
 _MINI: BlockTable = {
     "content": (
         "output_blocks.1.1",  # up_blocks.0.attentions.1
+        "output_blocks.2.1",  # up_blocks.0.attentions.2
         "output_blocks.3.1",  # up_blocks.1.attentions.0
     ),
-    "style": ("output_blocks.5.1",),  # up_blocks.1.attentions.2
+    "style": (
+        "output_blocks.4.1",  # up_blocks.1.attentions.1
+        "output_blocks.5.1",  # up_blocks.1.attentions.2
+    ),
 }
 FULL: Mapping[str, BlockTable] = {
     "sdxl": _SDXL,
