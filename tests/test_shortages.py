@@ -62,7 +62,7 @@ def test_a_page_that_cannot_draw_a_run_does_not_disturb_it(
 ) -> None:
     pytest.importorskip("gradio", reason="the page needs gradio")
     from benchmarks.trust.fuzz_web import _functions
-    from unziplora.ui import render
+    from unziplora.ui import fields, render
     from unziplora.ui.page import build
 
     service = Service(lambda: host, lambda: tmp_path / "out")
@@ -76,6 +76,6 @@ def test_a_page_that_cannot_draw_a_run_does_not_disturb_it(
     given = {**SETTINGS, "subject": "cat", "style": "ink"}
     job = service.start(tmp_path / "picture.png", given)
     while job.state not in ENDED:
-        functions["poll"](None)
+        functions["poll"](None, "", *[""] * len(fields.NEEDING))
         time.sleep(0.02)
     assert job.state == "completed"

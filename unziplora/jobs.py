@@ -263,13 +263,15 @@ class Jobs:
                 for command in job.asked:
                     run.send(command)
                 job.asked.clear()
-            for event in run:
-                with self._changed:
-                    job.note(event)
-                    if isinstance(event, Finished):
-                        state = _state_after(event, job.pausing)
-                    self._changed.notify_all()
-                self._hear(job, event)
+            # closed whatever happens, so that the model is given back before the next one's turn
+            with contextlib.closing(iter(run)) as events:
+                for event in events:
+                    with self._changed:
+                        job.note(event)
+                        if isinstance(event, Finished):
+                            state = _state_after(event, job.pausing)
+                        self._changed.notify_all()
+                    self._hear(job, event)
         except UnZipLoRAError as error:
             job.error = str(error)
         except BaseException as error:

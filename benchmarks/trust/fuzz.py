@@ -144,7 +144,7 @@ def states(rng: Random) -> Iterator[Case]:
     for _, _, branch in attached.branches():  # moments, as after a first step
         for parameter in (branch.down, branch.up, branch.merger):
             parameter.grad = torch.ones_like(parameter)
-    trainer._optimizer.step()
+    trainer._update._optimizer.step()
     with tempfile.TemporaryDirectory() as made:
         folder = RunFolder(Path(made))
         folder.save_state(trainer, "pair")

@@ -129,7 +129,8 @@ class Run:
         """Is obeyed after the current step; from any thread."""
         self._commands.put(command)
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Generator[Event, None, None]:
+        """The model is lent until the last event is read, or the iterator closed or forgotten."""
         with self._host.borrow():
             encoded, saved = self._encode()
             self._forecast = forecast(self._host.unet, self._host.device, self.settings)
@@ -141,6 +142,8 @@ class Run:
                         trainer = Trainer(self._host, self.settings, attachment, encoded, plan)
                         if saved is not None:
                             trainer.restore(*saved)
+                            if not trainer.finite():
+                                raise ValueError("the branches are not finite")
                     if saved is not None:
                         self._rewind_progress(trainer.step)
                     yield from self._train(trainer)

@@ -193,8 +193,6 @@ class Trainer:
             for layer, which, branch in self.attachment.branches():
                 _copy(branch.mask, tensors[f"{layer}:{which}:mask"])
                 _copy(branch.score, tensors[f"{layer}:{which}:score"])
-        if not self.finite():
-            raise ValueError("the branches are not finite")
         self._update.restore(tensors, numbers)
         self._generator.set_state(tensors["generator"])
         self._open = None

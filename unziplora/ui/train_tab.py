@@ -197,6 +197,9 @@ def _estimate(service: Service, typed: Sequence[Any]) -> Any:
         expected = service.forecast(fields.given(dict(zip(fields.NEEDING, typed, strict=True))))
     except UnZipLoRAError as error:
         return render.aside(str(error))  # said as an error once the button is pressed
+    except Exception:  # an estimate that fails must not keep the page from its news
+        traceback.print_exc()
+        return gr.update()
     return "" if expected is None else render.estimate(*expected)
 
 
