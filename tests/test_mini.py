@@ -122,24 +122,25 @@ def test_a_short_training_moves_the_content_lora_toward_the_subject(
         subject=target.kind,
         style=target.style,
         host=host,
-        settings={"name": "pair", "steps": 120, "window": 3},
+        # mergers that move take a part of what so few steps have learned (docs/method.md)
+        settings={"name": "pair", "merger_lr": 0.0},
         out=tmp_path,
     )
     losses = [event.loss for event in run if isinstance(event, StepDone)]
     assert np.mean(losses[-40:]) < np.mean(losses[:20])
 
-    sampler, prompts = Sampler(host), [target.subject] * 12
+    sampler, prompts = Sampler(host), [target.subject] * 24
     reference = target.content_reference(judge)
 
     def nearness(loras: list[Any]) -> Any:
-        """Of twelve pictures, (12,)."""
+        """Of 24 pictures, (24,)."""
         with loaded(host, loras):
-            pictures = sampler.pictures(prompts, list(range(12)))
+            pictures = sampler.pictures(prompts, list(range(24)))
         return (judge.content(pictures) @ reference).numpy()
 
     files = [(tmp_path / f"pair_{role}.safetensors", 1.0) for role in ("content", "style")]
     gain = nearness(files[:1]) - nearness([])
-    assert gain.mean() > 2 * gain.std(ddof=1) / 12**0.5  # beyond chance
+    assert gain.mean() > 2 * gain.std(ddof=1) / 24**0.5  # beyond chance
     assert sorted(path.name for path, _ in files) == [
         "pair_content.safetensors",
         "pair_style.safetensors",
