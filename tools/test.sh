@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up a virtual environment and runs every check and test in it; arguments go to pytest.
-. "$(dirname "$0")/setup.sh" standalone,app,test
+. "$(dirname "$0")/setup.sh" standalone,test
 # The sgm UNet that WebUIs train on, as published: only its code is wanted, not its dependencies.
 pip show --quiet auto1111sdk 2>/dev/null || pip install --quiet --no-deps auto1111sdk==0.0.95
 
