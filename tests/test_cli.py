@@ -17,7 +17,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from unziplora.cli import _size, _weighted, main
+from unziplora.arguments import size, weighted
+from unziplora.cli import main
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.hosts.standalone.random_model import Widths, write_random_model
 from unziplora.sheet import SIDE
@@ -278,9 +279,9 @@ def test_settings_come_from_a_file_and_the_command_line_wins(
     ],
 )
 def test_a_loras_weight_follows_its_name(text: str, expected: tuple[Any, float]) -> None:
-    assert _weighted(text) == (Path(expected[0]), expected[1])
+    assert weighted(text) == (Path(expected[0]), expected[1])
 
 
 def test_a_size_is_width_by_height() -> None:
-    assert _size("640x480") == (480, 640)
-    assert _size("512") == (512, 512)
+    assert size("640x480") == (480, 640)
+    assert size("512") == (512, 512)

@@ -1,6 +1,7 @@
 """A run from picture to files: borrow the model, encode, attach, step, save, give back.
 
-`Run` is iterated for its events, which drives it, and told what to do with `send`.
+`Run` is iterated for its events, which drives it, and told what to do with `send`. What it writes
+is in training/keeper.py.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import tempfile
 import time
 import traceback
 import uuid
@@ -19,28 +19,16 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from PIL import Image
 from torch import nn
 
 from unziplora import atomic
-from unziplora.errors import BadInput, CannotWrite, TrainingFailed, UnZipLoRAError
+from unziplora.errors import BadInput, TrainingFailed
 from unziplora.method.blocks import BlockTable, check_table
 from unziplora.method.methods import table_for
 from unziplora.method.prompts import BRANCHES, PROMPTS, BranchName
-from unziplora.training.events import (
-    Command,
-    Event,
-    Finished,
-    LorasSaved,
-    Message,
-    Outcome,
-    Previewed,
-    Started,
-    StateSaved,
-    StepDone,
-)
+from unziplora.training.events import Command, Event, Finished, Outcome, Started, StepDone
 from unziplora.training.host import Defaults, Host
-from unziplora.training.infotext import KEY, save_png, with_loras
+from unziplora.training.keeper import Keeper
 from unziplora.training.memory import (
     Forecast,
     SpillWatch,
@@ -49,14 +37,7 @@ from unziplora.training.memory import (
     smaller,
     trained_weights,
 )
-from unziplora.training.output import (
-    Made,
-    check_free,
-    check_own,
-    write_cards,
-    write_pair,
-    written_names,
-)
+from unziplora.training.output import check_free, check_own, written_names
 from unziplora.training.picture import Picture, fit
 from unziplora.training.plan import Plan
 from unziplora.training.settings import PAPER_RANK, PAPER_STEPS, Settings
@@ -82,8 +63,7 @@ class Run:
         self._host = host
         self._out = out
         self._picture = picture  # None: the run is resumed
-        self.kept_in = folder.path  # the folder to resume from
-        self._refuge: Path | None = None  # made where out or folder refuse what the run ends with
+        self._keeper = Keeper(host, info, out, folder)
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._seconds: deque[float] = deque(maxlen=20)
         self._forecast: Forecast
@@ -125,6 +105,11 @@ class Run:
             )
         return cls(host, info, run_folder.path.parent, run_folder, None)
 
+    @property
+    def kept_in(self) -> Path:
+        """The folder to resume from: another one where the run's own refused its last state."""
+        return self._keeper.kept_in
+
     def send(self, command: Command) -> None:
         """Is obeyed after the current step; from any thread."""
         self._commands.put(command)
@@ -145,7 +130,7 @@ class Run:
                             if not trainer.finite():
                                 raise ValueError("the branches are not finite")
                     if saved is not None:
-                        self._rewind_progress(trainer.step)
+                        self._keeper.rewind_progress(trainer.step)
                     yield from self._train(trainer)
             finally:
                 attachment.detach()
@@ -210,7 +195,7 @@ class Run:
             self._forecast.text,
         )
         if self._picture is not None:
-            yield from (self._say(note) for note in self._picture.notes)
+            yield from (self._keeper.say(note) for note in self._picture.notes)
         saved_at = time.monotonic()
         outcome: Outcome = "completed"
         try:
@@ -223,25 +208,25 @@ class Run:
                         lent.close()
                         trainer = self._stepped_down(trainer)
                         lent.enter_context(trainer.plan.on(self._host.unet, trainer.attachment))
-                        yield self._say(_STEPPED_DOWN.format(trainer.plan.name))
+                        yield self._keeper.say(_STEPPED_DOWN.format(trainer.plan.name))
                         continue
                     seconds = time.monotonic() - began
                     if spilled := self._spills.message(seconds, self._median()):
-                        yield self._say(spilled)
+                        yield self._keeper.say(spilled)
                     yield self._step_done(trainer, losses, seconds)
                     if time.monotonic() - saved_at > 60 * settings.save_minutes:
-                        yield self._save_state(trainer)
+                        yield self._keeper.save_state(trainer)
                         saved_at = time.monotonic()
                     if _due(trainer.step, settings.snapshot_every, settings.total_steps):
-                        yield self._snapshot(trainer)
+                        yield self._keeper.snapshot(trainer)
                     if _due(trainer.step, settings.preview_every, settings.total_steps):
-                        yield self._preview(trainer)
+                        yield self._keeper.preview(trainer)
                     asked = [self._commands.get() for _ in range(self._commands.qsize())]
                     if "save now" in asked:
-                        yield self._save_state(trainer)
-                        yield self._snapshot(trainer)
+                        yield self._keeper.save_state(trainer)
+                        yield self._keeper.snapshot(trainer)
                     if "preview now" in asked:
-                        yield self._preview(trainer)
+                        yield self._keeper.preview(trainer)
                     if "stop and save" in asked:
                         outcome = "stopped and saved"
                         break
@@ -249,13 +234,13 @@ class Run:
                         outcome = "stopped"
                         break
             if settings.preview_every and outcome == "completed":
-                yield self._preview(trainer)
+                yield self._keeper.preview(trainer)
             yield from self._end(trainer, outcome)
         except TrainingFailed:  # its numbers are not worth keeping; the state before them is
-            self._log(traceback.format_exc())
+            self._keeper.log(traceback.format_exc())
             raise
         except BaseException:
-            self._rescue(trainer)
+            self._keeper.rescue(trainer)
             raise
 
     def _advance(self, trainer: Trainer) -> Losses | None:
@@ -265,7 +250,7 @@ class Run:
         except Exception as error:
             if not is_full(error) or not trainer.sound or self._smaller(trainer) is None:
                 raise
-            self._log(traceback.format_exc())
+            self._keeper.log(traceback.format_exc())
         return None  # here the exception is gone, and with it what its frames kept alive
 
     def _smaller(self, trainer: Trainer) -> Plan | None:
@@ -292,56 +277,16 @@ class Run:
         """The files, and the state where the run can go on."""
         files: Mapping[BranchName, Path] = {}
         if outcome != "completed":
-            yield from self._keep_state(trainer)
+            yield from self._keeper.keep_state(trainer)
         if outcome != "stopped":
-            files = yield from self._keep_pair(trainer)
+            files = yield from self._keeper.keep_pair(trainer)
         if outcome == "completed":
             if self.settings.keep_state:
-                yield self._save_state(trainer)
-            elif self._refuge is None:
+                yield self._keeper.save_state(trainer)
+            elif self._keeper.refuge is None:
                 with contextlib.suppress(OSError):  # in use: it is only in the way
                     self.folder.state.unlink(missing_ok=True)
         yield Finished(outcome, trainer.step, files)
-
-    def _keep_state(self, trainer: Trainer) -> Iterator[Event]:
-        """The last state of a run that ends early: elsewhere, where its own folder refuses it."""
-        try:
-            yield self._write_state(trainer)
-        except CannotWrite as error:
-            yield self._say(str(error))
-            folder = RunFolder(self._elsewhere() / self.folder.path.name)
-            atomic.make_folder(folder.path)
-            folder.write_info(self.info)
-            folder.save_state(trainer, self.info.pair)
-            self.kept_in = folder.path
-            yield self._say(f"The state was saved in {folder.path} instead. Resume it from there.")
-            yield StateSaved(trainer.step)
-
-    def _keep_pair(self, trainer: Trainer) -> Generator[Event, None, Mapping[BranchName, Path]]:
-        """The pair with its cards: elsewhere, where its own folder refuses it."""
-        name, made = self.settings.chosen_name, self._made(trainer)
-        pair = (trainer.attachment, self.info, self._host, made)
-        pictures = self._pictures(trainer.step)
-        try:
-            atomic.make_folder(self._out)
-            files = write_pair(*pair, self._out, name, pictures)
-        except CannotWrite as error:
-            yield self._say(str(error))
-            folder = self._elsewhere()
-            files = write_pair(*pair, folder, name, pictures)
-            yield self._say(f"Both LoRAs were written to {folder} instead. Move them from there.")
-        try:
-            write_cards(*pair, files, pictures)
-        except CannotWrite as error:
-            yield self._say(f"A card beside the LoRAs is missing. {error}")
-        yield LorasSaved(trainer.step, files, snapshot=False)
-        return files
-
-    def _elsewhere(self) -> Path:
-        """A new folder that only this user can read, on the disk for temporary files."""
-        if self._refuge is None:
-            self._refuge = Path(tempfile.mkdtemp(prefix="unziplora-"))
-        return self._refuge
 
     def _step_done(self, trainer: Trainer, losses: Losses, seconds: float) -> StepDone:
         self._seconds.append(seconds)
@@ -358,126 +303,8 @@ class Run:
             time_left=None if usual is None else usual * left,
             memory_gb=_peak_memory(self._host.device),
         )
-        with contextlib.suppress(OSError):  # a full disk must not end the run
-            self.folder.append_progress(
-                {
-                    "step": event.step,
-                    "loss": event.loss,
-                    "orthogonality": event.orthogonality,
-                    "lr": event.lr,
-                    "open_content": event.open_columns["content"],
-                    "open_style": event.open_columns["style"],
-                    "seconds": round(seconds, 3),
-                }
-            )
+        self._keeper.note_progress(event)
         return event
-
-    def _save_state(self, trainer: Trainer) -> Event:
-        """A save that fails does not end the run: the earlier state is still there."""
-        try:
-            return self._write_state(trainer)
-        except CannotWrite as error:
-            return self._say(str(error))
-        except Exception as error:  # no memory for a copy on the CPU
-            self._log(traceback.format_exc())
-            return self._say(f"The state was not saved ({error}). The earlier one is kept.")
-
-    def _write_state(self, trainer: Trainer) -> Event:
-        """The state in the run's folder, which is made again where somebody removed it. Raises
-        CannotWrite."""
-        if not trainer.finite():
-            return self._say(
-                "The state was not saved, because some trained numbers are infinite or NaN. "
-                "The earlier state is kept; start again with a lower learning rate."
-            )
-        if not self.folder.exists():
-            atomic.make_folder(self._out)
-            atomic.make_folder(self.folder.path)
-            self.folder.write_info(self.info)
-        self.folder.save_state(trainer, self.info.pair)
-        return StateSaved(trainer.step)
-
-    def _snapshot(self, trainer: Trainer) -> Event:
-        name = f"{self.settings.chosen_name}-{trainer.step:06d}"
-        try:
-            atomic.make_folder(self.folder.snapshots)
-            made, folder = self._made(trainer), self.folder.snapshots
-            files = write_pair(trainer.attachment, self.info, self._host, made, folder, name, {})
-        except Exception as error:
-            self._log(traceback.format_exc())
-            return self._say(f"The snapshot was not saved. {error}")
-        return LorasSaved(trainer.step, files, snapshot=True)
-
-    def _made(self, trainer: Trainer) -> Made:
-        return Made(trainer.step, trainer.picture_size, trainer.plan.checkpointing)
-
-    def _pictures(self, step: int) -> dict[BranchName, Image.Image]:
-        """Those on the pair's cards: the last previews, or the picture trained on."""
-        found = {}
-        for branch in BRANCHES:
-            for path in (self.folder.previews / f"{step:06d}_{branch}.png", self.folder.picture):
-                # whatever is wrong with a picture, the LoRAs are what counts
-                with contextlib.suppress(Exception), Image.open(path, formats=("PNG",)) as image:
-                    found[branch] = image.convert("RGB")
-                    break
-        return found
-
-    def _preview(self, trainer: Trainer) -> Event:
-        """Base, content, style and both on one seed; a preview that fails never ends a run."""
-        prompts = self.settings.prompts
-        wanted: dict[str, tuple[str, dict[BranchName, float]]] = {
-            "base": (prompts.combined, {}),
-            "content": (prompts.content, {"content": 1.0}),
-            "style": (prompts.style, {"style": 1.0}),
-            "both": (prompts.combined, {"content": 1.0, "style": 1.0}),
-        }
-        resolution = self.settings.resolution or self._host.defaults.resolution
-        pictures = {}
-        try:
-            atomic.make_folder(self.folder.previews)
-            for name, (prompt, weights) in wanted.items():
-                trainer.attachment.switch.plain(weights)
-                with torch.no_grad():
-                    picture = self._host.preview(
-                        prompt,
-                        negative=self.settings.preview_negative,
-                        size=(resolution, resolution),
-                        steps=self.settings.preview_steps,
-                        seed=self.settings.seed,
-                    )
-                if KEY in picture.info:  # as it can be drawn again, from the files
-                    calls = [(f"{self.settings.chosen_name}_{b}", w) for b, w in weights.items()]
-                    picture.info[KEY] = with_loras(picture.info[KEY], calls)
-                path = self.folder.previews / f"{trainer.step:06d}_{name}.png"
-                with atomic.writing(path) as temporary:
-                    save_png(picture, temporary)
-                pictures[name] = path
-        except Exception as error:
-            self._log(traceback.format_exc())
-            return self._say(f"The preview failed ({error}). Training goes on without it.")
-        return Previewed(trainer.step, pictures)
-
-    def _rescue(self, trainer: Trainer) -> None:
-        """On the way out of an exception: the log, and the state where it is whole."""
-        self._log(traceback.format_exc())
-        if not (trainer.sound and trainer.step):
-            return
-        try:
-            list(self._keep_state(trainer))
-        except Exception:  # the exception that ends the run is the one to be told of
-            self._log(traceback.format_exc())
-
-    def _rewind_progress(self, step: int) -> None:
-        with contextlib.suppress(OSError, UnZipLoRAError):  # a full disk must not keep it
-            self.folder.rewind_progress(step)
-
-    def _say(self, text: str) -> Message:
-        self._log(text)
-        return Message(text)
-
-    def _log(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # a full disk must not end the run
-            self.folder.note(text)
 
     def _bytes_needed(self) -> int:
         """Room for the state, its successor while it replaces it, and the files."""
