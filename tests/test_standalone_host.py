@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unziplora.errors import BadInput, UnZipLoRAError
-from unziplora.hosts.standalone.host import StandaloneHost
+from unziplora.hosts.standalone.host import StandaloneHost, chosen_dtype
 from unziplora.hosts.standalone.names import CLIP_L, VAE
 from unziplora.hosts.standalone.random_model import Widths, write_random_model
 from unziplora.training.host import Host, SizeIds
@@ -247,3 +247,15 @@ def test_a_file_whose_text_encoder_is_damaged_says_so_when_it_is_used(
     host = StandaloneHost.open(tmp_path / "m.safetensors", device="cpu")
     with pytest.raises(BadInput, match="The text encoder 1 of"):
         host.encode_prompts(["a cat"])
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((12, 0), torch.bfloat16)],
+)
+def test_a_card_that_only_emulates_bf16_gets_fp16(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert chosen_dtype(torch.device("cuda")) is dtype
+    assert chosen_dtype(torch.device("cpu")) is torch.float32

@@ -222,7 +222,7 @@ def _pays(plan: Plan, unet: nn.Module, device: torch.device) -> bool:
 
 def _refusal(plan: Plan, unet: nn.Module, device: torch.device) -> str | None:
     """Why this plan cannot run, in two sentences."""
-    if plan.in_backward and in_fp16(unet) and not _has_bf16(device):
+    if plan.in_backward and in_fp16(unet) and not has_bf16(device):
         return (
             f"The memory plan {plan.name} computes in bf16, which this GPU does not do here. "
             "Choose checkpoint, with a lower rank or resolution if the memory is small."
@@ -234,7 +234,7 @@ def _refusal(plan: Plan, unet: nn.Module, device: torch.device) -> str | None:
     return None
 
 
-def _has_bf16(device: torch.device) -> bool:
+def has_bf16(device: torch.device) -> bool:
     """NVIDIA's cards have it from the RTX 30 series on; torch only emulates it on older ones. On
     Apple's and Intel's, A1111 casts layers to fp16 by hand (modules/devices.py:240)."""
     if device.type == "cuda":

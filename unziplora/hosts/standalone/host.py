@@ -22,6 +22,7 @@ from unziplora.hosts.standalone.identify import ModelFile, identify
 from unziplora.hosts.standalone.text import encode
 from unziplora.training.host import Defaults, ModelIdentity, PredictionType, SizeIds
 from unziplora.training.infotext import KEY, infotext
+from unziplora.training.memory import has_bf16
 from unziplora.unet.trainable import frozen
 
 _KEPT_PROMPTS = 64  # embeddings of so many prompts are remembered, so that previews load no encoder
@@ -88,7 +89,7 @@ class StandaloneHost:
             open_checkpoint(file),
             vae=vae_path,
             device=chosen,
-            dtype=dtype or _dtype(chosen),
+            dtype=dtype or chosen_dtype(chosen),
         )
 
     @cached_property
@@ -274,7 +275,7 @@ def unloaded(
     """A model's UNet on the meta device, the device and what suits it: enough to plan a run, with
     no weight read. Raises BadInput as `StandaloneHost.open`."""
     file, device = identify(path, None), _device()
-    unet = open_checkpoint(file).unet("meta", dtype or _dtype(device))
+    unet = open_checkpoint(file).unet("meta", dtype or chosen_dtype(device))
     return unet, device, file.defaults
 
 
@@ -284,10 +285,11 @@ def _device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _dtype(device: torch.device) -> torch.dtype:
+def chosen_dtype(device: torch.device) -> torch.dtype:
+    """The base's, where nobody asks for another."""
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if has_bf16(device) else torch.float16
 
 
 def _sha256(files: Sequence[Path]) -> str:
