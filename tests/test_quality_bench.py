@@ -10,8 +10,9 @@ import pytest
 from benchmarks.blocks import Shift, active, standard_pairs
 from benchmarks.quality.report import differences, markdown, preferred, table
 from benchmarks.quality.runs import Job, prompts_of
-from benchmarks.quality.scores import LEAKS, overall
+from benchmarks.quality.scores import LEAKS, Scorer, overall
 from benchmarks.quality.targets import CHOOSING, FINAL, SAMPLES
+from mini_world.probes import Judge
 from mini_world.world import CORE_KINDS, HELD_OUT_STYLES
 
 TARGETS = [*CHOOSING, *FINAL]
@@ -52,6 +53,14 @@ def test_a_job_is_known_by_all_that_makes_it() -> None:
     assert len(keys) == 16
     one = Job("m1", CHOOSING[0], 0, {"lr": 1e-3, "steps": 1})
     assert one.key == Job("m1", CHOOSING[0], 0, {"steps": 1, "lr": 1e-3}).key
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_the_worlds_own_drawings_score_high_where_they_should_and_do_not_leak(number: int) -> None:
+    scores = Scorer(Judge()).truth(CHOOSING[number], CHOOSING[0 if number else 1])
+    for name in ("content.subject", "style.style", "both.style"):
+        assert scores[name] > 0.9
+    assert scores["style.subject"] < 0.2
 
 
 def measures(value: float) -> dict[str, float]:

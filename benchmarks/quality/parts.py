@@ -15,7 +15,7 @@ import torch
 from benchmarks.quality import report
 from benchmarks.quality.runs import Bench, Job
 from benchmarks.quality.scores import Scorer, overall
-from benchmarks.quality.targets import PARTS
+from benchmarks.quality.targets import PARTS, Target
 from mini_world.probes import Judge
 from mini_world.sampler import Sampler
 from unziplora.hosts.standalone.host import StandaloneHost
@@ -62,6 +62,10 @@ def _train(job: Job) -> None:
 
 def _score(jobs: tuple[Job, Job | None]) -> Scores:
     return _scorer.score(_bench, *jobs)
+
+
+def _truth(targets: tuple[Target, Target]) -> Scores:
+    return _scorer.truth(*targets)
 
 
 def scored(pool: Any, groups: Sequence[Sequence[Job]], *, cross: bool = True) -> list[list[Scores]]:
@@ -152,9 +156,16 @@ def final(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) ->
         method: [s for group in found[n * len(seeds) : (n + 1) * len(seeds)] for s in group]
         for n, method in enumerate(methods)
     }
+    targets = PARTS[part]
+    crossed = [(t, targets[(n + 1) % len(targets)]) for n, t in enumerate(targets)]
+    bounds = {
+        "the model alone": [report.alone(scores) for scores in by_method[methods[0]]],
+        "the world itself": list(pool.map(_truth, crossed)),
+    }
     return {
-        "table": report.table(by_method, len(PARTS[part])),
-        "differences": report.differences(by_method, "unziplora", len(PARTS[part])),
+        "table": report.table(by_method, len(targets)),
+        "bounds": report.table(bounds, len(targets)),
+        "differences": report.differences(by_method, "unziplora", len(targets)),
         "preferred": report.preferred(by_method),
         "chosen": chosen,
         "scores": by_method,

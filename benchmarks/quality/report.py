@@ -69,6 +69,11 @@ def differences(by_name: Mapping[str, Sequence[Scores]], reference: str, picture
     return table(less, pictures)
 
 
+def alone(scores: Scores) -> dict[str, float]:
+    """What the model without LoRA scores."""
+    return {name: scores[name] - scores[f"{name} lift"] for name in MEASURES}
+
+
 def preferred(by_method: Mapping[str, Sequence[Scores]]) -> dict[str, dict[str, float]]:
     """In what share of trainings (a picture with a seed) the later method's pictures are nearer to
     the truth: the probes in the place of Table 3's people."""
@@ -103,10 +108,11 @@ def as_text(part: str, result: Mapping[str, Any]) -> str:
         return "\n".join([*rows, f"chosen: {result['chosen']}"])
     if part == "decide":
         return markdown(result["variants"], list(MEASURES))
-    lifts = [name if name == "style.obeyed" else f"{name} lift" for name in MEASURES]
+    lifts = [f"{name} lift" for name in MEASURES]
     return "\n\n".join(
         [
-            "Cosine with the truth:\n\n" + markdown(result["table"], list(MEASURES)),
+            "Cosine with the truth:\n\n"
+            + markdown({**result["bounds"], **result["table"]}, list(MEASURES)),
             "The same less the model alone's:\n\n" + markdown(result["table"], lifts),
             "Less unziplora's, paired:\n\n" + markdown(result["differences"], list(MEASURES)),
             "The probes prefer (the paper's users):\n\n" + _preferences(result["preferred"]),

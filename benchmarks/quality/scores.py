@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from benchmarks.quality.runs import Bench, Job
-from benchmarks.quality.targets import Target
+from benchmarks.quality.targets import SAMPLES, Target
 from mini_world.probes import Judge
 
 # condition -> what is measured in its pictures
@@ -44,22 +44,42 @@ class Scorer:
         "content.subject lift"; "style.obeyed": the share of the style LoRA's pictures that show
         the class that was asked for. style_of: whose style is crossed with this content; None
         leaves that out."""
-        scores: dict[str, float] = {}
-        for condition, measures in CONDITIONS.items():
+        style_target = style_of.target if style_of is not None else None
+        made, base = {}, {}
+        for condition in CONDITIONS:
             cross = style_of if condition == "cross" else None
             if condition == "cross" and cross is None:
                 continue
-            style_target = (cross or job).target
-            made = bench.samples(job, condition, cross)
-            base = bench.base_samples(condition, job.target, style_target)
-            for what in measures:
-                target = job.target if what == "subject" else style_target
-                name = f"{condition}.{what}"
-                scores[name] = self.alike(made, what, target)
-                scores[f"{name} lift"] = scores[name] - self.alike(base, what, target)
+            made[condition] = bench.samples(job, condition, cross)
+            other = (cross or job).target
+            base[condition] = bench.base_samples(condition, job.target, other)
+        found = self._measured(made, job.target, style_target)
+        alone = self._measured(base, job.target, style_target)
+        return {**found, **{f"{name} lift": found[name] - alone[name] for name in found}}
+
+    def truth(self, target: Target, style_target: Target) -> dict[str, float]:
+        """The same measures of what the world itself draws where the LoRAs are asked: as much as
+        can be reached."""
+        drawn = {
+            "content": target.drawn(""),
+            "style": target.drawn_by_style(),
+            "both": target.drawn(target.style, target.number),
+            "cross": target.drawn(style_target.style, style_target.number),
+        }
+        return self._measured(drawn, target, style_target)
+
+    def _measured(
+        self, made: Mapping[str, np.ndarray], target: Target, style_target: Target | None
+    ) -> dict[str, float]:
+        scores: dict[str, float] = {}
+        for condition, pictures in made.items():
+            for what in CONDITIONS[condition]:
+                crossed = what == "style" and condition == "cross"
+                of = style_target if crossed and style_target is not None else target
+                scores[f"{condition}.{what}"] = self.alike(pictures, what, of)
             if condition == "style":
-                asked = [kind for kind in job.target.others for _ in range(2)]
-                right = [a == b for a, b in zip(self.judge.kinds(made), asked, strict=True)]
+                asked = [kind for kind in target.others for _ in range(SAMPLES // 8)]
+                right = [a == b for a, b in zip(self.judge.kinds(pictures), asked, strict=True)]
                 scores["style.obeyed"] = float(np.mean(right))
         return scores
 

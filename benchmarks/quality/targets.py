@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,28 +42,44 @@ class Target:
         """Eight classes that the picture does not show."""
         return [kind for kind in CORE_KINDS if kind != self.kind][:8]
 
+    def drawn(self, style: str, variant: int | None = None) -> np.ndarray:
+        """(16, 128, 128, 3): this individual in a style, or a style's variant, from new views."""
+        who = held_out_instance(self.kind, self.number)
+        number = 0 if variant is None else 1_000_000 + variant
+        return _pictures(portrait(who, style, number, 3000 + n) for n in range(SAMPLES))
+
+    def drawn_by_style(self) -> np.ndarray:
+        """(16, 128, 128, 3): two other individuals of each other class in this variant."""
+        return _pictures(
+            portrait(held_out_instance(kind, 6000 + n), self.style, 1_000_000 + self.number, n)
+            for kind in self.others
+            for n in range(SAMPLES // len(self.others))
+        )
+
     def content_reference(self, judge: Judge) -> Tensor:
         """(64,): this individual in many styles and views."""
         rng = np.random.default_rng((51, self.number))
         who = held_out_instance(self.kind, self.number)
-        drawn = [
-            portrait(who, str(rng.choice(["", *CORE_STYLES])), n, 1000 + n) for n in range(VIEWS)
-        ]
-        return _mean(judge.content, drawn)
+        styles = [str(rng.choice(["", *CORE_STYLES])) for _ in range(VIEWS)]
+        drawn = _pictures(portrait(who, style, n, 1000 + n) for n, style in enumerate(styles))
+        return F.normalize(judge.content(drawn).mean(0), dim=0)
 
     def style_reference(self, judge: Judge) -> Tensor:
         """(64,): this variant of the style on many other things."""
-        drawn = [
-            portrait(held_out_instance(self.others[n % 8], 5000 + n), self.style,
-                     1_000_000 + self.number, 2000 + n)
+        drawn = _pictures(
+            portrait(
+                held_out_instance(self.others[n % 8], 5000 + n),
+                self.style,
+                1_000_000 + self.number,
+                2000 + n,
+            )
             for n in range(VIEWS)
-        ]  # fmt: skip
-        return _mean(judge.style, drawn)
+        )
+        return F.normalize(judge.style(drawn).mean(0), dim=0)
 
 
-def _mean(embed: object, drawn: list[Picture]) -> Tensor:
-    vectors: Tensor = embed(np.stack([picture.draw() for picture in drawn]))  # type: ignore[operator]
-    return F.normalize(vectors.mean(0), dim=0)
+def _pictures(drawn: Iterable[Picture]) -> np.ndarray:
+    return np.stack([picture.draw() for picture in drawn])
 
 
 def _targets(part: str, rows: list[tuple[str, str]], first: int) -> tuple[Target, ...]:
