@@ -166,7 +166,7 @@ def contrast(embedded: Tensor, same: Tensor, distinct: Tensor) -> Tensor:
 
 
 def content_batch(rng: np.random.Generator, facts: dict[str, np.ndarray]) -> np.ndarray:
-    """Four pictures each of 24 instances: of any class, or of one, where the class tells nothing."""
+    """Four pictures each of 24 instances, of any class or of one, where the class tells nothing."""
     there = np.arange(INSTANCES)
     if rng.random() < 0.5:
         there = np.flatnonzero(there % len(KINDS) == rng.integers(len(KINDS)))

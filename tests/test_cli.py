@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from unziplora.arguments import size, weighted
-from unziplora.cli import main
+from unziplora.cli import _standalone_host, main
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.hosts.standalone.random_model import Widths, write_random_model
 from unziplora.sheet import SIDE
@@ -38,6 +38,23 @@ def arguments(picture: Path, model: Path, out: Path, *more: str) -> list[str]:
     small = ["--steps", "3", "--rank", "2", "--resolution", "64", "--name", "pair"]
     place = ["--model", str(model), "--out", str(out)]
     return ["train", str(picture), *words, *small, *place, *more]
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(None, 1), ("2", 2)])
+def test_a_narrow_model_takes_one_thread_unless_more_are_asked_for(
+    model: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, threads: int
+) -> None:
+    if asked is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    earlier = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        _standalone_host(model)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(earlier)
 
 
 def test_train_inspect_and_generate(

@@ -70,6 +70,13 @@ def test_a_prompt_means_the_same_alone_in_company_and_remembered(path: Path) -> 
     assert torch.equal(first.encode_prompts(["a cat"])[0], alone)
 
 
+def test_a_prompt_means_the_same_whoever_asked_for_it_first(path: Path) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = StandaloneHost.open(path, device="cpu").encode_prompts(["a cat"])
+    exact = StandaloneHost.open(path, device="cpu").encode_prompts(["a cat"])
+    assert all(torch.equal(a, b) for a, b in zip(rounded, exact, strict=True))
+
+
 def test_a_prompt_too_long_says_by_how_much(host: StandaloneHost) -> None:
     host.encode_prompts(["cat " * 75])
     with pytest.raises(BadInput, match=r"'cat cat .*' is 5 tokens longer than CLIP's 77\. Make"):

@@ -144,7 +144,9 @@ class StandaloneHost:
     def _encode(self, prompts: Sequence[str]) -> None:
         tokenizers = self._checkpoint.tokenizers()
         encoders = self._checkpoint.text_encoders(self.device, self.dtype)
-        context, pooled = encode(prompts, tokenizers, encoders)
+        # what is remembered must not depend on who asked first
+        with torch.autocast(self.device.type, enabled=False):
+            context, pooled = encode(prompts, tokenizers, encoders)
         for n, prompt in enumerate(prompts):
             self._embeddings[prompt] = context[n : n + 1].clone(), pooled[n : n + 1].clone()
 
