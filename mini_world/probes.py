@@ -166,11 +166,10 @@ def contrast(embedded: Tensor, same: Tensor, distinct: Tensor) -> Tensor:
 
 
 def content_batch(rng: np.random.Generator, facts: dict[str, np.ndarray]) -> np.ndarray:
-    """Four pictures each of 24 instances, of any class or of one, where the class tells nothing."""
-    there = np.arange(INSTANCES)
-    if rng.random() < 0.5:
-        there = np.flatnonzero(there % len(KINDS) == rng.integers(len(KINDS)))
-    chosen = rng.choice(there, 24, replace=False)
+    """Four pictures each of 24 instances, half of them of two classes: near strangers."""
+    kinds = rng.choice(len(KINDS), 2, replace=False)
+    near = np.flatnonzero(np.isin(np.arange(INSTANCES) % len(KINDS), kinds))
+    chosen = [*rng.choice(near, 12, replace=False), *rng.choice(INSTANCES, 12, replace=False)]
     return np.concatenate([who * VIEWS + rng.choice(VIEWS, 4, replace=False) for who in chosen])
 
 

@@ -42,7 +42,7 @@ def test_whoever_reads_the_events_may_raise_or_go_away_at_any_of_them(
 ) -> None:
     result = listeners(make_host, tmp_path, every=7)
     assert not result.findings, "\n".join(result.findings)
-    assert result.resumed >= 3
+    assert result.resumed >= 2
 
 
 def test_a_listener_of_the_queue_that_raises_at_every_event_ends_no_run(
