@@ -21,28 +21,21 @@ def make_host(documented: dict[str, Any]) -> Callable[[], Any]:
     return lambda: documented["MyHost"](documented["small_unet"]())
 
 
+@pytest.mark.parametrize("place", PLACES)
 def test_where_memory_runs_out_training_goes_on_or_stops_with_its_state(
-    make_host: Callable[[], Any], tmp_path: Path
+    place: str, make_host: Callable[[], Any], tmp_path: Path
 ) -> None:
-    result = memory(make_host, tmp_path, list(PLACES), [1], ["auto"])
+    result = memory(make_host, tmp_path, [place], [1, 3], ["full", "auto"])
     assert not result.findings, "\n".join(result.findings)
-    assert result.happened == result.cases == len(PLACES)
-
-
-def test_so_it_does_where_no_smaller_plan_may_be_taken(
-    make_host: Callable[[], Any], tmp_path: Path
-) -> None:
-    result = memory(make_host, tmp_path, ["forward", "backward", "update"], [3], ["full"])
-    assert not result.findings, "\n".join(result.findings)
-    assert result.happened == result.resumed == 3
+    assert result.happened >= 2
 
 
 def test_whoever_reads_the_events_may_raise_or_go_away_at_any_of_them(
     make_host: Callable[[], Any], tmp_path: Path
 ) -> None:
-    result = listeners(make_host, tmp_path, every=7)
+    result = listeners(make_host, tmp_path, every=4)
     assert not result.findings, "\n".join(result.findings)
-    assert result.resumed >= 2
+    assert result.resumed >= 4
 
 
 def test_a_listener_of_the_queue_that_raises_at_every_event_ends_no_run(
