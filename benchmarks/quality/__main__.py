@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 from benchmarks.quality import report
-from benchmarks.quality.parts import choose, decide, final, workers
+from benchmarks.quality.parts import VARIANTS, choose, decide, final, workers
 from benchmarks.quality.targets import PARTS
 from unziplora import mini
 from unziplora.method.methods import METHODS
@@ -30,12 +30,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     on = "final" if given.part == "final" else "choose"
     with workers(given.workers, given.model, given.cache) as pool:
-        run = {"choose": choose, "decide": decide, "final": final}[given.part]
-        result = run(pool, on, list(range(given.seeds)), given.methods)
+        run, what = {
+            "choose": (choose, given.methods),
+            "decide": (decide, given.variants),
+            "final": (final, given.methods),
+        }[given.part]
+        result = run(pool, on, list(range(given.seeds)), what)
     print(report.as_text(given.part, result))
     if given.json is not None:
         given.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")

@@ -25,8 +25,9 @@ CHOSEN = Path(__file__).parent / "chosen.json"
 # Higher ones were tried for some methods: nothing is gained at 3e-3, and at 1e-2 objects dissolve.
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
 STEPS = (300, 600)
+AS_CHOSEN = "as chosen"
 VARIANTS: dict[str, dict[str, Any]] = {
-    "as chosen": {},
+    AS_CHOSEN: {},
     "fold h": {"fold": "h"},
     "signed importance": {"importance": "signed"},
     "B random": {"init": "random"},
@@ -124,21 +125,22 @@ def _tried(
     ]  # fmt: skip
 
 
-def decide(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) -> dict[str, Any]:
+def decide(pool: Any, part: str, seeds: Sequence[int], variants: Sequence[str]) -> dict[str, Any]:
     """Each variant less the defaults, paired by picture and seed."""
     chosen = json.loads(CHOSEN.read_text("utf-8"))["unziplora"]
+    names = [AS_CHOSEN, *(name for name in variants if name != AS_CHOSEN)]
     groups = [
-        [Job("unziplora", target, seed, {**chosen, **extra}) for target in PARTS[part]]
-        for extra in VARIANTS.values()
+        [Job("unziplora", target, seed, {**chosen, **VARIANTS[name]}) for target in PARTS[part]]
+        for name in names
         for seed in seeds
     ]
     found = scored(pool, groups)
     by_variant = {
         name: [s for group in found[n * len(seeds) : (n + 1) * len(seeds)] for s in group]
-        for n, name in enumerate(VARIANTS)
+        for n, name in enumerate(names)
     }
     return {
-        "variants": report.differences(by_variant, "as chosen", len(PARTS[part])),
+        "variants": report.differences(by_variant, AS_CHOSEN, len(PARTS[part])),
         "chosen": chosen,
     }
 
