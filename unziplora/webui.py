@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 TITLE = "UnZipLoRA"
 UNKNOWN = (
-    "This WebUI is neither Automatic1111 nor Forge, and this version cannot train on its models "
-    "(those of reForge and forge-classic neither). Use one of the two, or the command line."
+    "This WebUI is none of Automatic1111, Forge, reForge and forge-classic, and this version "
+    "cannot train on its models. Use one of the four, or the command line."
 )
 FOLDER_OPTION, PREDICTION_OPTION = "unziplora_folder", "unziplora_prediction_type"
 EVERY_OPTION, STEPS_OPTION = "unziplora_preview_every", "unziplora_preview_steps"
@@ -47,14 +47,14 @@ def tab() -> list[tuple[Any, str, str]]:
     """The tab, or in a WebUI that is not known one sentence instead of it."""
     from unziplora.ui.page import Tools, build
 
-    if not (_is_forge() or _is_a1111()):
+    if _program() is None:
         import gradio as gr
 
         with gr.Blocks(analytics_enabled=False) as sentence:
             gr.Markdown(UNKNOWN)
         return [(sentence, TITLE, "unziplora")]
     tools = Tools(
-        suggest=suggest,
+        suggest=suggest if _webui("shared").interrogator else None,  # forge-classic has none
         preview_every=int(
             getattr(_webui("shared").opts, EVERY_OPTION, 100) or 0
         ),  # a cleared field
@@ -67,13 +67,21 @@ def tab() -> list[tuple[Any, str, str]]:
     return [(build(service(), tools), TITLE, "unziplora")]
 
 
-def _is_forge() -> bool:
-    return "backend" in sys.modules and "modules_forge" in sys.modules
+def _program() -> str | None:
+    """Which WebUI this is, told by what it has loaded; None: one that is not known. reForge and
+    forge-classic have sgm like Automatic1111, and ldm_patched for what they load models with."""
+    forge, patched = "modules_forge" in sys.modules, "ldm_patched" in sys.modules
+    if forge and "backend" in sys.modules:
+        return "Forge"
+    if forge and patched:
+        version: str = importlib.import_module("modules_forge.forge_version").version
+        return "forge-classic" if version == "classic" else _reforge(version)
+    return "Automatic1111" if "sgm" in sys.modules and not patched else None
 
 
-def _is_a1111() -> bool:
-    """reForge and forge-classic have sgm too, and ldm_patched for what they load models with."""
-    return "sgm" in sys.modules and "ldm_patched" not in sys.modules
+def _reforge(version: str) -> str | None:
+    """Forge of before its version 2 has ldm_patched too, and 0 as its first number."""
+    return "reForge" if version.startswith("1.") else None
 
 
 @lru_cache(maxsize=1)
@@ -98,22 +106,29 @@ def open_host() -> Host:
     none, or the loaded model cannot be trained on."""
     from unziplora.errors import BadInput
 
-    if _is_forge():
+    program = _program()
+    if program == "Forge":
         from unziplora.hosts.forge import ForgeHost, chosen_model
 
         return ForgeHost(chosen_model(), _prediction())
-    if not _is_a1111():
-        raise BadInput(UNKNOWN)
-    from unziplora.hosts.a1111 import A1111Host
+    if program == "Automatic1111":
+        from unziplora.hosts.a1111 import A1111Host
 
-    return A1111Host(_prediction())
+        return A1111Host(_prediction())
+    from unziplora.hosts.ldm_patched import ClassicHost, ReForgeHost
+
+    if program == "reForge":
+        return ReForgeHost(_prediction())
+    if program == "forge-classic":
+        return ClassicHost(_prediction())
+    raise BadInput(UNKNOWN)
 
 
 def lendable() -> Lendable | None:
     """What the page's estimate needs of the model, where it is loaded; waits for nothing. Raises
     BadInput where it cannot be trained on."""
     host: Any
-    if _is_forge():
+    if _program() == "Forge":
         from unziplora.hosts.forge import ForgeHost, loaded_model
 
         model = loaded_model()
@@ -121,11 +136,9 @@ def lendable() -> Lendable | None:
             return None
         host = ForgeHost(model, _prediction())
     else:
-        from unziplora.hosts.a1111 import A1111Host
-
         if _webui("sd_models").model_data.sd_model is None:  # shared.sd_model would load it
             return None
-        host = A1111Host(_prediction())
+        host = open_host()
     return host.unet, host.device, host.defaults
 
 
@@ -139,7 +152,7 @@ def about() -> dict[str, str]:
     Its version is a tag or commit of its own folder (modules/launch_utils.py, git_tag)."""
     options = vars(_webui("shared").cmd_opts)
     return {
-        "program": "Forge" if _is_forge() else "Automatic1111",
+        "program": _program() or "unknown",
         "its version": str(_webui("launch_utils").git_tag()),
         "options": " ".join(sorted(name for name, value in options.items() if value is True)),
     }

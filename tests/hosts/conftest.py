@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.hosts.checkpoints import miniature, random_model
-from tests.hosts.webui import WebUI, place
+from tests.hosts.webui import KINDS, WebUI, place
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session", params=["a1111", "forge"])
+@pytest.fixture(scope="session", params=KINDS)
 def webui(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,

@@ -8,11 +8,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.hosts.webui import API, WebUI, place
+from tests.hosts.webui import API, KINDS, WebUI, place
 
 pytestmark = pytest.mark.timeout(1800)
-KINDS = ["a1111", "forge"]
-LOGINS = {"a1111": ("robot", "key"), "forge": ("someone", "secret")}
+PAGE, OWN = (
+    ("someone", "secret"),
+    ("robot", "key"),
+)  # logins: to a page, to an API
+IN_FP8 = ("reforge", "classic")  # which are told at their start how to store a checkpoint
 ROUTES = ["/runs", "/pairs", "/resumable", "/runs/x", "/runs/x/picture", "/pairs/x/content"]
 
 
@@ -37,8 +40,8 @@ def test_without_the_flag_there_is_no_api(closed: WebUI) -> None:
 
 
 def test_lowvram_is_refused_in_a_sentence(closed: WebUI) -> None:
-    if closed.kind == "forge":
-        pytest.skip("Forge has no --lowvram: it moves whole models itself.")
+    if closed.kind != "a1111":
+        pytest.skip("Forge and its relatives have no --lowvram: they move whole models themselves.")
     assert "--medvram-sdxl" in closed.get("/test/host")["refused"]
 
 
@@ -49,7 +52,7 @@ def guarded(
     checkpoints: list[Path],
 ) -> Iterator[WebUI]:
     """Automatic1111 with credentials for its API beside those of its page, and models moved in and
-    out; Forge with those of its page alone. Both with another Lora folder."""
+    out; the others with those of their page alone. All with another Lora folder."""
     place(request.param)
     data = tmp_path_factory.mktemp("guarded")
     loras = data / "my loras"
@@ -57,15 +60,17 @@ def guarded(
     flags = ["--api", "--gradio-auth", "someone:secret", "--lora-dir", str(loras)]
     if request.param == "a1111":
         flags += ["--api-auth", "robot:key", "--medvram-sdxl"]
+    if request.param in IN_FP8:
+        flags += ["--unet-in-fp8-e4m3fn"]
     with WebUI(request.param, data, checkpoints, flags) as started:
         started.loras = loras
-        started.client.auth = LOGINS[request.param]
+        started.client.auth = OWN if request.param == "a1111" else PAGE
         yield started
 
 
 def test_strangers_are_refused_on_every_route(guarded: WebUI) -> None:
     strangers: list[tuple[str, str] | None] = [None, ("robot", "guess"), ("someone", "guess")]
-    strangers += [login for kind, login in LOGINS.items() if kind != guarded.kind]
+    strangers += [PAGE if guarded.kind == "a1111" else OWN]
     for login in strangers:
         with httpx.Client(base_url=guarded.url, auth=login) as client:
             for route in ROUTES:
@@ -80,13 +85,17 @@ def test_who_is_logged_in_to_the_page_may_use_the_api_that_has_no_login_of_its_o
 ) -> None:
     with httpx.Client(base_url=guarded.url) as client:
         client.post("/login", data={"username": "someone", "password": "secret"})
-        expected = 200 if guarded.kind == "forge" else 401
+        expected = 401 if guarded.kind == "a1111" else 200
         assert client.get(f"{API}/runs").status_code == expected
 
 
-def test_a_pair_goes_to_the_folder_that_was_chosen(guarded: WebUI, picture: Path) -> None:
+def test_a_pair_goes_to_the_folder_that_was_chosen_whatever_the_base_is_stored_in(
+    guarded: WebUI, picture: Path
+) -> None:
     guarded.draw("a house")
     before = guarded.get("/test/weights")
+    in_fp8 = "torch.float8_e4m3fn" in guarded.get("/test/traits")["unet"]["dtypes"]
+    assert in_fp8 == (guarded.kind in IN_FP8)
     told = guarded.train("elsewhere", picture, preview_every=3, preview_steps=2)
     assert told["state"] == "completed", told
     assert (guarded.loras / "elsewhere_content.safetensors").is_file()

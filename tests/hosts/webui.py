@@ -3,6 +3,8 @@ own, so that its checkout stays as it is.
 
     UNZIPLORA_A1111=/path/of/stable-diffusion-webui  UNZIPLORA_A1111_PYTHON=/path/of/its/python
     UNZIPLORA_FORGE=/path/of/...-webui-forge         UNZIPLORA_FORGE_PYTHON=/path/of/its/python
+    UNZIPLORA_REFORGE=/path/of/...-webui-reForge     UNZIPLORA_REFORGE_PYTHON=/path/of/its/python
+    UNZIPLORA_CLASSIC=/path/of/...-forge-classic     UNZIPLORA_CLASSIC_PYTHON=/path/of/its/python
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ FLAGS = {
     "a1111": ["--skip-torch-cuda-test", "--use-cpu", "all", "--no-half", "--precision", "full",
               "--do-not-download-clip"],
     "forge": ["--skip-torch-cuda-test", "--always-cpu"],
+    "reforge": ["--skip-torch-cuda-test", "--always-cpu"],
+    "classic": ["--skip-torch-cuda-test", "--always-cpu"],
 }  # fmt: skip
+KINDS = tuple(FLAGS)
 COMMON = ["--skip-prepare-environment", "--skip-python-version-check", "--skip-version-check",
           "--no-download-sd-model", "--server-name", "127.0.0.1"]  # fmt: skip
 # "Approx NN", the default, downloads a model, and without one every txt2img fails
@@ -55,7 +60,7 @@ def place(kind: str) -> tuple[Path, Path]:
 
 
 class WebUI:
-    """kind: "a1111" or "forge"; data: an empty folder; checkpoints: copied into it, the first is
+    """kind: one of KINDS; data: an empty folder; checkpoints: copied into it, the first is
     loaded. Use it as a context manager."""
 
     def __init__(
@@ -174,9 +179,9 @@ class WebUI:
         self.post(f"{API}/runs/{job}/commands", {"command": command})
 
     def at_step(self, job: str, step: int) -> None:
-        self.wait(lambda: self.run(job)["step"] >= step, 120, f"step {step}")
+        self.wait(lambda: self.run(job)["step"] >= step, 600, f"step {step}")
 
-    def ended(self, job: str, seconds: float = 240) -> Any:
+    def ended(self, job: str, seconds: float = 1200) -> Any:
         """The run, once it has ended or pauses."""
         self.wait(lambda: self.run(job)["state"] in (*ENDED, "paused"), seconds, "the run to end")
         return self.run(job)

@@ -11,18 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from unziplora.errors import BadInput
-from unziplora.hosts.sdwebui import WebUIHost, checked, latents_of, zero_snr_chosen
+from unziplora.hosts import sgm
+from unziplora.hosts.sdwebui import (
+    WebUIHost,
+    checked,
+    latents_of,
+    loaded_model,
+    zero_snr_chosen,
+)
 from unziplora.hosts.txt2img import webui
 from unziplora.training.host import PredictionType, SizeIds
 from unziplora.unet.trainable import frozen
 
 _PREDICTIONS: dict[str, PredictionType] = {"eps": "epsilon", "v": "v_prediction"}
-# input keys of sgm's size embedders, in SizeIds' words
-_SIZES = {
-    "original_size_as_tuple": "original",
-    "crop_coords_top_left": "crop",
-    "target_size_as_tuple": "target",
-}
 
 
 class A1111Host(WebUIHost):
@@ -39,16 +40,9 @@ class A1111Host(WebUIHost):
                 "The WebUI runs with --lowvram, which moves single layers in and out of the GPU "
                 "and cannot train. Start it with --medvram-sdxl instead."
             )
-        model = shared.sd_model  # loads it where that has not been done
-        if model is None:
-            raise BadInput("No checkpoint is loaded. Choose an SDXL checkpoint first.")
-        super().__init__(model)
-        if getattr(model, "is_sdxl_inpaint", False):
-            raise BadInput(
-                f"{self._title()} is an inpainting model. Choose the model it was made from."
-            )
+        super().__init__(loaded_model())
         self._refuse_hand_cast_fp8()
-        said = getattr(model, "parameterization", "eps")
+        said = getattr(self._model, "parameterization", "eps")
         self.prediction_type = prediction_type or _PREDICTIONS.get(said, "epsilon")
 
     def _refuse_hand_cast_fp8(self) -> None:
@@ -158,38 +152,18 @@ class A1111Host(WebUIHost):
         job.override_settings = {"sd_model_checkpoint": self._model.sd_checkpoint_info.name}
         return self._with(self._model.conditioner, self._model.first_stage_model)
 
-    @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """context (n, 77 k, width) and pooled (n, width), as the WebUI reads prompts: attention
-        syntax counts, and one long prompt pads all.
+        """context (n, 77 k, width) and pooled (n, width), as the WebUI reads prompts.
 
         Raises BadInput for a word that is the name of an installed embedding.
         """
-        known = webui("sd_hijack").model_hijack.embedding_db.word_embeddings
-        self._refuse_embeddings(prompts, list(known))
-        batch = webui("prompt_parser").SdConditioning(list(prompts))
+        self._refuse_embeddings(prompts, sgm.embeddings())
         with self._with(self._model.conditioner), webui("devices").autocast():
-            found = self._model.get_learned_conditioning(batch)
-        vector = found["vector"]
-        sizes = sum(2 * embedder.outdim for embedder in self._size_embedders().values())
-        return found["crossattn"].clone(), vector[:, : vector.shape[1] - sizes].clone()
+            return sgm.encoded(self._model, prompts)
 
-    def _size_embedders(self) -> dict[str, Any]:
-        """sgm's embedders of the size ids, by SizeIds' words, in the order of the vector."""
-        return {
-            _SIZES[embedder.input_key]: embedder
-            for embedder in self._model.conditioner.embedders
-            if embedder.input_key in _SIZES
-        }
-
-    @torch.no_grad()
     def added_conditioning(self, pooled: Tensor, sizes: SizeIds) -> Tensor:
         """sgm's vector (n, pooled and six size embeddings)."""
-        parts = [pooled]
-        for word, embedder in self._size_embedders().items():
-            ids = torch.tensor([getattr(sizes, word)], device=pooled.device, dtype=torch.float32)
-            parts.append(embedder(ids).to(pooled.dtype).expand(len(pooled), -1))
-        return torch.cat(parts, dim=1)
+        return sgm.vector(self._model, pooled, sizes)
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:

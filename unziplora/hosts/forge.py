@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unziplora.errors import BadInput
-from unziplora.hosts.sdwebui import WebUIHost, checked, latents_of, zero_snr_chosen
+from unziplora.hosts.forge_objects import ForgeObjectsHost, Regulation
+from unziplora.hosts.sdwebui import zero_snr_chosen
 from unziplora.hosts.txt2img import webui
-from unziplora.training.host import PredictionType, SizeIds
-from unziplora.unet.trainable import frozen, normal_tensors, out_of_place
+from unziplora.training.host import SizeIds
 
 _SIZE_NUMBERS = 6  # original, crop and target, two each (backend/diffusion_engine/sdxl.py:98)
 
@@ -40,36 +40,19 @@ def loaded_model() -> Any | None:
     return data.sd_model if data.forge_hash == str(data.forge_loading_parameters) else None
 
 
-class ForgeHost(WebUIHost):
+class ForgeHost(ForgeObjectsHost):
     """An SDXL checkpoint in Forge: `Host` of training/host.py.
 
     prediction_type: instead of what the model says. Raises BadInput where the checkpoint is not of
     SDXL's family.
     """
 
-    def __init__(self, model: Any, prediction_type: PredictionType | None = None) -> None:
-        super().__init__(model)
-        self._normal = contextlib.ExitStack()
-        said = self._kmodel.predictor.prediction_type
-        if prediction_type is None and said not in ("epsilon", "v_prediction"):
-            raise BadInput(
-                f"{self._title()} predicts {said!r}, which cannot be trained here. "
-                "Choose an SDXL checkpoint that predicts epsilon or v."
-            )
-        self.prediction_type = prediction_type or said
+    def _said(self) -> str:
+        said: str = self._kmodel.predictor.prediction_type
+        return said
 
-    @property
-    def _kmodel(self) -> Any:
-        return self._model.forge_objects.unet.model
-
-    @property
-    def unet(self) -> nn.Module:
-        unet: nn.Module = self._kmodel.diffusion_model
-        return unet
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(_backend("memory_management").get_torch_device())
+    def _memory(self) -> Any:
+        return _backend("memory_management")
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -82,22 +65,6 @@ class ForgeHost(WebUIHost):
             return alphas
         rescaled = _backend("modules.k_prediction").rescale_zero_terminal_snr_sigmas
         return 1 / (1 + rescaled(((1 - alphas) / alphas).sqrt()) ** 2)  # type: ignore[no-any-return]
-
-    @contextlib.contextmanager
-    def _lent(self) -> Iterator[None]:
-        """The original UNet without the patches of a LoRA (backend/patcher/lora.py), on the device,
-        and the others off it until a generation wants them; its inference tensors stood in for, its
-        in-place blocks made safe."""
-        _backend("memory_management").unload_all_models()
-        self._load_unet()
-        self.unet.eval()
-        with self._normal, self._kept():
-            self._normal.enter_context(normal_tensors(self.unet))
-            with frozen(self.unet), out_of_place(self.unet):
-                yield
-
-    def _load_unet(self) -> None:
-        _backend("memory_management").load_model_gpu(self._model.forge_objects_original.unet)
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:
@@ -113,31 +80,6 @@ class ForgeHost(WebUIHost):
             for place in places:
                 place.forge_model_reload = reload
 
-    @contextlib.contextmanager
-    def _drawing(self, job: Any) -> Iterator[None]:
-        """Forge moves and patches the tensors that it knows, so they are back meanwhile; and the
-        LoRAs of the user's last generation stay away (modules/processing.py:957)."""
-        patched = self._model.forge_objects_after_applying_lora
-        self._model.forge_objects_after_applying_lora = self._model.forge_objects_original
-        self._normal.close()
-        try:
-            with self._original():
-                yield
-        finally:
-            self._model.forge_objects_after_applying_lora = patched
-            self._load_unet()
-            self._normal.enter_context(normal_tensors(self.unet))
-
-    @contextlib.contextmanager
-    def _original(self) -> Iterator[None]:
-        """Text encoders and VAE without the patches of an earlier generation."""
-        kept = self._model.forge_objects
-        self._model.forge_objects = self._model.forge_objects_original.shallow_copy()
-        try:
-            yield
-        finally:
-            self._model.forge_objects = kept
-
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """context (n, 77 k, width) and pooled (n, width), as Forge reads prompts.
 
@@ -146,7 +88,7 @@ class ForgeHost(WebUIHost):
         embeddings = self._model.text_processing_engine_l.embeddings.word_embeddings
         self._refuse_embeddings(prompts, list(embeddings))
         batch = webui("prompt_parser").SdConditioning(list(prompts))
-        with self._original():
+        with self._given_back():
             found = self._model.get_learned_conditioning(batch)
         vector = found["vector"]
         sizes = _SIZE_NUMBERS * self._model.embedder.dim
@@ -161,34 +103,24 @@ class ForgeHost(WebUIHost):
         flat = torch.cat(told).flatten().to(pooled).expand(len(pooled), -1)
         return torch.cat([pooled, flat], dim=1)
 
-    def encode_image(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Latents (1, 4, h/8, w/8), fp32, by the VAE that the user selected. Raises
-        UnZipLoRAError where it makes NaN of the picture."""
-        with self._original(), torch.inference_mode():
-            vae = self._model.forge_objects.vae
-            options = vae.patcher.model_options
-            kept = options.get("model_vae_regulation")
-            # what the VAE does with its posterior (backend/nn/vae.py:300)
-            options["model_vae_regulation"] = lambda posterior: latents_of(posterior, generator)
-            try:
-                encoded = vae.encode(pixels.movedim(1, -1) * 0.5 + 0.5)
-                encoded = vae.first_stage_model.process_in(encoded)
-            finally:
-                if kept is None:
-                    del options["model_vae_regulation"]
-                else:
-                    options["model_vae_regulation"] = kept
-        with torch.no_grad():
-            return checked(encoded.clone().float().to(self.device))
+    @contextlib.contextmanager
+    def _regulated(self, vae: Any, regulation: Regulation) -> Iterator[None]:
+        """By an option of its own (backend/nn/vae.py:300)."""
+        options = vae.patcher.model_options
+        kept = options.get("model_vae_regulation")
+        options["model_vae_regulation"] = regulation
+        try:
+            yield
+        finally:
+            if kept is None:
+                del options["model_vae_regulation"]
+            else:
+                options["model_vae_regulation"] = kept
 
-    def denoise(self, latents: Tensor, timesteps: Tensor, context: Tensor, added: Tensor) -> Tensor:
-        """The UNet's prediction (n, 4, h, w), in Forge's computation dtype."""
-        dtype = self._kmodel.computation_dtype
-        prediction: Tensor = self.unet(
-            latents.to(dtype),
-            timesteps.float(),
-            context=context.to(dtype),
-            y=added.to(dtype),
-            transformer_options={},
-        )
-        return prediction
+    def _scaled(self, vae: Any, latents: Tensor) -> Tensor:
+        scaled: Tensor = vae.first_stage_model.process_in(latents)
+        return scaled
+
+    def _computation_dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self._kmodel.computation_dtype
+        return dtype

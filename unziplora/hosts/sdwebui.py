@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import PureWindowsPath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -20,9 +20,11 @@ from unziplora.errors import BadInput, UnZipLoRAError
 from unziplora.hosts import txt2img
 from unziplora.hosts.said import defaults_in, family_in
 from unziplora.hosts.txt2img import webui
+from unziplora.lora.read import read_metadata
 from unziplora.training.host import Defaults, ModelIdentity, PredictionType
 
 JOB = "UnZipLoRA training"
+_INPAINTING_CHANNELS = 9  # latents, the masked picture's latents, and the mask
 
 
 class WebUIHost:
@@ -40,6 +42,10 @@ class WebUIHost:
             raise BadInput(
                 f"{self._title()} is not an SDXL checkpoint. Choose one of SDXL's family."
             )
+        if self._first_convolution().in_channels == _INPAINTING_CHANNELS:
+            raise BadInput(
+                f"{self._title()} is an inpainting model. Choose the model it was made from."
+            )
 
     @property
     def unet(self) -> nn.Module:
@@ -56,9 +62,13 @@ class WebUIHost:
 
     @property
     def defaults(self) -> Defaults:
-        width = int(self.unet.input_blocks[0][0].out_channels)  # type: ignore[index, union-attr]
-        metadata = self._model.sd_checkpoint_info.metadata or {}
-        return defaults_in({k: v for k, v in metadata.items() if isinstance(v, str)}, width)
+        width = int(self._first_convolution().out_channels)
+        return defaults_in(self._header(), width)
+
+    def _header(self) -> Mapping[str, str]:
+        """Of the checkpoint's file, as it is: the WebUI's copy has objects in place of JSON
+        (modules/sd_models.py:304), and reForge drops it when it loads a model (its :638)."""
+        return read_metadata(Path(self._model.sd_checkpoint_info.filename))
 
     @contextlib.contextmanager
     def borrow(self) -> Iterator[None]:
@@ -117,6 +127,10 @@ class WebUIHost:
         with txt2img.undisturbed(), self._drawing(job):
             return txt2img.picture(job)
 
+    def _first_convolution(self) -> nn.Conv2d:
+        first: nn.Conv2d = self.unet.input_blocks[0][0]  # type: ignore[index, union-attr, assignment]
+        return first
+
     def _title(self) -> str:
         info = self._model.sd_checkpoint_info
         return PureWindowsPath(info.filename).name  # it knows both slashes
@@ -141,6 +155,15 @@ def _kept_loaded() -> Iterator[None]:
         yield
     finally:
         models.unload_model_weights = earlier
+
+
+def loaded_model() -> Any:
+    """`shared.sd_model`, which loads the chosen checkpoint where that has not been done. Raises
+    BadInput where there is none. Not for Forge, which loads later."""
+    model = webui("shared").sd_model
+    if model is None:
+        raise BadInput("No checkpoint is loaded. Choose an SDXL checkpoint first.")
+    return model
 
 
 def zero_snr_chosen() -> bool:

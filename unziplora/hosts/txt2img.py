@@ -26,7 +26,7 @@ def webui(name: str) -> Any:
 def job(prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: int) -> Any:
     """What the WebUI calls a processing, with its own defaults for all that is not given. size:
     (height, width)."""
-    return webui("processing").StableDiffusionProcessingTxt2Img(
+    made = webui("processing").StableDiffusionProcessingTxt2Img(
         sd_model=webui("shared").sd_model,
         prompt=prompt,
         negative_prompt=negative,
@@ -37,6 +37,8 @@ def job(prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: 
         do_not_save_samples=True,
         do_not_save_grid=True,
     )
+    made.scripts = webui("scripts").ScriptRunner()  # none; reForge asks it (processing.py:1065)
+    return made
 
 
 def picture(job: Any) -> Image.Image:

@@ -128,7 +128,7 @@ def reload():
 
 def embedding(name: str):
     """Has an embedding of this name; an empty name takes it away again."""
-    if hasattr(shared.sd_model, "forge_objects"):
+    if "backend" in sys.modules:
         known = shared.sd_model.text_processing_engine_l.embeddings.word_embeddings
     else:
         known = importlib.import_module(
@@ -200,7 +200,7 @@ def routes(_, app):
         app.add_api_route(f"/test/{function.__name__}", function, methods=["POST"])
 
 
-if "modules_forge" in sys.modules:
+if "backend" in sys.modules:
     tell_forge()
 script_callbacks.on_cfg_denoiser(note_noise)
 script_callbacks.on_app_started(routes)
