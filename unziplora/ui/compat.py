@@ -36,13 +36,18 @@ def fitting(component: Callable[..., Any], **options: Any) -> Any:
     return component(**{name: value for name, value in options.items() if name in known})
 
 
+# by version, since reForge hides the parameters of Image (its modules/gradio_extensons.py:128)
+_IS_3 = gr.__version__.startswith("3.")
+_SOURCES: dict[str, Any] = {"source": "upload"} if _IS_3 else {"sources": ["upload", "clipboard"]}
+
+
 def picture_input(**options: Any) -> Any:
     """A gr.Image whose value reaches its function as the bytes that were uploaded, or None.
 
     gradio's own reading drops what is transparent, and answers a damaged file with the one word
     "Error" before any function of ours is called.
     """
-    image = fitting(gr.Image, source="upload", sources=["upload", "clipboard"], **options)
+    image = gr.Image(**_SOURCES, **options)
     image.preprocess = _uploaded
     return image
 
