@@ -28,7 +28,9 @@ def embeddings() -> list[str]:
 def encoded(model: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """context (n, 77 k, width) and pooled (n, width) on the model's device: attention syntax
     counts, and one long prompt pads all."""
-    found = model.get_learned_conditioning(webui("prompt_parser").SdConditioning(list(prompts)))
+    # forge-classic takes no default for the size (its modules/sd_models_xl.py:21); it is cut off
+    batch = webui("prompt_parser").SdConditioning(list(prompts), width=1024, height=1024)
+    found = model.get_learned_conditioning(batch)
     vector = found["vector"]
     sizes = sum(2 * embedder.outdim for embedder in _size_embedders(model).values())
     return found["crossattn"].clone(), vector[:, : vector.shape[1] - sizes].clone()
