@@ -167,6 +167,20 @@ def test_afterwards_every_tensor_is_the_one_that_was_there(unet: UNet) -> None:
         assert unet(torch.zeros(1, 1, WIDTH, dtype=torch.float64)).isfinite().all()
 
 
+def test_a_merged_lora_leaves_inference_tensors_among_normal_ones() -> None:
+    """As in reForge and forge-classic, which merge while they generate."""
+    torch.manual_seed(0)
+    unet = UNet(torch.float64).double()
+    layer = unet.first.transformer_blocks[1].attn2  # type: ignore[index, union-attr]
+    with torch.inference_mode():
+        layer._parameters["weight"] = nn.Parameter(layer.weight.clone())  # type: ignore[union-attr]
+    before = list(unet.parameters())
+    assert [p.is_inference() for p in before].count(True) == 1
+    plain, again = gradients(unet, again=False), gradients(unet, again=True)
+    assert all(a.abs().sum() > 0 and a.equal(b) for a, b in zip(plain, again, strict=True))
+    assert all(a is b for a, b in zip(before, unet.parameters(), strict=True))
+
+
 def test_quantised_weights_are_refused_and_nothing_is_changed() -> None:
     class Packed(nn.Parameter):
         pass
