@@ -111,8 +111,7 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
         told = picture.info["parameters"]
     assert told.startswith(f"{SAID} <lora:clicked_content:1> <lora:clicked_style:1>\n")
     assert "Steps: 2" in told
-    # forge-classic does not name the sampler that it takes where none is chosen
-    assert "Sampler: " in told or visitor.webui.kind == "classic"
+    assert "Sampler: " in told
     visitor.shot("results")
     card.get_by_role("button", name="Both").click()
     page.locator("#txt2img_prompt").wait_for()

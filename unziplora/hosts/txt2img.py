@@ -31,6 +31,8 @@ def job(prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: 
         prompt=prompt,
         negative_prompt=negative,
         seed=seed,
+        # what the WebUIs choose for None; forge-classic would not write it into the infotext
+        sampler_name=webui("sd_samplers").samplers[0].name,
         steps=steps,
         height=size[0],
         width=size[1],
