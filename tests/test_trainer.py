@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -259,13 +260,29 @@ def test_an_exception_in_a_step_leaves_it_undone(host: Any) -> None:
 def test_each_part_must_have_a_gradient_when_it_first_trains(
     host: Any, part: str, updates: int
 ) -> None:
+    trainer = zeroed(host, part, updates, lambda name, of: name == "style")
+    with pytest.raises(TrainingFailed, match=rf"style LoRA \({part}\)"):
+        trainer.advance()
+
+
+@pytest.mark.parametrize(("part", "updates"), [("up", 0), ("down", 1), ("merger", 1)])
+def test_a_gradient_too_small_for_its_dtype_in_one_layer_ends_no_run(
+    host: Any, part: str, updates: int
+) -> None:
+    layer = "output_blocks.0.1.transformer_blocks.0.attn1.to_k"
+    zeroed(host, part, updates, lambda name, of: of == layer).advance()
+
+
+def zeroed(host: Any, part: str, updates: int, chosen: Callable[[str, str], bool]) -> Trainer:
+    """A trainer after so many updates; gradients of this part will be zero in the chosen ones."""
     trainer = make_trainer(host, replace(SETTINGS, window=1))  # step 2 checks A and mergers
-    _, _, branch = list(trainer.attachment.branches())[-1]
     for _ in range(updates):
         trainer.advance()
-    getattr(branch, part).requires_grad_(True).register_hook(torch.zeros_like)
-    with pytest.raises(TrainingFailed, match=rf"\({part}\)"):
-        trainer.advance()
+    branches = [b for layer, name, b in trainer.attachment.branches() if chosen(name, layer)]
+    assert branches
+    for branch in branches:
+        getattr(branch, part).requires_grad_(True).register_hook(torch.zeros_like)
+    return trainer
 
 
 def test_a_layer_without_gradient_is_named(host: Any) -> None:

@@ -305,30 +305,37 @@ class Trainer:
         ]
 
     def _check_gradients(self, measuring: bool) -> None:
-        """Stops a run that would silently learn nothing: each lora_up must have a gradient before
-        the first update, each lora_down before the second (B starts at zero), and mergers at the
-        first step after a window; and all must be finite."""
+        """Stops a run that would silently learn nothing: lora_up must have gradients before the
+        first update, lora_down before the second (B starts at zero), and mergers at the first step
+        after a window; and all must be finite."""
         self._update.check(self.step)
         if self._update.overflow:
             return
         if self._update.done == 0:
-            self._require_gradient("up")
+            self._require_gradients("up")
         if self._update.done == 1:
-            self._require_gradient("down")
+            self._require_gradients("down")
         ended = self.method.columns and not measuring and self._schedule.measures(self.step - 1)
         if ended and self.settings.merger_columns == "open":  # an overlap may be empty
-            self._require_gradient("merger")
+            self._require_gradients("merger")
 
-    def _require_gradient(self, part: str) -> None:
+    def _require_gradients(self, part: str) -> None:
+        """Of each layer one that is not cut off, and of each LoRA one that is not zero: a single
+        layer's may be too small for its dtype, as under a softmax that has a single winner."""
+        norms: dict[BranchName, dict[str, float | None]] = {}
         for layer, name, branch in self.attachment.branches():
-            if part == "merger" and not branch.mask.any():
-                continue
-            if not self._update.has_gradient(getattr(branch, part)):
-                raise TrainingFailed(
-                    f"The layer {layer} gets no gradient for its {name} LoRA ({part}), so it "
-                    "would learn nothing. Another extension or attention option may be in the "
-                    "way; turn it off, or report this with the run's log."
-                )
+            if part != "merger" or branch.mask.any():
+                norm = self._update.norm(getattr(branch, part))
+                norms.setdefault(name, {})[layer] = norm
+        for name, by_layer in norms.items():
+            nothing = not any(by_layer.values())
+            for layer, norm in by_layer.items():
+                if norm is None or nothing:
+                    raise TrainingFailed(
+                        f"The layer {layer} gets no gradient for its {name} LoRA ({part}), so it "
+                        "would learn nothing. Another extension or attention option may be in the "
+                        "way; turn it off, or report this with the run's log."
+                    )
 
 
 def _copy(target: Tensor, source: Tensor) -> None:

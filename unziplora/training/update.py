@@ -76,8 +76,9 @@ class Update:
                 "bf16 or fp32."
             )
 
-    def has_gradient(self, parameter: nn.Parameter) -> bool:
-        return bool(self._norms.get(parameter))
+    def norm(self, parameter: nn.Parameter) -> float | None:
+        """Of this step's gradient, as it was when it was checked; None where there is none."""
+        return self._norms.get(parameter)
 
     def apply(self, clipped_together: Sequence[Sequence[nn.Parameter]], lr_factor: float) -> None:
         """AdamW on what has a gradient. The norm of each of these groups is limited first."""
