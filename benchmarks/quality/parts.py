@@ -36,6 +36,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mergers at the paper's rate": {"merger_lr": 5e-3},
     "mergers held at 1": {"merger_lr": 0.0},
     "SDXL's block table": {"blocks": dict(FULL["sdxl"])},
+    "plan low": {"memory": "low"},
+    "plan lowest": {"memory": "lowest"},
 }
 
 Scores = dict[str, float]
