@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image, ImageDraw
 
+settings.register_profile("unziplora", deadline=None)  # a busy computer is no fault
+settings.load_profile("unziplora")
 torch.set_num_threads(1)  # small tensors: more threads cost more than they give
 
 ROOT = Path(__file__).parent.parent

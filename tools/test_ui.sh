@@ -30,4 +30,5 @@ if python -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then
     export UNZIPLORA_GRADIO3_PYTHON=$VIRTUAL_ENV-gradio-3.41.2/bin/python
     export UNZIPLORA_GRADIO4_PYTHON=$VIRTUAL_ENV-gradio-4.40.0/bin/python
 fi
-HF_HUB_OFFLINE=1 timeout --signal=INT 900 python -m pytest tests/ui "$@"
+HF_HUB_OFFLINE=1 timeout --signal=INT 900 python -m pytest --numprocesses=2 --dist=loadgroup \
+    tests/ui "$@"

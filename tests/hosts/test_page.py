@@ -17,6 +17,8 @@ from tests.hosts.webui import WebUI
 SAID = "a sks cat in crayon drawing style"
 pytestmark = pytest.mark.timeout(1800)
 SHOTS = Path(os.environ.get("UNZIPLORA_SHOTS", "build/screenshots"))
+PROGRAMS = {"a1111": "Automatic1111", "forge": "Forge", "reforge": "reForge",
+            "classic": "forge-classic"}  # fmt: skip
 MINUTE = 60_000  # milliseconds
 # what a visitor is told in the corner of the page, kept when it is gone
 TOASTS = """window.toasts = [];
@@ -98,6 +100,16 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     visitor.shot("train-running")
     page.locator('#uz_live [data-state="completed"]').wait_for(timeout=15 * MINUTE)
     visitor.shot("train-completed")
+    page.locator("#uz_copy_report").click()
+    page.wait_for_function(
+        "() => document.querySelector('#uz_bug_report textarea')?.value.includes('program')"
+    )
+    report = str(page.locator("#uz_bug_report textarea").input_value())
+    assert f"program: {PROGRAMS[visitor.webui.kind]}" in report
+    assert "its version: " in report
+    assert "\n  steps: 8\n" in report
+    for private in ("clicked", "crayon", str(visitor.webui.data), str(Path.home())):
+        assert private not in report
     assert (visitor.webui.loras / "clicked_content.safetensors").is_file()
     settings = (visitor.webui.loras / "clicked" / "settings.json").read_text("utf-8")
     assert json.loads(settings)["settings"]["preview_steps"] == 2
