@@ -23,7 +23,8 @@ if python -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then
             python -m venv "$own"
             # torch is looked for in .venv, after all that this environment has itself
             echo "$packages" > "$("$own/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/zz_torch.pth"
-            "$own/bin/pip" install --quiet --requirement "tests/ui/gradio-$gradio.txt"
+            # these pin their own, which the constraints of the current gradio would forbid
+            env --unset=PIP_CONSTRAINT "$own/bin/pip" install --quiet --requirement "tests/ui/gradio-$gradio.txt"
             touch "$own/ready"
         fi
     done
