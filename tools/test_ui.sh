@@ -3,6 +3,7 @@
 # its own beside .venv; arguments go to pytest. Screenshots go to build/screenshots.
 . "$(dirname "$0")/setup.sh" standalone,app,test
 pip install --quiet playwright
+mkdir -p build
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo --non-interactive "$@"; fi; }
 if ! command -v chromium chromium-browser google-chrome >/dev/null; then
@@ -31,5 +32,11 @@ if python -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then
     export UNZIPLORA_GRADIO3_PYTHON=$VIRTUAL_ENV-gradio-3.41.2/bin/python
     export UNZIPLORA_GRADIO4_PYTHON=$VIRTUAL_ENV-gradio-4.40.0/bin/python
 fi
-HF_HUB_OFFLINE=1 timeout --signal=INT 900 python -m pytest --numprocesses=2 --dist=loadgroup \
-    tests/ui "$@"
+# One gradio beside the other two: pytest-xdist and playwright's own loop wait for each other.
+run() { HF_HUB_OFFLINE=1 timeout --signal=INT 1200 python -m pytest tests/ui -k "$1" "${@:2}"; }
+run current "$@" > build/ui-current.txt 2>&1 &
+failed=0
+run "not current" "$@" || failed=$?
+wait $! || failed=$?
+cat build/ui-current.txt
+exit $failed

@@ -43,14 +43,6 @@ class Served:
     gradio: str
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, those of one gradio stay together: they share its page."""
-    for item in items:
-        gradio = getattr(item, "callspec", None) and item.callspec.params.get("python")
-        if gradio:
-            item.add_marker(pytest.mark.xdist_group(gradio))
-
-
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
     """What a failed test saw is kept as a picture."""
