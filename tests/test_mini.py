@@ -122,8 +122,7 @@ def test_a_short_training_moves_the_content_lora_toward_the_subject(
         subject=target.kind,
         style=target.style,
         host=host,
-        # mergers that move take a part of what so few steps have learned (docs/method.md)
-        settings={"name": "pair", "merger_lr": 0.0},
+        settings={"name": "pair"},
         out=tmp_path,
     )
     losses = [event.loss for event in run if isinstance(event, StepDone)]
