@@ -24,6 +24,8 @@ import torch
 from benchmarks.machine import machine
 from benchmarks.trust import endurance, faults, fuzz, fuzz_web, shortages
 from benchmarks.trust.small import host_maker
+from unziplora import mini
+from unziplora.hosts.standalone.host import StandaloneHost
 
 Case = tuple[str, Callable[[], Any]]
 MINUTES = 120.0
@@ -100,7 +102,11 @@ def _page(folder: Path, share: float) -> Iterator[Case]:
 
 
 def _endurance(folder: Path, share: float) -> Iterator[Case]:
-    yield "endurance", lambda: endurance.run(round(5000 * share), host_maker(), folder)
+    yield "endurance", lambda: endurance.run(round(5000 * share), _miniature, folder)
+
+
+def _miniature() -> Any:
+    return StandaloneHost.open(mini.MODEL)
 
 
 PARTS: dict[str, Callable[[Path, float], Iterator[Case]]] = {
