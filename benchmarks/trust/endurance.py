@@ -83,7 +83,7 @@ def run(steps: int, make_host: Callable[[], Any], folder: Path) -> Result:
 
 
 def _threads() -> int:
-    """Without the one that tqdm starts with the first bar of the process, a preview's, and keeps."""
+    """Without the one that tqdm starts with a process's first bar, a preview's, and keeps."""
     return sum(thread.name != "tqdm_monitor" for thread in threading.enumerate())
 
 
