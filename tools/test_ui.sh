@@ -32,7 +32,7 @@ if python -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then
     export UNZIPLORA_GRADIO3_PYTHON=$VIRTUAL_ENV-gradio-3.41.2/bin/python
     export UNZIPLORA_GRADIO4_PYTHON=$VIRTUAL_ENV-gradio-4.40.0/bin/python
 fi
-# One gradio beside the other two: pytest-xdist and playwright's own loop wait for each other.
+# One gradio beside the other two, each process with a browser of its own.
 run() { HF_HUB_OFFLINE=1 timeout --signal=INT 1200 python -m pytest tests/ui -k "$1" "${@:2}"; }
 run current "$@" > build/ui-current.txt 2>&1 &
 failed=0

@@ -19,8 +19,8 @@ Regulation = Callable[[Any], Tensor]
 
 
 class ForgeObjectsHost(WebUIHost):
-    """said: what the model predicts by its own account; prediction_type: instead of that. Raises
-    BadInput where the checkpoint is not of SDXL's family, or predicts something else."""
+    """prediction_type: instead of what the model says. Raises BadInput where the checkpoint is not
+    of SDXL's family, or predicts neither epsilon nor v."""
 
     _adds_in_place = True  # whether its transformer blocks do
 
