@@ -97,6 +97,12 @@ class Page:
         text: str = area.inner_text()
         return text
 
+    def silent(self, where: str) -> None:
+        """Waits until an area of the page says nothing."""
+        self.page.wait_for_function(
+            "area => !document.querySelector(area).textContent.trim()", arg=f"#uz_{where}"
+        )
+
     def state(self, *states: str) -> None:
         """Waits until the run that is shown is in one of the states."""
         wanted = ", ".join(f"#uz_live [data-state={state}]" for state in states)

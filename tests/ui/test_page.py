@@ -194,7 +194,12 @@ def test_two_pairs_are_compared_drawn_and_merged(page: Page, served: Served, tra
     page.tab("Combine")
     page.click("merge")
     page.says("combine_said", "Two pairs are needed")
+    page.tab("Inspect")
+    page.tab("Combine")  # its lists are read anew, and what was said stays
+    page.page.wait_for_timeout(3000)
+    page.says("combine_said", "Two pairs are needed")
     page.choose("content_of", "one")
+    page.silent("combine_said")  # it was of other pairs
     page.choose("style_of", "two")
     page.says("overlap", r"overlap[\s\S]*output_blocks\.1\.1")
     assert page.page.locator("#uz_overlap .uz-parts").count() == 11

@@ -45,7 +45,7 @@ def build(service: Service, tab: Any) -> None:
             gr.update(choices=known, value=one if one in known else None) for one in chosen
         )
 
-    def compare(one: str | None, other: str | None) -> tuple[str, str]:
+    def compare(one: str | None, other: str | None) -> str:
         found: list[str] = []
 
         def read() -> str:
@@ -55,7 +55,7 @@ def build(service: Service, tab: Any) -> None:
             return ""
 
         answer = told(read)
-        return (found[0] if found else answer), ""  # what was said of other pairs is old
+        return found[0] if found else answer
 
     def join(one: str | None, other: str | None, first: float, second: float, name: str) -> str:
         def write() -> str:
@@ -71,7 +71,10 @@ def build(service: Service, tab: Any) -> None:
     pair = [content, style]
     when(tab.select, names, pair, pair)
     for source in pair:
-        when(source.change, compare, pair, [overlap, said], show_progress="minimal")
+        when(source.change, compare, pair, [overlap], show_progress="minimal")
+        # What was said of other pairs is old. Not at `change`, which also comes when the lists are
+        # read anew, and in the browser: an answer of the server might wipe away a newer one.
+        when(source.input, None, None, [said], js="() => ''")
     drawing = [*pair, content_weight, style_weight]
     when(look.click, drawer(service), drawing, [said, sheet], show_progress="full")
     when(merge.click, join, [*drawing, name], [said], show_progress="minimal")
