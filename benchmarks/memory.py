@@ -7,7 +7,8 @@ out the middle rank and resolution, between which the peak is a straight line.
 
 --real PLAN runs real steps of full size on this machine, on random weights, and compares the
 process's peak with the simulation: by default SDXL at 1024 px, minutes a step and as many GB as the
-plan needs and 1 more; the first architecture of --only, and --resolution, where they are given.
+plan needs and 1 more (lowest 6: on a CPU the originals stay); the first architecture of --only, and
+--resolution, where they are given.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from unziplora.training.plan import PLANS
 ARCHITECTURES = ("sdxl", "ssd-1b", "vega", "koala-1b", "koala-700m")
 RESOLUTIONS = (512, 768, 1024)
 RANKS = (16, 32, 64)
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 BARS = {"full": 14.8, "checkpoint": 8.6, "low": 6.9, "lowest": 4.5}  # SDXL, 1024 px, rank 64
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
