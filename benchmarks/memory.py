@@ -1,9 +1,9 @@
 """python -m benchmarks.memory [--json FILE] [--only ARCHITECTURE ...] [--corners] [--real PLAN]
 
 The simulated peak of one training step for each architecture, resolution, rank and plan
-(benchmarks/simulate.py): bf16 base, everything else as the plan has it, attention fused. With
---json unziplora/training/memory.json it writes the table that the planner reads. --corners leaves
-out the middle rank and resolution, between which the peak is a straight line.
+(benchmarks/simulate_memory.py): bf16 base, everything else as the plan has it, attention fused.
+With --json unziplora/training/memory.json it writes the table that the planner reads. --corners
+leaves out the middle rank and resolution, between which the peak is a straight line.
 
 --real PLAN runs real steps of full size on this machine, on random weights, and compares the
 process's peak with the simulation: by default SDXL at 1024 px, minutes a step and as many GB as the
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import said, write
-from unziplora.training.plan import PLANS
+from unziplora.training.memory_plans import PLANS
 
 ARCHITECTURES = ("sdxl", "ssd-1b", "vega", "koala-1b", "koala-700m")
 RESOLUTIONS = (512, 768, 1024)
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def row(architecture: str, resolution: int, rank: int, plan: str) -> dict[str, Any]:
     """working_gb: what is there at the peak beside base weights, LoRAs and moments."""
-    from benchmarks.simulate import simulate
+    from benchmarks.simulate_memory import simulate
 
     found = simulate(architecture, resolution, rank, plan)
     return {
@@ -104,7 +104,7 @@ def compared(architecture: str, resolution: int, plan: str, steps: int) -> dict[
     """Peak of this process over real steps against the simulation of the same, rank 64."""
     import torch
 
-    from benchmarks.simulate import real_trainer, simulate
+    from benchmarks.simulate_memory import real_trainer, simulate
 
     expected = simulate(architecture, resolution, 64, plan).peak
     _give_back_freed_memory()

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from benchmarks.machine import said, write
-from benchmarks.simulate import real_trainer, simulate
+from benchmarks.simulate_memory import real_trainer, simulate
 from benchmarks.timing import alternating
-from unziplora.hosts.standalone.random_model import Widths
+from unziplora.testing.random_checkpoint import Widths
 from unziplora.training.trainer import Trainer
 
 SMALL = Widths(unet=(64, 128, 256), text=(256, 256))

@@ -27,12 +27,12 @@ from peft import LoraConfig
 from torch import nn
 
 from benchmarks.machine import said, write
-from benchmarks.simulate import real_trainer
+from benchmarks.simulate_memory import real_trainer
 from benchmarks.timing import alternating, clock, ratio
-from unziplora.hosts.standalone.random_model import Widths, unet_of
+from unziplora.testing.random_checkpoint import Widths, unet_of
 from unziplora.training.trainer import Trainer
-from unziplora.unet.names import PROJECTIONS
-from unziplora.unet.trainable import checkpointed
+from unziplora.unet.layer_names import PROJECTIONS
+from unziplora.unet.patches import checkpointed
 
 WIDTHS = Widths(unet=(128, 256, 512), text=(768, 1280))
 RESOLUTION, RANK = 512, 64  # 64 x 64 latents
@@ -139,14 +139,15 @@ def _plain_step(unet: Any, trainer: Trainer) -> Callable[[], None]:
 
 def outside(count: int = 600) -> dict[str, Any]:
     """Of a whole run on the miniature."""
-    from unziplora import api, mini
+    from unziplora import mini
+    from unziplora import python_api as api
     from unziplora.hosts.standalone.host import StandaloneHost
 
     with tempfile.TemporaryDirectory() as folder, _timed_steps() as taken:
         began = clock()
         host = StandaloneHost.open(mini.MODEL)
         run = api.train(
-            mini.PICTURE,
+            mini.IMAGE,
             subject=mini.SUBJECT,
             style=mini.STYLE,
             host=host,

@@ -9,17 +9,17 @@ function unziploraToPrompt(text) {
     return [];
 }
 
-// The chosen picture of txt2img's or img2img's gallery as a data URL, or '' where there is none.
+// The chosen image of txt2img's or img2img's gallery as a data URL, or '' where there is none.
 // eslint-disable-next-line no-unused-vars
-async function unziploraPicture(tab) {
+async function unziploraImage(tab) {
     const gallery = gradioApp().getElementById(`${tab}_gallery`);
     const image = gallery?.querySelector('.selected img') ?? gallery?.querySelector('img');
     if (!image) return '';
-    const picture = await (await fetch(image.src)).blob();
+    const image = await (await fetch(image.src)).blob();
     return new Promise((resolve) => {
         const reader = new FileReader();
         reader.onload = () => resolve(reader.result);
-        reader.readAsDataURL(picture);
+        reader.readAsDataURL(image);
     });
 }
 

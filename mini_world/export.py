@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 
 from mini_world.model import RESOLUTION, TEXT_WIDTHS, TIME_ID_WIDTH, VAE_SCALE, tokenizers
 from mini_world.train import Miniature
-from unziplora.hosts.said import DEFAULTS
-from unziplora.hosts.standalone.checkpoint import open_checkpoint
-from unziplora.hosts.standalone.convert import export_sgm
-from unziplora.hosts.standalone.identify import identify
+from unziplora.checkpoints.checkpoint import open_checkpoint
+from unziplora.checkpoints.convert import export_sgm
+from unziplora.checkpoints.hints import DEFAULTS
+from unziplora.checkpoints.identify import identify
 
 TITLE = "UnZipLoRA miniature"
 # What a run on it takes where the user says nothing; benchmarks/quality found the rate and steps.

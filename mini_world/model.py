@@ -25,7 +25,7 @@ TIME_ID_WIDTH = 256  # of each of the six size numbers
 VAE_SCALE = 0.13025  # SDXL's own: vae.py makes the latents fit it
 VOCABULARY, TOKENS = 49408, 77
 END = 49407  # end-of-text token, also the first tokenizer's padding
-TOKENIZER = Path(__file__).parents[1] / "unziplora" / "hosts" / "standalone" / "clip_tokenizer"
+TOKENIZER = Path(__file__).parents[1] / "unziplora" / "checkpoints" / "clip_tokenizer"
 
 
 def new_vae() -> AutoencoderKL:

@@ -38,8 +38,8 @@ from mini_world.captions import in_style
 from mini_world.latents import Latents
 from mini_world.model import TextEncoders, new_unet, time_ids
 from mini_world.world import CORE_KINDS, CORE_STYLES
-from unziplora.unet.names import recognise
-from unziplora.unet.swap import other_context
+from unziplora.unet.layer_names import recognise
+from unziplora.unet.prompt_swap import other_context
 
 BATCH = 32
 RATE, WARM_STEPS = 1e-3, 200

@@ -7,6 +7,6 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 if ROOT not in sys.path:
     sys.path.append(ROOT)
 
-from unziplora import webui  # noqa: E402
+from unziplora import extension  # noqa: E402
 
-webui.register()
+extension.register()

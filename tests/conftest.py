@@ -38,12 +38,12 @@ def host(documented: dict[str, Any]) -> Any:
 
 
 @pytest.fixture
-def picture_file(tmp_path: Path) -> Path:
-    """A drawn picture of 160 x 120 pixels."""
+def image_file(tmp_path: Path) -> Path:
+    """A drawn image of 160 x 120 pixels."""
     image = Image.new("RGB", (160, 120), "ivory")
     draw = ImageDraw.Draw(image)
     draw.ellipse((50, 20, 110, 90), fill="crimson", outline="black", width=3)
     draw.rectangle((70, 90, 90, 115), fill="saddlebrown")
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     image.save(path)
     return path

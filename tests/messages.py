@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-CLASSES = {"BadInput", "UnZipLoRAError", "TrainingFailed", "CannotWrite"}
+CLASSES = {"InvalidInput", "UnZipLoRAError", "TrainingFailed", "WriteError"}
 PACKAGE = Path(__file__).parent.parent / "unziplora"
 
 

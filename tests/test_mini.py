@@ -17,12 +17,13 @@ from mini_world.export import write_folder
 from mini_world.probes import Judge
 from mini_world.sampler import Sampler
 from mini_world.world import CORE_KINDS
-from unziplora import api, mini
+from unziplora import mini
+from unziplora import python_api as api
+from unziplora.host import SizeIds
 from unziplora.hosts.standalone.generate import loaded
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.training.events import StepDone
-from unziplora.training.host import SizeIds
-from unziplora.unet.names import recognise
+from unziplora.unet.layer_names import recognise
 
 KINDS = CORE_KINDS[:6]
 
@@ -96,8 +97,8 @@ def test_its_config_agrees_with_its_weights() -> None:
 
 def test_it_draws_the_class_that_it_is_told(host: StandaloneHost, judge: Judge) -> None:
     asked = [kind for kind in KINDS for _ in range(2)]
-    pictures = Sampler(host).pictures([article(kind) for kind in asked], list(range(len(asked))))
-    found = judge.kinds(pictures)
+    images = Sampler(host).pictures([article(kind) for kind in asked], list(range(len(asked))))
+    found = judge.kinds(images)
     assert np.mean([a == b for a, b in zip(found, asked, strict=True)]) >= 0.75
 
 
@@ -115,10 +116,10 @@ def test_a_short_training_moves_the_content_lora_toward_the_subject(
     host: StandaloneHost, judge: Judge, tmp_path: Path
 ) -> None:
     target = CHOOSING[0]
-    picture = tmp_path / "picture.png"
-    Image.fromarray(target.picture()).save(picture)
+    image = tmp_path / "image.png"
+    Image.fromarray(target.image()).save(image)
     run = api.train(
-        picture,
+        image,
         subject=target.kind,
         style=target.style,
         host=host,
@@ -132,10 +133,10 @@ def test_a_short_training_moves_the_content_lora_toward_the_subject(
     reference = target.content_reference(judge)
 
     def nearness(loras: list[Any]) -> Any:
-        """Of 24 pictures, (24,)."""
+        """Of 24 images, (24,)."""
         with loaded(host, loras):
-            pictures = sampler.pictures(prompts, list(range(24)))
-        return (judge.content(pictures) @ reference).numpy()
+            images = sampler.pictures(prompts, list(range(24)))
+        return (judge.content(images) @ reference).numpy()
 
     files = [(tmp_path / f"pair_{role}.safetensors", 1.0) for role in ("content", "style")]
     gain = nearness(files[:1]) - nearness([])

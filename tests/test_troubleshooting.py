@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from conftest import ROOT
-from messages import messages
+from tests.conftest import ROOT
+from tests.messages import messages
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
 

@@ -9,4 +9,4 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-HF_HUB_OFFLINE=1 python -m pytest --numprocesses=2 --dist=loadfile --ignore=tests/ui "$@"
+HF_HUB_OFFLINE=1 python -m pytest --numprocesses=2 --dist=loadfile --ignore=tests/ui/browser "$@"

@@ -25,7 +25,7 @@ if python -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then
             # torch is looked for in .venv, after all that this environment has itself
             echo "$packages" > "$("$own/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/zz_torch.pth"
             # these pin their own, which the constraints of the current gradio would forbid
-            env --unset=PIP_CONSTRAINT "$own/bin/pip" install --quiet --requirement "tests/ui/gradio-$gradio.txt"
+            env --unset=PIP_CONSTRAINT "$own/bin/pip" install --quiet --requirement "tests/ui/browser/gradio-$gradio.txt"
             touch "$own/ready"
         fi
     done
@@ -33,7 +33,7 @@ if python -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then
     export UNZIPLORA_GRADIO4_PYTHON=$VIRTUAL_ENV-gradio-4.40.0/bin/python
 fi
 # One gradio beside the other two, each process with a browser of its own.
-run() { HF_HUB_OFFLINE=1 timeout --signal=INT 1200 python -m pytest tests/ui -k "$1" "${@:2}"; }
+run() { HF_HUB_OFFLINE=1 timeout --signal=INT 1200 python -m pytest tests/ui/browser -k "$1" "${@:2}"; }
 run current "$@" > build/ui-current.txt 2>&1 &
 failed=0
 run "not current" "$@" || failed=$?

@@ -1,4 +1,4 @@
-"""UnZipLoRA: from one picture, a content LoRA and a style LoRA for SDXL."""
+"""UnZipLoRA: from one image, a content LoRA and a style LoRA for SDXL."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from unziplora.version import __version__
 __all__ = ["__version__", "resume", "train"]
 
 if TYPE_CHECKING:
-    from unziplora.api import resume, train
+    from unziplora.python_api import resume, train
 
 
 def __getattr__(name: str) -> Any:
     """`train` and `resume`, imported on first use: a WebUI imports the package at its start."""
     if name in ("train", "resume"):
-        from unziplora import api
+        from unziplora import python_api as api
 
         return getattr(api, name)
     raise AttributeError(f"module 'unziplora' has no attribute {name!r}")

@@ -2,6 +2,6 @@
 
 import sys
 
-from unziplora.cli import main
+from unziplora.cli.commands import main
 
 sys.exit(main())

@@ -5,11 +5,11 @@ class UnZipLoRAError(Exception):
     """Something a user can act on; its message is shown as it is."""
 
 
-class BadInput(UnZipLoRAError):
+class InvalidInput(UnZipLoRAError):
     """Refused before anything was written: a file, a word or a number that cannot be used."""
 
 
-class CannotWrite(UnZipLoRAError):
+class WriteError(UnZipLoRAError):
     """A disk is full, or a folder or file refuses; what lay there before is as it was."""
 
 

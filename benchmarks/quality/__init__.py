@@ -1,1 +1,1 @@
-"""The judge: UnZipLoRA, its ablations and two baselines on pictures of which the truth is known."""
+"""The judge: UnZipLoRA, its ablations and two baselines on images of which the truth is known."""

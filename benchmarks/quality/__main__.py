@@ -1,8 +1,8 @@
 """python -m benchmarks.quality --part choose|decide|final [--json FILE] [--out DIR]
 
-choose    learning rate and steps of each method, from one grid, on four pictures: chosen.json
-decide    variants of unziplora on the same four pictures (fold, importance, start of B, ...)
-final     all methods with what was chosen, on eight other pictures and two seeds: the table
+choose    learning rate and steps of each method, from one grid, on four images: chosen.json
+decide    variants of unziplora on the same four images (fold, importance, start of B, ...)
+final     all methods with what was chosen, on eight other images and two seeds: the table
 
 Trainings and samples are kept in --cache (a cache belongs to one model); a run that was stopped
 goes on where it was.

@@ -71,7 +71,7 @@ def _truth(targets: tuple[Target, Target]) -> Scores:
 
 
 def scored(pool: Any, groups: Sequence[Sequence[Job]], *, cross: bool = True) -> list[list[Scores]]:
-    """Scores of each group of jobs (one method's on all pictures, one seed): all are trained, then
+    """Scores of each group of jobs (one method's on all images, one seed): all are trained, then
     sampled. cross: also with the next one's style."""
     flat = [job for group in groups for job in group]
     list(_told(pool.map(_train, flat), len(flat), "trained"))
@@ -128,7 +128,7 @@ def _tried(
 
 
 def decide(pool: Any, part: str, seeds: Sequence[int], variants: Sequence[str]) -> dict[str, Any]:
-    """Each variant less the defaults, paired by picture and seed."""
+    """Each variant less the defaults, paired by image and seed."""
     chosen = json.loads(CHOSEN.read_text("utf-8"))["unziplora"]
     names = [AS_CHOSEN, *(name for name in variants if name != AS_CHOSEN)]
     groups = [

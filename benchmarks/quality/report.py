@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.quality.targets import Target
-from unziplora.figure import Cell, Row
-from unziplora.figure import figure as page
+from unziplora.images.figure import Cell, Row
+from unziplora.images.figure import figure as page
 
 Scores = Mapping[str, float]
 Cells = dict[str, dict[str, tuple[float, float]]]
@@ -20,16 +20,16 @@ Cells = dict[str, dict[str, tuple[float, float]]]
 MEASURES = {
     "content.subject": "subject alignment (content LoRA)",
     "style.style": "style alignment (style LoRA)",
-    "content.style": "leak: style in content's pictures",
-    "style.subject": "leak: subject in style's pictures",
+    "content.style": "leak: style in content's images",
+    "style.subject": "leak: subject in style's images",
     "style.obeyed": "style LoRA still draws the class asked for",
     "both.subject": "both together: subject",
     "both.style": "both together: style",
-    "cross.subject": "cross: subject of one picture",
+    "cross.subject": "cross: subject of one image",
     "cross.style": "cross: style of another",
 }
 
-# The paper's Table 3 asks people which of two methods' pictures they prefer, and of what.
+# The paper's Table 3 asks people which of two methods' images they prefer, and of what.
 ABLATIONS = (("m1", "dreambooth"), ("m2", "m1"), ("unziplora", "m2"))
 ASKED = {
     "subject": ("content.subject",),
@@ -43,19 +43,19 @@ PAPER = {  # percent
 }
 
 
-def table(by_method: Mapping[str, Sequence[Scores]], pictures: int) -> Cells:
-    """Mean and standard error over pictures (seeds of one picture averaged first).
+def table(by_method: Mapping[str, Sequence[Scores]], images: int) -> Cells:
+    """Mean and standard error over images (seeds of one image averaged first).
 
-    by_method: scores with all pictures of one seed after the other.
+    by_method: scores with all images of one seed after the other.
     """
     return {
-        method: {name: _mean_error(_by_picture(found, name, pictures)) for name in found[0]}
+        method: {name: _mean_error(_by_image(found, name, images)) for name in found[0]}
         for method, found in by_method.items()
     }
 
 
-def differences(by_name: Mapping[str, Sequence[Scores]], reference: str, pictures: int) -> Cells:
-    """Each less the reference, paired by picture and seed: mean and standard error, over pictures
+def differences(by_name: Mapping[str, Sequence[Scores]], reference: str, images: int) -> Cells:
+    """Each less the reference, paired by image and seed: mean and standard error, over images
     as in `table`."""
     base = by_name[reference]
     less = {
@@ -66,7 +66,7 @@ def differences(by_name: Mapping[str, Sequence[Scores]], reference: str, picture
         for name, found in by_name.items()
         if name != reference
     }
-    return table(less, pictures)
+    return table(less, images)
 
 
 def alone(scores: Scores) -> dict[str, float]:
@@ -75,7 +75,7 @@ def alone(scores: Scores) -> dict[str, float]:
 
 
 def preferred(by_method: Mapping[str, Sequence[Scores]]) -> dict[str, dict[str, float]]:
-    """In what share of trainings (a picture with a seed) the later method's pictures are nearer to
+    """In what share of trainings (an image with a seed) the later method's images are nearer to
     the truth: the probes in the place of Table 3's people."""
     shares = {}
     for later, earlier in ABLATIONS:
@@ -88,8 +88,8 @@ def preferred(by_method: Mapping[str, Sequence[Scores]]) -> dict[str, dict[str, 
     return shares
 
 
-def _by_picture(found: Sequence[Scores], name: str, pictures: int) -> list[float]:
-    values = np.array([scores[name] for scores in found]).reshape(-1, pictures)
+def _by_image(found: Sequence[Scores], name: str, images: int) -> list[float]:
+    values = np.array([scores[name] for scores in found]).reshape(-1, images)
     return list(values.mean(0))
 
 
@@ -164,12 +164,12 @@ def figure(cells: Cells, path: Path) -> None:
 
 
 def sheets(cache: Path, chosen: Mapping[str, Any], targets: Sequence[Target], out: Path) -> None:
-    """One sheet a picture: a row a method, two samples of each condition."""
+    """One sheet an image: a row a method, two samples of each condition."""
     from benchmarks.quality.runs import Job
 
     for n, target in enumerate(targets):
         style_target = targets[(n + 1) % len(targets)]
-        rows = [Row(target.name, [Cell(Image.fromarray(target.picture()), "trained on")])]
+        rows = [Row(target.name, [Cell(Image.fromarray(target.image()), "trained on")])]
         for method, settings in chosen.items():
             folder = cache / "samples" / Job(method, target, 0, settings).key
             cross = Job(method, style_target, 0, settings)

@@ -1,4 +1,4 @@
-"""Training and sampling, each done once per (method, picture, seed, settings) and kept."""
+"""Training and sampling, each done once per (method, image, seed, settings) and kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks.quality.targets import SAMPLES, SCENES, TOKEN, Target
 from mini_world.captions import article
 from mini_world.sampler import Sampler
-from unziplora import api
+from unziplora import python_api as api
 from unziplora.hosts.standalone.generate import loaded
 
 
@@ -49,10 +49,10 @@ class Bench:
             part = folder.with_name(folder.name + ".part")
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-            picture = part / "picture.png"
-            Image.fromarray(job.target.picture()).save(picture)
+            image = part / "image.png"
+            Image.fromarray(job.target.image()).save(image)
             run = api.train(
-                picture,
+                image,
                 subject=job.target.kind,
                 style=job.target.style,
                 host=self.sampler.host,
@@ -75,8 +75,8 @@ class Bench:
             used = {"content": ["content"], "style": ["style"]}.get(condition, ["content", "style"])
             prompts = prompts_of(condition, job.target, (style_of or job).target)
             with loaded(self.sampler.host, [(files[role], 1.0) for role in used]):
-                pictures = self.sampler.pictures(prompts, _seeds())
-            _keep(path, pictures)
+                images = self.sampler.pictures(prompts, _seeds())
+            _keep(path, images)
         return np.load(path)
 
     def base_samples(self, condition: str, target: Target, style_target: Target) -> np.ndarray:
@@ -102,8 +102,8 @@ def _seeds() -> list[int]:
     return list(range(7000, 7000 + SAMPLES))
 
 
-def _keep(path: Path, pictures: np.ndarray) -> None:
+def _keep(path: Path, images: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part.npy")
-    np.save(part, pictures)
+    np.save(part, images)
     part.rename(path)

@@ -1,4 +1,4 @@
-"""What the probes say of a training's pictures, beside what they say of the model alone."""
+"""What the probes say of a training's images, beside what they say of the model alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.quality.runs import Bench, Job
 from benchmarks.quality.targets import SAMPLES, Target
 from mini_world.probes import Judge
 
-# condition -> what is measured in its pictures
+# condition -> what is measured in its images
 CONDITIONS: Mapping[str, tuple[str, ...]] = {
     "content": ("subject", "style"),  # style here is a leak
     "style": ("style", "subject"),  # subject here is a leak
@@ -22,7 +22,7 @@ LEAKS = ("content.style", "style.subject")
 
 
 class Scorer:
-    """References of each picture, embedded once."""
+    """References of each image, embedded once."""
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
@@ -34,14 +34,14 @@ class Scorer:
             self._known[target.name, what] = make(self.judge)
         return self._known[target.name, what]
 
-    def alike(self, pictures: np.ndarray, what: str, target: Target) -> float:
-        """Mean cosine of pictures with a reference."""
-        vectors = (self.judge.content if what == "subject" else self.judge.style)(pictures)
+    def alike(self, images: np.ndarray, what: str, target: Target) -> float:
+        """Mean cosine of images with a reference."""
+        vectors = (self.judge.content if what == "subject" else self.judge.style)(images)
         return float((vectors @ self.reference(target, what)).mean())
 
     def score(self, bench: Bench, job: Job, style_of: Job | None) -> dict[str, float]:
         """For each condition and measure: "content.subject" and, less the model alone's,
-        "content.subject lift"; "style.obeyed": the share of the style LoRA's pictures that show
+        "content.subject lift"; "style.obeyed": the share of the style LoRA's images that show
         the class that was asked for. style_of: whose style is crossed with this content; None
         leaves that out."""
         style_target = style_of.target if style_of is not None else None
@@ -72,14 +72,14 @@ class Scorer:
         self, made: Mapping[str, np.ndarray], target: Target, style_target: Target | None
     ) -> dict[str, float]:
         scores: dict[str, float] = {}
-        for condition, pictures in made.items():
+        for condition, images in made.items():
             for what in CONDITIONS[condition]:
                 crossed = what == "style" and condition == "cross"
                 of = style_target if crossed and style_target is not None else target
-                scores[f"{condition}.{what}"] = self.alike(pictures, what, of)
+                scores[f"{condition}.{what}"] = self.alike(images, what, of)
             if condition == "style":
                 asked = [kind for kind in target.others for _ in range(SAMPLES // 8)]
-                right = [a == b for a, b in zip(self.judge.kinds(pictures), asked, strict=True)]
+                right = [a == b for a, b in zip(self.judge.kinds(images), asked, strict=True)]
                 scores["style.obeyed"] = float(np.mean(right))
         return scores
 

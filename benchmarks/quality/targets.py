@@ -1,4 +1,4 @@
-"""Twelve pictures that a user might bring: held-out individuals in held-out styles."""
+"""Twelve images that a user might bring: held-out individuals in held-out styles."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ VIEWS = 24  # drawings of which a reference is the mean
 
 @dataclass(frozen=True)
 class Target:
-    """One picture and what is known about it. number: of its individual and of its variant."""
+    """One image and what is known about it. number: of its individual and of its variant."""
 
     name: str
     kind: str
     style: str
     number: int
 
-    def picture(self) -> np.ndarray:
+    def image(self) -> np.ndarray:
         """(128, 128, 3) uint8: what is trained on."""
         who = held_out_instance(self.kind, self.number)
         return portrait(who, self.style, 1_000_000 + self.number, self.number).draw()
@@ -39,18 +39,18 @@ class Target:
 
     @property
     def others(self) -> list[str]:
-        """Eight classes that the picture does not show."""
+        """Eight classes that the image does not show."""
         return [kind for kind in CORE_KINDS if kind != self.kind][:8]
 
     def drawn(self, style: str, variant: int | None = None) -> np.ndarray:
         """(16, 128, 128, 3): this individual in a style, or a style's variant, from new views."""
         who = held_out_instance(self.kind, self.number)
         number = 0 if variant is None else 1_000_000 + variant
-        return _pictures(portrait(who, style, number, 3000 + n) for n in range(SAMPLES))
+        return _images(portrait(who, style, number, 3000 + n) for n in range(SAMPLES))
 
     def drawn_by_style(self) -> np.ndarray:
         """(16, 128, 128, 3): two other individuals of each other class in this variant."""
-        return _pictures(
+        return _images(
             portrait(held_out_instance(kind, 6000 + n), self.style, 1_000_000 + self.number, n)
             for kind in self.others
             for n in range(SAMPLES // len(self.others))
@@ -61,12 +61,12 @@ class Target:
         rng = np.random.default_rng((51, self.number))
         who = held_out_instance(self.kind, self.number)
         styles = [str(rng.choice(["", *CORE_STYLES])) for _ in range(VIEWS)]
-        drawn = _pictures(portrait(who, style, n, 1000 + n) for n, style in enumerate(styles))
+        drawn = _images(portrait(who, style, n, 1000 + n) for n, style in enumerate(styles))
         return F.normalize(judge.content(drawn).mean(0), dim=0)
 
     def style_reference(self, judge: Judge) -> Tensor:
         """(64,): this variant of the style on many other things."""
-        drawn = _pictures(
+        drawn = _images(
             portrait(
                 held_out_instance(self.others[n % 8], 5000 + n),
                 self.style,
@@ -78,8 +78,8 @@ class Target:
         return F.normalize(judge.style(drawn).mean(0), dim=0)
 
 
-def _pictures(drawn: Iterable[Picture]) -> np.ndarray:
-    return np.stack([picture.draw() for picture in drawn])
+def _images(drawn: Iterable[Picture]) -> np.ndarray:
+    return np.stack([image.draw() for image in drawn])
 
 
 def _targets(part: str, rows: list[tuple[str, str]], first: int) -> tuple[Target, ...]:

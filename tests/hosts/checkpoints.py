@@ -15,10 +15,10 @@ from typing import Any
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from unziplora.hosts.standalone.checkpoint import TOKENIZER, open_checkpoint
-from unziplora.hosts.standalone.identify import identify
-from unziplora.hosts.standalone.random_model import Widths, write_random_model
+from unziplora.checkpoints.checkpoint import TOKENIZER, open_checkpoint
+from unziplora.checkpoints.identify import identify
 from unziplora.mini import MODEL as MINIATURE
+from unziplora.testing.random_checkpoint import Widths, write_random_model
 
 SIZES = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
 

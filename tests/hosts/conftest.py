@@ -1,4 +1,4 @@
-"""Shared by the tests of real WebUIs: checkpoints, a picture, one started WebUI of each kind."""
+"""Shared by the tests of real WebUIs: checkpoints, an image, one started WebUI of each kind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.hosts.checkpoints import miniature, random_model
-from tests.hosts.webui import KINDS, WebUI, place
+from tests.hosts.programs import KINDS, WebUI, place
 
 
 @pytest.fixture(scope="session")
@@ -20,14 +20,14 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn picture of 160 x 160 pixels."""
+def source_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn image of 160 x 160 pixels."""
     image = Image.new("RGB", (160, 160), "ivory")
     draw = ImageDraw.Draw(image)
     draw.ellipse((40, 50, 120, 130), fill="crimson", outline="black", width=4)
     draw.polygon(((50, 65), (55, 30), (80, 52)), fill="crimson", outline="black")
     draw.polygon(((110, 65), (105, 30), (80, 52)), fill="crimson", outline="black")
-    path = tmp_path_factory.mktemp("picture") / "cat.png"
+    path = tmp_path_factory.mktemp("image") / "cat.png"
     image.save(path)
     return path
 

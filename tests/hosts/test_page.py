@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.hosts.webui import WebUI
+from tests.hosts.programs import WebUI
 
 SAID = "a sks cat in crayon drawing style"
 pytestmark = pytest.mark.timeout(1800)
@@ -80,14 +80,14 @@ def visitor(browser: Any, webui: WebUI) -> Iterator[Visitor]:
 
 
 def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
-    visitor: Visitor, picture: Path
+    visitor: Visitor, image: Path
 ) -> None:
     page = visitor.page
     visitor.webui.post("/sdapi/v1/options", {"unziplora_preview_steps": 2})
-    visitor.webui.draw("a house")  # Forge knows its model from its first picture on
+    visitor.webui.draw("a house")  # Forge knows its model from its first image on
     page.locator("#uz_estimate").get_by_text("GB free: plan full").wait_for()
     visitor.shot("train-empty")
-    page.locator("#uz_picture input[type=file]").set_input_files(picture)
+    page.locator("#uz_image input[type=file]").set_input_files(image)
     visitor.field("uz_subject").fill("cat")
     visitor.field("uz_style").fill("crayon drawing")
     visitor.field("uz_name").fill("clicked")
@@ -119,8 +119,8 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     card.wait_for()
     page.locator("#uz_publish").click()
     page.locator("#uz_results_said").get_by_text("clicked-to-share").wait_for()
-    with Image.open(visitor.webui.loras / "clicked-to-share" / "images" / "both.png") as picture:
-        told = picture.info["parameters"]
+    with Image.open(visitor.webui.loras / "clicked-to-share" / "images" / "both.png") as image:
+        told = image.info["parameters"]
     assert told.startswith(f"{SAID} <lora:clicked_content:1> <lora:clicked_style:1>\n")
     assert "Steps: 2" in told
     assert "Sampler: " in told
@@ -142,26 +142,26 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     visitor.tab("UnZipLoRA")
     visitor.tab("Train", "#tab_unziplora")
     page.get_by_role("button", name="From img2img").click()
-    page.locator("#uz_said").get_by_text("There is no picture to take").wait_for()
+    page.locator("#uz_said").get_by_text("There is no image to take").wait_for()
     page.get_by_role("button", name="From txt2img").click()
-    page.locator("#uz_said").get_by_text("The picture is taken over").wait_for()
+    page.locator("#uz_said").get_by_text("The image is taken over").wait_for()
     page.wait_for_function(
-        "() => [...document.querySelectorAll('#uz_picture img')].some(i => i.naturalWidth === 128)"
+        "() => [...document.querySelectorAll('#uz_image img')].some(i => i.naturalWidth === 128)"
     )
     visitor.shot("from-txt2img")
 
 
 def test_an_interrogator_that_cannot_fetch_its_models_is_told_in_a_sentence(
-    visitor: Visitor, picture: Path
+    visitor: Visitor, image: Path
 ) -> None:
     page = visitor.page
     if visitor.webui.kind == "classic":
         assert page.locator("#uz_suggest").count() == 0
         pytest.skip("forge-classic has no interrogator, and no button for it.")
     page.locator("#uz_suggest").click()
-    page.locator("#uz_said").get_by_text("There is no picture to look at").wait_for()
-    page.locator("#uz_picture input[type=file]").set_input_files(picture)
-    page.locator("#uz_picture img").wait_for()
+    page.locator("#uz_said").get_by_text("There is no image to look at").wait_for()
+    page.locator("#uz_image input[type=file]").set_input_files(image)
+    page.locator("#uz_image img").wait_for()
     page.locator("#uz_suggest").click()
     page.locator("#uz_said").get_by_text("Type the style words yourself").wait_for()
     assert visitor.field("uz_style").input_value() == ""
@@ -169,7 +169,7 @@ def test_an_interrogator_that_cannot_fetch_its_models_is_told_in_a_sentence(
 
 
 def test_the_card_shows_at_once_and_a_click_writes_the_trigger(
-    visitor: Visitor, picture: Path
+    visitor: Visitor, image: Path
 ) -> None:
     """The page is open while the run ends; nobody presses the Lora page's refresh."""
     page = visitor.page
@@ -177,7 +177,7 @@ def test_the_card_shows_at_once_and_a_click_writes_the_trigger(
     visitor.tab("Lora", "#txt2img_extra_tabs")
     page.locator("#txt2img_lora_cards").wait_for()
     visitor.tab("UnZipLoRA")
-    told = visitor.webui.train("carded", picture, steps=2)
+    told = visitor.webui.train("carded", image, steps=2)
     page.locator('#uz_live [data-state="completed"]').filter(has_text="carded").wait_for()
     visitor.tab("txt2img")
     card = page.locator('#txt2img_lora_cards .card[data-name="carded_style"]')

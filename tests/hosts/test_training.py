@@ -17,11 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.hosts.checkpoints import velocity_model
-from tests.hosts.webui import API, WebUI
+from tests.hosts.programs import API, WebUI
 from unziplora.hosts.standalone.generate import generate
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.lora.read import read_metadata
-from unziplora.mini import PICTURE, STYLE
+from unziplora.mini import IMAGE, STYLE
 
 PROMPT = "a sks cat in crayon drawing style"
 # what the descendants of Forge write to their console of a file that fits
@@ -34,16 +34,16 @@ pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
-def clean(webui: WebUI, picture: Path) -> Any:
+def clean(webui: WebUI, source_image: Path) -> Any:
     """A first pair, trained in a WebUI that has drawn nothing with a LoRA yet."""
-    told = webui.train("first", picture)
+    told = webui.train("first", source_image)
     assert told["state"] == "completed", told
     return told
 
 
 @pytest.fixture
 def untouched(webui: WebUI) -> Iterator[None]:
-    """What a test does leaves weights, their places, flags, hooks and pictures as they were."""
+    """What a test does leaves weights, their places, flags, hooks and images as they were."""
     webui.draw("a house")  # Forge loads its model for it
     if (webui.loras / "first_content.safetensors").exists():
         # reForge and forge-classic keep inference tensors of what a LoRA was ever merged into
@@ -105,7 +105,7 @@ def test_all_560_layers_of_both_files_are_found(webui: WebUI, clean: Any) -> Non
             assert f"{name}.safetensors for {SAID_OF_560[webui.kind]}" in webui.console()
 
 
-def test_files_land_in_the_lora_folder_with_card_and_picture(webui: WebUI, clean: Any) -> None:
+def test_files_land_in_the_lora_folder_with_card_and_image(webui: WebUI, clean: Any) -> None:
     for role, trigger in (("content", "sks cat"), ("style", "crayon drawing style")):
         for ending in ("safetensors", "json", "png"):
             assert (webui.loras / f"first_{role}.{ending}").is_file()
@@ -115,7 +115,7 @@ def test_files_land_in_the_lora_folder_with_card_and_picture(webui: WebUI, clean
     assert {"first_content", "first_style"} <= names  # without asking it to refresh
 
 
-def test_the_pair_changes_pictures_alone_and_together_and_at_weight_0_nothing(
+def test_the_pair_changes_images_alone_and_together_and_at_weight_0_nothing(
     webui: WebUI, clean: Any, untouched: None
 ) -> None:
     content, style = "<lora:first_content:1>", "<lora:first_style:1>"
@@ -126,11 +126,11 @@ def test_the_pair_changes_pictures_alone_and_together_and_at_weight_0_nothing(
     assert webui.draw(f"{PROMPT} {none}").tobytes() == drawn[0]
 
 
-def test_training_leaves_no_trace(webui: WebUI, picture: Path, untouched: None) -> None:
+def test_training_leaves_no_trace(webui: WebUI, source_image: Path, untouched: None) -> None:
     packages = webui.get("/test/packages")
     webui.draw("the last prompt")
     last_prompt = (webui.data / "params.txt").read_text("utf-8")
-    told = webui.train("traceless", picture, preview_every=3, preview_steps=2)
+    told = webui.train("traceless", source_image, preview_every=3, preview_steps=2)
     assert told["state"] == "completed", told
     assert len([e for e in told["events"] if e["type"] == "Previewed"]) == 2
     assert webui.get("/test/packages") == packages
@@ -139,19 +139,19 @@ def test_training_leaves_no_trace(webui: WebUI, picture: Path, untouched: None) 
 
 
 def test_a_lora_in_the_prompt_just_before_does_not_get_into_the_next_pair(
-    webui: WebUI, picture: Path, clean: Any, untouched: None
+    webui: WebUI, source_image: Path, clean: Any, untouched: None
 ) -> None:
     webui.draw(f"{PROMPT} <lora:first_content:1> <lora:first_style:0.7>")
-    told = webui.train("second", picture, preview_every=3, preview_steps=2)
+    told = webui.train("second", source_image, preview_every=3, preview_steps=2)
     assert told["state"] == "completed", told
     assert same(tensors(webui, "second"), tensors(webui, "first"))
 
 
-def test_a_picture_asked_for_meanwhile_waits_and_comes(
-    webui: WebUI, picture: Path, untouched: None, slowly: None
+def test_a_image_asked_for_meanwhile_waits_and_comes(
+    webui: WebUI, source_image: Path, untouched: None, slowly: None
 ) -> None:
     alone = webui.draw(PROMPT).tobytes()
-    job = webui.start("waited-for", picture)
+    job = webui.start("waited-for", source_image)
     webui.at_step(job, 1)
     asked = in_background(webui.draw, PROMPT)
     time.sleep(1)
@@ -162,9 +162,9 @@ def test_a_picture_asked_for_meanwhile_waits_and_comes(
 
 
 def test_interrupt_saves_what_was_learned(
-    webui: WebUI, picture: Path, untouched: None, slowly: None
+    webui: WebUI, source_image: Path, untouched: None, slowly: None
 ) -> None:
-    job = webui.start("interrupted", picture, steps=300)
+    job = webui.start("interrupted", source_image, steps=300)
     webui.at_step(job, 2)
     webui.post("/sdapi/v1/interrupt")
     told = webui.ended(job)
@@ -174,20 +174,20 @@ def test_interrupt_saves_what_was_learned(
 
 
 def test_an_exception_in_the_middle_is_told_and_the_next_run_goes_well(
-    webui: WebUI, picture: Path, clean: Any, untouched: None
+    webui: WebUI, source_image: Path, clean: Any, untouched: None
 ) -> None:
     webui.post("/test/fail", step=2)
-    told = webui.train("broken", picture)
+    told = webui.train("broken", source_image)
     assert told["state"] == "failed"
     assert "a test asked for this" in told["error"]
-    assert webui.train("after-broken", picture)["state"] == "completed"
+    assert webui.train("after-broken", source_image)["state"] == "completed"
     assert same(tensors(webui, "after-broken"), tensors(webui, "first"))
 
 
 def test_a_pause_lends_the_webui_back_and_the_run_goes_on_exactly(
-    webui: WebUI, picture: Path, clean: Any, untouched: None, slowly: None
+    webui: WebUI, source_image: Path, clean: Any, untouched: None, slowly: None
 ) -> None:
-    job = webui.start("paused", picture)
+    job = webui.start("paused", source_image)
     webui.at_step(job, 2)
     webui.command(job, "pause")
     assert webui.ended(job)["state"] == "paused"
@@ -198,9 +198,9 @@ def test_a_pause_lends_the_webui_back_and_the_run_goes_on_exactly(
 
 
 def test_previews_do_not_disturb_the_progress_that_the_webui_shows(
-    webui: WebUI, picture: Path, untouched: None, slowly: None
+    webui: WebUI, source_image: Path, untouched: None, slowly: None
 ) -> None:
-    job = webui.start("shown", picture, preview_steps=2)
+    job = webui.start("shown", source_image, preview_steps=2)
     webui.at_step(job, 2)
     webui.command(job, "preview now")
     webui.wait(lambda: any(e["type"] == "Previewed" for e in webui.run(job)["events"]), 120,
@@ -210,13 +210,13 @@ def test_previews_do_not_disturb_the_progress_that_the_webui_shows(
     assert 2 <= shown["sampling_step"] <= 6
     assert webui.ended(job)["state"] == "completed"
     (previewed,) = [e for e in webui.run(job)["events"] if e["type"] == "Previewed"]
-    assert set(previewed["pictures"]) == {"base", "content", "style", "both"}
+    assert set(previewed["images"]) == {"base", "content", "style", "both"}
 
 
-def test_a_preview_is_what_txt2img_draws(webui: WebUI, picture: Path, clean: Any) -> None:
-    told = webui.train("drawn", picture, preview_every=6, preview_steps=3, seed=5)
+def test_a_preview_is_what_txt2img_draws(webui: WebUI, source_image: Path, clean: Any) -> None:
+    told = webui.train("drawn", source_image, preview_every=6, preview_steps=3, seed=5)
     (previewed,) = [e for e in told["events"] if e["type"] == "Previewed"]
-    path = f"{API}/runs/{told['id']}/previews/{previewed['pictures']['base']}"
+    path = f"{API}/runs/{told['id']}/previews/{previewed['images']['base']}"
     preview = httpx.get(webui.url + path)
     assert preview.status_code == 200
     name = webui.data / "base.png"
@@ -227,7 +227,7 @@ def test_a_preview_is_what_txt2img_draws(webui: WebUI, picture: Path, clean: Any
         assert image.convert("RGB").tobytes() == drawn.tobytes()
 
 
-def test_a_picture_of_a_sheet_is_what_txt2img_draws_with_the_pair(
+def test_a_image_of_a_sheet_is_what_txt2img_draws_with_the_pair(
     webui: WebUI, clean: Any, untouched: None
 ) -> None:
     told = webui.get("/test/sheet", name="first", prompt=PROMPT, seed=5)
@@ -238,10 +238,10 @@ def test_a_picture_of_a_sheet_is_what_txt2img_draws_with_the_pair(
 
 
 def test_a_checkpoint_chosen_meanwhile_is_loaded_after_the_run(
-    webui: WebUI, picture: Path, clean: Any, slowly: None, checkpoints: list[Path]
+    webui: WebUI, source_image: Path, clean: Any, slowly: None, checkpoints: list[Path]
 ) -> None:
     before, other = webui.get("/test/other")["checkpoint"], checkpoints[1].name
-    job = webui.start("kept", picture, preview_every=3, preview_steps=2)
+    job = webui.start("kept", source_image, preview_every=3, preview_steps=2)
     webui.at_step(job, 1)
     asked = in_background(webui.post, "/sdapi/v1/options", {"sd_model_checkpoint": other})
     told = webui.ended(job)
@@ -256,9 +256,9 @@ def test_a_checkpoint_chosen_meanwhile_is_loaded_after_the_run(
 
 
 def test_unloading_the_checkpoint_is_refused_meanwhile(
-    webui: WebUI, picture: Path, untouched: None, slowly: None
+    webui: WebUI, source_image: Path, untouched: None, slowly: None
 ) -> None:
-    job = webui.start("still-loaded", picture)
+    job = webui.start("still-loaded", source_image)
     webui.at_step(job, 1)
     answer = webui.client.post("/sdapi/v1/unload-checkpoint")
     assert answer.status_code == 409
@@ -267,9 +267,9 @@ def test_unloading_the_checkpoint_is_refused_meanwhile(
 
 
 def test_reload_ui_finds_the_run_again(
-    webui: WebUI, picture: Path, clean: Any, slowly: None
+    webui: WebUI, source_image: Path, clean: Any, slowly: None
 ) -> None:
-    job = webui.start("reloaded", picture, steps=12)
+    job = webui.start("reloaded", source_image, steps=12)
     webui.at_step(job, 2)
     webui.post("/test/reload")
     webui.wait(lambda: webui.up(times=2), 120, "the WebUI to come back")
@@ -279,9 +279,9 @@ def test_reload_ui_finds_the_run_again(
     webui.draw("a house")
 
 
-def test_a_word_that_is_an_embedding_is_refused(webui: WebUI, picture: Path) -> None:
+def test_a_word_that_is_an_embedding_is_refused(webui: WebUI, source_image: Path) -> None:
     name = webui.get("/test/embedding", name="sks")["name"]
-    told = webui.train("taken-word", picture)
+    told = webui.train("taken-word", source_image)
     webui.get("/test/embedding", name="")
     assert told["state"] == "failed"
     assert name in told["error"]
@@ -299,16 +299,18 @@ STORAGE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def test_a_checkpoint_stored_in_fp8_trains_and_stays_as_it_is(webui: WebUI, picture: Path) -> None:
+def test_a_checkpoint_stored_in_fp8_trains_and_stays_as_it_is(
+    webui: WebUI, source_image: Path
+) -> None:
     if webui.kind not in STORAGE:
-        pytest.skip("It is told by a flag at its start: see test_doors.py.")
+        pytest.skip("It is told by a flag at its start: see test_auth.py.")
     small, plain = STORAGE[webui.kind]
     webui.post("/sdapi/v1/options", small)
     try:
         webui.draw("a house")
         before = webui.get("/test/weights")
         assert "torch.float8_e4m3fn" in webui.get("/test/traits")["unet"]["dtypes"]
-        told = webui.train("in-fp8", picture)
+        told = webui.train("in-fp8", source_image)
         assert told["state"] == "completed", told
         losses = [e["loss"] for e in told["events"] if e["type"] == "StepDone"]
         assert losses[-1] < losses[0]
@@ -319,12 +321,12 @@ def test_a_checkpoint_stored_in_fp8_trains_and_stays_as_it_is(webui: WebUI, pict
 
 
 def sampled_before(webui: WebUI) -> None:
-    """Forgets what earlier pictures were sampled with."""
+    """Forgets what earlier images were sampled with."""
     webui.draw("a house")
     webui.get("/test/schedule")
 
 
-def test_training_uses_the_noise_schedule_that_pictures_are_sampled_with(webui: WebUI) -> None:
+def test_training_uses_the_noise_schedule_that_images_are_sampled_with(webui: WebUI) -> None:
     last = {}
     sampled_before(webui)
     for choice in ("Zero Terminal SNR", "Default"):
@@ -339,7 +341,7 @@ def test_training_uses_the_noise_schedule_that_pictures_are_sampled_with(webui: 
 
 
 def test_a_checkpoint_marked_as_zero_terminal_snr_is_trained_so_where_it_is_sampled_so(
-    webui: WebUI, tmp_path: Path, picture: Path, checkpoints: list[Path]
+    webui: WebUI, tmp_path: Path, source_image: Path, checkpoints: list[Path]
 ) -> None:
     """Forge and its relatives read the markers. Automatic1111 reads neither: velocity is in the
     file's .yaml there, and zero terminal SNR an option. forge-classic has the former from a .yaml
@@ -360,7 +362,7 @@ def test_a_checkpoint_marked_as_zero_terminal_snr_is_trained_so_where_it_is_samp
         assert told["prediction_type"] == "v_prediction"
         assert told["training"] == pytest.approx(told["sampling"], rel=1e-2)
         assert (told["training"] < 1e-6) == (webui.kind != "a1111")
-        assert webui.train("velocity", picture)["state"] == "completed"
+        assert webui.train("velocity", source_image)["state"] == "completed"
     finally:
         webui.post("/sdapi/v1/options", {"sd_model_checkpoint": before})
         webui.draw("a house")
@@ -376,7 +378,7 @@ def test_another_checkpoint_trains_and_diffusers_draws_with_its_pair(
     try:
         # With the rate and rank that its file names, beyond the first window: there a layer's
         # gradient is 1e-13, which Automatic1111's attention rounds to zero.
-        told = webui.train("small", PICTURE, style=STYLE, steps=30, rank=None, lr=None)
+        told = webui.train("small", IMAGE, style=STYLE, steps=30, rank=None, lr=None)
     finally:
         webui.post("/sdapi/v1/options", {"sd_model_checkpoint": tiny})
     assert told["state"] == "completed", told

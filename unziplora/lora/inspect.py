@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unziplora.errors import BadInput
-from unziplora.lora.file import LoraLayer, tensor_hash
+from unziplora.errors import InvalidInput
 from unziplora.lora.read import LoraFile, read_lora
-from unziplora.unet.names import architecture_of, family, group_of, reads_text
+from unziplora.lora.write import LoraLayer, tensor_hash
+from unziplora.unet.layer_names import architecture_of, family, group_of, reads_text
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Report:
 
 
 def inspect(path: str | Path) -> Report:
-    """Reads a LoRA file, ours or another's. Raises BadInput for what is none."""
+    """Reads a LoRA file, ours or another's. Raises InvalidInput for what is none."""
     file = read_lora(Path(path))
     ranks: dict[int, int] = {}
     for layer in file.layers.values():
@@ -105,7 +105,7 @@ def _architecture(layers: Mapping[str, LoraLayer]) -> str:
         return "unknown: no attention layer of an SDXL-family UNet"
     try:
         return architecture_of(layers).name
-    except BadInput:
+    except InvalidInput:
         pass
     widths = {lora.down.shape[1] for layer, lora in layers.items() if reads_text(layer)}
     for width, older in ((768, "SD 1"), (1024, "SD 2")):

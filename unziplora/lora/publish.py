@@ -1,4 +1,4 @@
-"""A folder that can be put on a model hub as it is: both files, pictures, and what hubs ask for."""
+"""A folder that can be put on a model hub as it is: both files, images, and what hubs ask for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from unziplora import atomic
-from unziplora.errors import BadInput
+from unziplora import files as atomic
+from unziplora.errors import InvalidInput
 from unziplora.lora.read import read_metadata
 from unziplora.method.prompts import BRANCHES
 
@@ -16,14 +16,15 @@ from unziplora.method.prompts import BRANCHES
 _SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
-def publish(folder: Path, files: Mapping[str, Path], pictures: Mapping[str, Path]) -> Path:
-    """Writes `folder` (which must not exist): the pair, the pictures (by any names), README.md with
+def publish(folder: Path, files: Mapping[str, Path], images: Mapping[str, Path]) -> Path:
+    """Writes `folder` (which must not exist): the pair, the images (by any names), README.md with
     Hugging Face's metadata, and civitai.txt.
 
-    files: content and style. Raises BadInput where the folder exists or a file is not of a pair.
+    files: content and style. Raises InvalidInput where the folder exists or a file is not of a
+    pair.
     """
     if folder.exists():
-        raise BadInput(
+        raise InvalidInput(
             f"{folder.name} exists already. Move that folder away, and publish once more."
         )
     heads: dict[str, dict[str, str]] = {role: _head(files[role]) for role in BRANCHES}
@@ -32,7 +33,7 @@ def publish(folder: Path, files: Mapping[str, Path], pictures: Mapping[str, Path
         shutil.copyfile(path, folder / path.name)
     (folder / "images").mkdir()
     shown = []
-    for name, path in pictures.items():
+    for name, path in images.items():
         kept = folder / "images" / f"{name}.png"
         shutil.copyfile(path, kept)
         shown.append((name, kept.relative_to(folder).as_posix()))
@@ -55,7 +56,7 @@ def _head(path: Path) -> dict[str, str]:
             "model": metadata["ss_sd_model_name"],
         }
     except (KeyError, ValueError, TypeError) as error:
-        raise BadInput(
+        raise InvalidInput(
             f"{path.name} does not say how it was made. Only pairs that were trained here can be "
             "published."
         ) from error
@@ -95,7 +96,7 @@ def _card(
 
 # {_inline(name)}
 
-Two LoRAs of one picture: its content and its style, trained together by
+Two LoRAs of one image: its content and its style, trained together by
 [UnZipLoRA](https://unziplora.github.io) (method {_inline(head["method"])}, rank {head["rank"]},
 {head["steps"]} steps, on {_inline(head["model"])}).
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unziplora.errors import BadInput
-from unziplora.lora.file import LoraLayer
-from unziplora.unet.names import sgm_name
+from unziplora.errors import InvalidInput
+from unziplora.lora.write import LoraLayer
+from unziplora.unet.layer_names import sgm_name
 
 TEXT_ENCODERS = ("lora_te", "text_encoder")  # how the names of their modules begin
 
@@ -54,10 +54,10 @@ class LoraFile:
 
 
 def read_lora(path: Path) -> LoraFile:
-    """Raises BadInput for what is no LoRA in a .safetensors file."""
+    """Raises InvalidInput for what is no LoRA in a .safetensors file."""
     try:
         if not path.is_file():
-            raise BadInput(f"There is no file {str(path)!r}. Check the name.")
+            raise InvalidInput(f"There is no file {str(path)!r}. Check the name.")
         with safe_open(path, framework="pt") as file:
             modules, others = _modules(path, file.keys())
             res_blocks = _res_blocks(modules)
@@ -81,7 +81,7 @@ def read_lora(path: Path) -> LoraFile:
                 metadata=dict(file.metadata() or {}),
             )
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise BadInput(
+        raise InvalidInput(
             f"{path.name!r} is not a whole .safetensors file. "
             "Download it again; a pickle (.pt, .ckpt) is never opened."
         ) from error
@@ -110,7 +110,7 @@ def _modules(path: Path, keys: Iterable[str]) -> tuple[dict[str, dict[str, str]]
         part = part or {"A": "down", "B": "up"}[match["peft"]]
         modules.setdefault(key[: match.start()], {})[part] = key
     if not modules and not others.keys() - {"unknown tensors"}:
-        raise BadInput(
+        raise InvalidInput(
             f"{path.name} is not a LoRA: it has no lora_down and lora_up tensors. "
             "Choose a LoRA's .safetensors file."
         )

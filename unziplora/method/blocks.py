@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from unziplora.errors import BadInput
+from unziplora.errors import InvalidInput
 from unziplora.method.prompts import BRANCHES, BranchName
 
 BlockTable = Mapping[BranchName, tuple[str, ...]]
@@ -35,8 +35,8 @@ _KOALA: BlockTable = {
         "output_blocks.3.1",  # up_blocks.1.attentions.1
     ),
 }
-# Measured by `python -m benchmarks.blocks`: five of its eleven groups answer to words, three to
-# what is shown and two to how. SDXL's table would free the style in two of the three.
+# Measured by `python -m benchmarks.block_probe`: five of its eleven groups answer to words, three
+# to what is shown and two to how. SDXL's table would free the style in two of the three.
 _MINI: BlockTable = {
     "content": (
         "output_blocks.1.1",  # up_blocks.0.attentions.1
@@ -69,16 +69,16 @@ B_LORA: Mapping[str, BlockTable] = {**dict.fromkeys(FULL, _B_LORA), "mini": _MIN
 
 
 def check_table(table: Mapping[str, tuple[str, ...]], groups: Mapping[str, int]) -> None:
-    """Raises BadInput where a user's table names a branch or a group that the model lacks."""
+    """Raises InvalidInput where a user's table names a branch or a group that the model lacks."""
     for branch, full in table.items():
         if branch not in BRANCHES:
-            raise BadInput(
+            raise InvalidInput(
                 f"The block table has a row for {branch!r}, which is no branch. "
                 "Its rows are content and style."
             )
         for group in full:
             if group not in groups:
-                raise BadInput(
+                raise InvalidInput(
                     f"The block table names {group}, which this model does not have. "
                     f"Its attention groups are {', '.join(groups)}."
                 )

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unziplora.method.columns import column_magnitude
-from unziplora.method.prompts import BranchName, PromptName, Switch
+from unziplora.method.prompts import BranchName, ForwardMode, PromptName
 
 Init = Literal["zero", "random"]
 
@@ -93,20 +93,20 @@ class BranchPair:
         self,
         base: Callable[[Tensor], Tensor],
         branches: Mapping[BranchName, Branch],
-        switch: Switch,
+        mode: ForwardMode,
         *,
         reads_text: bool,
     ) -> None:
         self.base = base
         self.branches = dict(branches)
-        self.switch = switch
+        self.mode = mode
         self.reads_text = reads_text
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, tokens, in) -> (batch, tokens, out), in x's dtype."""
-        separated = self.switch.separated
+        separated = self.mode.separated
         if separated is None:
-            weights = {b: w for b, w in self.switch.weights.items() if b in self.branches and w}
+            weights = {b: w for b, w in self.mode.weights.items() if b in self.branches and w}
             y = self.base(x)
             return y + self._delta(x, weights).to(y.dtype) if weights else y
         taking_part = {b: p for b, p in separated.branches.items() if b in self.branches}
@@ -117,26 +117,26 @@ class BranchPair:
             return y
         y = self._text_product(x, separated.base)
         for branch, prompt in taking_part.items():  # eq. 3
-            text = self.switch.contexts[prompt].to(x)
+            text = self.mode.contexts[prompt].to(x)
             y = y + self._delta(text, {branch: 1.0}).to(y.dtype)
         return y.expand(len(x), -1, -1)
 
     def _delta(self, x: Tensor, weights: Mapping[BranchName, float]) -> Tensor:
         """Sum of the branches' deltas (eq. 4) for one input, as a single product of rank n*r."""
-        switch = self.switch
+        mode = self.mode
         downs: list[Tensor] = []
         ups: list[Tensor] = []
         for name, weight in weights.items():
             branch = self.branches[name]
-            fold = switch.fold_mergers or switch.separated is not None
-            gate = branch.gate(window=switch.window, fold_mergers=fold)
+            fold = mode.fold_mergers or mode.separated is not None
+            gate = branch.gate(window=mode.window, fold_mergers=fold)
             downs.append(branch.down)
             # Gating B costs out*r; gating the output would cost, and save for backward, tokens*out.
             ups.append((weight * branch.scale * gate)[:, None] * branch.up)
         down = torch.cat(downs) if len(downs) > 1 else downs[0]
         up = torch.cat(ups, dim=1) if len(ups) > 1 else ups[0]
         delta = F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
-        if switch.measuring and delta.requires_grad:
+        if mode.measuring and delta.requires_grad:
             measured = [self.branches[name] for name in weights]
             delta = _Measured.apply(delta, x, measured)  # type: ignore[no-untyped-call]
         return delta
@@ -144,10 +144,10 @@ class BranchPair:
     def _text_product(self, x: Tensor, prompt: PromptName) -> Tensor:
         """W0 times a prompt's embedding (1, tokens, out): computed once a run, not once a step."""
         key = (id(self), prompt)
-        products = self.switch.text_products
+        products = self.mode.text_products
         if key not in products:
             with torch.no_grad():
-                products[key] = self.base(self.switch.contexts[prompt].to(x))
+                products[key] = self.base(self.mode.contexts[prompt].to(x))
         return products[key]
 
 

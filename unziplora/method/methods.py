@@ -54,5 +54,5 @@ METHODS = {
 
 
 def table_for(architecture: str) -> BlockTable:
-    """The block table of an architecture's name (unet/names.py)."""
+    """The block table of an architecture's name (unet/layer_names.py)."""
     return FULL[architecture]

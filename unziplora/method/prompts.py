@@ -49,7 +49,7 @@ class Pass:
 
 
 @dataclass
-class Switch:
+class ForwardMode:
     """How all pairs of one UNet run now.
 
     separated: the pass whose prompts are read, or None for plain mode (one prompt for all, a
@@ -68,16 +68,16 @@ class Switch:
     contexts: dict[PromptName, Tensor] = field(default_factory=dict)
     text_products: dict[tuple[int, PromptName], Tensor] = field(default_factory=dict)
 
-    def read(self, contexts: Mapping[PromptName, Tensor]) -> None:
+    def set_contexts(self, contexts: Mapping[PromptName, Tensor]) -> None:
         """Takes the run's text embeddings, and forgets the products of earlier ones."""
         self.contexts = dict(contexts)
         self.text_products.clear()
 
-    def separate(self, one_pass: Pass) -> None:
+    def use_pass(self, one_pass: Pass) -> None:
         """Training: every branch reads its own prompt."""
         self.separated = one_pass
 
-    def plain(self, weights: Mapping[BranchName, float]) -> None:
+    def use_weights(self, weights: Mapping[BranchName, float]) -> None:
         """Generation: one prompt, and a weight per branch (absent or 0: the branch is off)."""
         self.separated = None
         self.window = self.measuring = False

@@ -1,4 +1,4 @@
-"""The miniature: a small SDXL that the project trained itself (mini_world/), and its picture.
+"""The miniature: a small SDXL that the project trained itself (mini_world/), and its image.
 
 It draws ten kinds of things in ten styles at 128 x 128 pixels; CARD.md says how it was made and
 what it cannot do.
@@ -9,5 +9,5 @@ from pathlib import Path
 MODEL = Path(__file__).parent / "mini.safetensors"  # sgm's layout; its config is mini.yaml
 
 # what the demo trains on: an individual and a style that the miniature has never seen
-PICTURE = Path(__file__).parent / "picture.png"
+IMAGE = Path(__file__).parent / "image.png"
 SUBJECT, STYLE = "cat", "thermal image"

@@ -64,10 +64,10 @@ class StateSaved:
 
 @dataclass(frozen=True)
 class Previewed:
-    """pictures: by "base", "content", "style" and "both"."""
+    """images: by "base", "content", "style" and "both"."""
 
     step: int
-    pictures: Mapping[str, Path]
+    images: Mapping[str, Path]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unziplora.training.host import PredictionType
+from unziplora.host import PredictionType
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""A run from picture to files: borrow the model, encode, attach, step, save, give back.
+"""A run from image to files: borrow the model, encode, attach, step, save, give back.
 
 `Run` is iterated for its events, which drives it, and told what to do with `send`. What it writes
-is in training/keeper.py.
+is in training/run_writer.py.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from statistics import median
 import torch
 from torch import nn
 
-from unziplora import atomic
-from unziplora.errors import BadInput, TrainingFailed
+from unziplora import files as atomic
+from unziplora.errors import InvalidInput, TrainingFailed
+from unziplora.host import Defaults, Host
+from unziplora.images.load import SourceImage, fit
 from unziplora.method.blocks import BlockTable, check_table
 from unziplora.method.methods import table_for
 from unziplora.method.prompts import BRANCHES, PROMPTS, BranchName
 from unziplora.training.events import Command, Event, Finished, Outcome, Started, StepDone
-from unziplora.training.host import Defaults, Host
-from unziplora.training.keeper import Keeper
-from unziplora.training.memory import (
+from unziplora.training.memory_forecast import (
     Forecast,
     SpillWatch,
     forecast,
@@ -37,14 +37,14 @@ from unziplora.training.memory import (
     smaller,
     trained_weights,
 )
-from unziplora.training.output import check_free, check_own, written_names
-from unziplora.training.picture import Picture, fit
-from unziplora.training.plan import Plan
+from unziplora.training.memory_plans import Plan
+from unziplora.training.pair_writer import check_free, check_own, written_names
+from unziplora.training.run_folder import RunFolder, RunInfo, damaged
+from unziplora.training.run_writer import RunWriter
 from unziplora.training.settings import PAPER_RANK, PAPER_STEPS, Settings
-from unziplora.training.state import RunFolder, RunInfo, damaged
-from unziplora.training.trainer import Encoded, Losses, Trainer
+from unziplora.training.trainer import Losses, Trainer, TrainingInputs
 from unziplora.unet.attach import Attachment, attach, layer_shapes
-from unziplora.unet.names import recognise
+from unziplora.unet.layer_names import recognise
 
 _Saved = tuple[dict[str, torch.Tensor], dict[str, object]]
 _STEPPED_DOWN = "The memory was full, so the run goes on with the memory plan {}. No step was lost."
@@ -55,15 +55,15 @@ class Run:
     """One training run; made by `start` or `resume`, driven by iterating over it once."""
 
     def __init__(
-        self, host: Host, info: RunInfo, out: Path, folder: RunFolder, picture: Picture | None
+        self, host: Host, info: RunInfo, out: Path, folder: RunFolder, image: SourceImage | None
     ) -> None:
         self.settings = info.settings
         self.info = info
         self.folder = folder
         self._host = host
         self._out = out
-        self._picture = picture  # None: the run is resumed
-        self._keeper = Keeper(host, info, out, folder)
+        self._image = image  # None: the run is resumed
+        self._writer = RunWriter(host, info, out, folder)
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._seconds: deque[float] = deque(maxlen=20)
         self._forecast: Forecast
@@ -71,9 +71,15 @@ class Run:
 
     @classmethod
     def start(
-        cls, picture: Picture, host: Host, settings: Settings, out: Path, *, overwrite: bool = False
+        cls,
+        image: SourceImage,
+        host: Host,
+        settings: Settings,
+        out: Path,
+        *,
+        overwrite: bool = False,
     ) -> Run:
-        """A new run. Raises BadInput before anything is written."""
+        """A new run. Raises InvalidInput before anything is written."""
         check_destination(settings, out, overwrite=overwrite)
         architecture = recognise(host.unet)
         if settings.blocks is not None:
@@ -81,25 +87,25 @@ class Run:
         settings = with_model_defaults(settings, host.unet, host.defaults)
         pair = uuid.uuid4().hex
         info = RunInfo(settings, host.model, architecture.name, pair, time.time(), overwrite)
-        run = cls(host, info, out, RunFolder(out / settings.chosen_name), picture)
+        run = cls(host, info, out, RunFolder(out / settings.chosen_name), image)
         atomic.check_output_folder(out, run._bytes_needed())
         return run
 
     @classmethod
     def resume(cls, folder: Path, host: Host) -> Run:
-        """Goes on with the run in a folder. Raises BadInput where it cannot, or where the host
+        """Goes on with the run in a folder. Raises InvalidInput where it cannot, or where the host
         has another model."""
         run_folder = RunFolder(folder.absolute())
         info = run_folder.read_info()
         if info.settings.rank is None or info.settings.resolution is None:
-            raise BadInput(damaged("settings.json"))
+            raise InvalidInput(damaged("settings.json"))
         atomic.check_name(info.settings.chosen_name)
         with run_folder.locked():
             _clear_leftovers(run_folder, info.settings.chosen_name)
         if not info.replaces:
             check_own(run_folder.path.parent, info.settings.chosen_name, info.pair)
         if (info.model.sha256 or info.model.name) != (host.model.sha256 or host.model.name):
-            raise BadInput(
+            raise InvalidInput(
                 f"The run was trained on {info.model.name}, and this is another model "
                 f"({host.model.name}). Choose the one that it began with."
             )
@@ -108,7 +114,7 @@ class Run:
     @property
     def kept_in(self) -> Path:
         """The folder to resume from: another one where the run's own refused its last state."""
-        return self._keeper.kept_in
+        return self._writer.kept_in
 
     def send(self, command: Command) -> None:
         """Is obeyed after the current step; from any thread."""
@@ -127,29 +133,29 @@ class Run:
                         trainer = Trainer(self._host, self.settings, attachment, encoded, plan)
                         if saved is not None:
                             trainer.restore(*saved)
-                            if not trainer.finite():
+                            if not trainer.all_finite():
                                 raise ValueError("the branches are not finite")
                     if saved is not None:
-                        self._keeper.rewind_progress(trainer.step)
+                        self._writer.rewind_progress(trainer.step)
                     yield from self._train(trainer)
             finally:
                 attachment.detach()
 
-    def _encode(self) -> tuple[Encoded, _Saved | None]:
-        """Picture and prompts encoded, or, on a resume, taken from the saved state with it."""
+    def _encode(self) -> tuple[TrainingInputs, _Saved | None]:
+        """Image and prompts encoded, or, on a resume, taken from the saved state with it."""
         host, settings = self._host, self.settings
-        if self._picture is None:
+        if self._image is None:
             tensors, numbers = self.folder.read_state(self.info.pair)
             with _reading_state((tensors, numbers)):
-                return Encoded.restore(tensors, numbers, host.device), (tensors, numbers)
+                return TrainingInputs.restore(tensors, numbers, host.device), (tensors, numbers)
         assert settings.resolution is not None  # filled in by start
-        fitted = fit(self._picture, settings.resolution, settings.crop)
+        fitted = fit(self._image, settings.resolution, settings.crop)
         context, pooled = host.encode_prompts([settings.prompts.text(name) for name in PROMPTS])
         drawn = torch.Generator().manual_seed(settings.seed)
         generator = drawn if settings.latent == "sample" else None
         sides = [fitted.pixels, fitted.pixels.flip(-1)] if settings.flip else [fitted.pixels]
         latents = torch.cat([host.encode_image(pixels, generator) for pixels in sides])
-        return Encoded(latents.float(), context, pooled, fitted.sizes), None
+        return TrainingInputs(latents.float(), context, pooled, fitted.sizes), None
 
     def _attach(self) -> Attachment:
         settings = self.settings
@@ -177,9 +183,9 @@ class Run:
         atomic.make_folder(self._out)
         atomic.make_folder(self.folder.path)
         with self.folder.locked():
-            if self._picture is not None:
+            if self._image is not None:
                 _clear_leftovers(self.folder, self.settings.chosen_name)
-                self.folder.begin(self.info, self._picture.image)
+                self.folder.begin(self.info, self._image.image)
             yield
 
     def _train(self, trainer: Trainer) -> Iterator[Event]:
@@ -194,8 +200,8 @@ class Run:
             trainer.plan.name,
             self._forecast.text,
         )
-        if self._picture is not None:
-            yield from (self._keeper.say(note) for note in self._picture.notes)
+        if self._image is not None:
+            yield from (self._writer.say(note) for note in self._image.notes)
         saved_at = time.monotonic()
         outcome: Outcome = "completed"
         try:
@@ -208,25 +214,25 @@ class Run:
                         lent.close()
                         trainer = self._stepped_down(trainer)
                         lent.enter_context(trainer.plan.on(self._host.unet, trainer.attachment))
-                        yield self._keeper.say(_STEPPED_DOWN.format(trainer.plan.name))
+                        yield self._writer.say(_STEPPED_DOWN.format(trainer.plan.name))
                         continue
                     seconds = time.monotonic() - began
                     if spilled := self._spills.message(seconds, self._median()):
-                        yield self._keeper.say(spilled)
+                        yield self._writer.say(spilled)
                     yield self._step_done(trainer, losses, seconds)
                     if time.monotonic() - saved_at > 60 * settings.save_minutes:
-                        yield self._keeper.save_state(trainer)
+                        yield self._writer.save_state(trainer)
                         saved_at = time.monotonic()
                     if _due(trainer.step, settings.snapshot_every, settings.total_steps):
-                        yield self._keeper.snapshot(trainer)
+                        yield self._writer.snapshot(trainer)
                     if _due(trainer.step, settings.preview_every, settings.total_steps):
-                        yield self._keeper.preview(trainer)
+                        yield self._writer.preview(trainer)
                     asked = [self._commands.get() for _ in range(self._commands.qsize())]
                     if "save now" in asked:
-                        yield self._keeper.save_state(trainer)
-                        yield self._keeper.snapshot(trainer)
+                        yield self._writer.save_state(trainer)
+                        yield self._writer.snapshot(trainer)
                     if "preview now" in asked:
-                        yield self._keeper.preview(trainer)
+                        yield self._writer.preview(trainer)
                     if "stop and save" in asked:
                         outcome = "stopped and saved"
                         break
@@ -234,13 +240,13 @@ class Run:
                         outcome = "stopped"
                         break
             if settings.preview_every and outcome == "completed":
-                yield self._keeper.preview(trainer)
+                yield self._writer.preview(trainer)
             yield from self._end(trainer, outcome)
         except TrainingFailed:  # its numbers are not worth keeping; the state before them is
-            self._keeper.log(traceback.format_exc())
+            self._writer.log(traceback.format_exc())
             raise
         except BaseException:
-            self._keeper.rescue(trainer)
+            self._writer.rescue(trainer)
             raise
 
     def _advance(self, trainer: Trainer) -> Losses | None:
@@ -248,9 +254,9 @@ class Run:
         try:
             return trainer.advance()
         except Exception as error:
-            if not is_full(error) or not trainer.sound or self._smaller(trainer) is None:
+            if not is_full(error) or not trainer.consistent or self._smaller(trainer) is None:
                 raise
-            self._keeper.log(traceback.format_exc())
+            self._writer.log(traceback.format_exc())
         return None  # here the exception is gone, and with it what its frames kept alive
 
     def _smaller(self, trainer: Trainer) -> Plan | None:
@@ -277,13 +283,13 @@ class Run:
         """The files, and the state where the run can go on."""
         files: Mapping[BranchName, Path] = {}
         if outcome != "completed":
-            yield from self._keeper.keep_state(trainer)
+            yield from self._writer.keep_state(trainer)
         if outcome != "stopped":
-            files = yield from self._keeper.keep_pair(trainer)
+            files = yield from self._writer.keep_pair(trainer)
         if outcome == "completed":
             if self.settings.keep_state:
-                yield self._keeper.save_state(trainer)
-            elif self._keeper.refuge is None:
+                yield self._writer.save_state(trainer)
+            elif self._writer.fallback_folder is None:
                 with contextlib.suppress(OSError):  # in use: it is only in the way
                     self.folder.state.unlink(missing_ok=True)
         yield Finished(outcome, trainer.step, files)
@@ -303,7 +309,7 @@ class Run:
             time_left=None if usual is None else usual * left,
             memory_gb=_peak_memory(self._host.device),
         )
-        self._keeper.note_progress(event)
+        self._writer.note_progress(event)
         return event
 
     def _bytes_needed(self) -> int:
@@ -312,12 +318,12 @@ class Run:
 
 
 def check_destination(settings: Settings, out: Path, *, overwrite: bool) -> None:
-    """Raises BadInput where a run of this name cannot begin in a folder; needs no model."""
+    """Raises InvalidInput where a run of this name cannot begin in a folder; needs no model."""
     name = settings.chosen_name
     atomic.check_name(name)
     atomic.check_output_folder(out)
     if os.path.lexists(out / name) and not (out / name).is_dir():
-        raise BadInput(
+        raise InvalidInput(
             f"{name} is a file in this folder, where the run's own folder should go. "
             "Choose another name."
         )
@@ -325,7 +331,7 @@ def check_destination(settings: Settings, out: Path, *, overwrite: bool) -> None
         return
     check_free(out, name)
     if RunFolder(out / name).exists():
-        raise BadInput(
+        raise InvalidInput(
             f"There is a run named {name} in this folder already. Resume it, overwrite it, or "
             "choose another name."
         )
@@ -339,7 +345,7 @@ def _reading_state(saved: _Saved | None) -> Iterator[None]:
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         if saved is None or is_full(error):
             raise
-        raise BadInput(damaged("state.safetensors")) from error
+        raise InvalidInput(damaged("state.safetensors")) from error
 
 
 def _clear_leftovers(folder: RunFolder, name: str) -> None:

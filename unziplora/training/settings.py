@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from unziplora.errors import BadInput
+from unziplora.errors import InvalidInput
 from unziplora.method.branches import Init
 from unziplora.method.columns import Importance, Reduction
 from unziplora.method.methods import METHODS, Method
@@ -150,25 +150,25 @@ class Settings:
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
-        """Raises BadInput for anything that is not the settings of a run."""
+        """Raises InvalidInput for anything that is not the settings of a run."""
         try:
             given = json.loads(text)
         except ValueError as error:
-            raise BadInput(
+            raise InvalidInput(
                 "The run's settings are not readable JSON. Start the run anew."
             ) from error
         if not isinstance(given, dict) or not {"subject", "style"} <= given.keys():
-            raise BadInput("These are not the settings of a run. Start the run anew.")
+            raise InvalidInput("These are not the settings of a run. Start the run anew.")
         known = {field.name for field in fields(cls)}
         if unknown := sorted(given.keys() - known):
-            raise BadInput(
+            raise InvalidInput(
                 f"The settings name {unknown[0]!r}, which this version does not know. "
                 "Use the version that wrote them, or start the run anew."
             )
         return cls(**given)
 
     def _typed(self) -> dict[str, Any]:
-        """Every value in its field's type; JSON's lists become tuples. Raises BadInput."""
+        """Every value in its field's type; JSON's lists become tuples. Raises InvalidInput."""
         hints = get_type_hints(type(self))
         values = {}
         for field in fields(self):
@@ -183,7 +183,7 @@ class Settings:
         for field in ("subject", "style", "token"):
             _check_text(field, getattr(self, field), LONGEST_WORDS)
             if "<" in getattr(self, field) or ">" in getattr(self, field):
-                raise BadInput(
+                raise InvalidInput(
                     f"The {field} has a < or >, which WebUIs read as the call of a LoRA. "
                     "Leave them out."
                 )
@@ -193,7 +193,7 @@ class Settings:
             if (text := getattr(self, field)) is not None:
                 _check_text(field.replace("_", " "), text, 10 * LONGEST_WORDS)
         if self.method not in METHODS:
-            raise BadInput(
+            raise InvalidInput(
                 f"There is no method {self.method!r}. Choose one of {', '.join(METHODS)}."
             )
 
@@ -227,7 +227,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     options = get_args(hint)
     if get_origin(hint) is Literal:
         if value not in options:
-            raise BadInput(
+            raise InvalidInput(
                 f"The setting {name} cannot be {value!r}. Choose one of "
                 f"{', '.join(map(str, options))}."
             )
@@ -245,7 +245,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if hint in (str, bool) and isinstance(value, hint):
         return value
     kind = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}[hint]
-    raise BadInput(f"The setting {name} cannot be {repr(value)[:100]}. It takes {kind}.")
+    raise InvalidInput(f"The setting {name} cannot be {repr(value)[:100]}. It takes {kind}.")
 
 
 def _block_table(value: Any) -> Any:
@@ -257,7 +257,7 @@ def _block_table(value: Any) -> Any:
         for branch, groups in value.items()
     ):
         return {branch: tuple(groups) for branch, groups in value.items()}
-    raise BadInput(
+    raise InvalidInput(
         "The block table is not readable. It is an object with the rows content and style, each a "
         'list of groups, as {"content": ["output_blocks.0.1"], "style": ["output_blocks.1.1"]}.'
     )
@@ -265,13 +265,13 @@ def _block_table(value: Any) -> Any:
 
 def _check_text(what: str, text: str, longest: int) -> None:
     if not text.strip():
-        raise BadInput(f"The {what} is empty. Say in a word or two what it is.")
+        raise InvalidInput(f"The {what} is empty. Say in a word or two what it is.")
     if len(text) > longest:
-        raise BadInput(
+        raise InvalidInput(
             f"The {what} has {len(text)} characters, more than {longest}. A word or two are enough."
         )
     if not text.isprintable():
-        raise BadInput(
+        raise InvalidInput(
             f"The {what} has a character that cannot be printed, such as a line break. "
             "Type it again as one line."
         )
@@ -281,6 +281,6 @@ def _check_range(what: str, value: float, low: float, high: float, *, above: boo
     inside = low < value <= high if above else low <= value <= high
     if not inside:  # also where it is not a number
         least = f"above {low:g}" if above else f"at least {low:g}"
-        raise BadInput(
+        raise InvalidInput(
             f"The {what} cannot be {value:g}. Choose a value {least} and at most {high:g}."
         )

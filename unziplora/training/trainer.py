@@ -1,7 +1,8 @@
-"""One training step: noise, prediction, loss, gradients, columns; training/update.py applies them.
+"""One training step: noise, prediction, loss, gradients, columns; training/optimizer.py applies
+them.
 
 Everything that decides the next step is in `Trainer.tensors()` and `Trainer.numbers()`, so that a
-run can stop after any step and go on exactly (training/state.py).
+run can stop after any step and go on exactly (training/run_folder.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unziplora.errors import TrainingFailed
+from unziplora.host import Host, SizeIds
 from unziplora.method.columns import (
     ColumnSchedule,
     orthogonality,
@@ -22,20 +24,19 @@ from unziplora.method.columns import (
     signed_importance,
 )
 from unziplora.method.prompts import BRANCHES, PROMPTS, BranchName, Pass
-from unziplora.training.host import Host, SizeIds
+from unziplora.training.memory_plans import PLANS, Plan
 from unziplora.training.objective import Objective
-from unziplora.training.plan import PLANS, Plan
+from unziplora.training.optimizer import LoraOptimizer, norms_of
 from unziplora.training.settings import Settings
-from unziplora.training.update import Update, norms_of
 from unziplora.unet.attach import Attachment
-from unziplora.unet.stored import in_fp16
+from unziplora.unet.weight_cast import in_fp16
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """What training needs of picture and prompts; constant during a run.
+class TrainingInputs:
+    """What training needs of image and prompts; constant during a run.
 
-    latents: (1 or 2, 4, h, w), the picture and, where flips are on, its mirror image.
+    latents: (1 or 2, 4, h, w), the image and, where flips are on, its mirror image.
     context: (3, tokens, width) and pooled: (3, width), in the order of PROMPTS.
     """
 
@@ -47,7 +48,7 @@ class Encoded:
     @classmethod
     def restore(
         cls, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], device: torch.device
-    ) -> Encoded:
+    ) -> TrainingInputs:
         """What a saved state holds of it. Raises KeyError, TypeError, AttributeError or ValueError
         where it does not."""
         sizes = SizeIds(**{name: tuple(value) for name, value in numbers["sizes"].items()})
@@ -77,7 +78,7 @@ class Losses:
 
 
 class Trainer:
-    """Trains the pairs of an attachment on one picture; `step` steps are done.
+    """Trains the pairs of an attachment on one image; `step` steps are done.
 
     plan: how A and B are kept and updated; what it does to the UNet is `Plan.on`.
     """
@@ -87,7 +88,7 @@ class Trainer:
         host: Host,
         settings: Settings,
         attachment: Attachment,
-        encoded: Encoded,
+        encoded: TrainingInputs,
         plan: Plan = PLANS["full"],
     ) -> None:
         attachment.cast(plan.lora_dtype)
@@ -107,37 +108,39 @@ class Trainer:
             for i, prompt in enumerate(PROMPTS)
         }
         self._contexts = {prompt: encoded.context[i : i + 1] for i, prompt in enumerate(PROMPTS)}
-        attachment.switch.read(self._contexts)
-        attachment.switch.fold_mergers = settings.fold == "h*m"
+        attachment.mode.set_contexts(self._contexts)
+        attachment.mode.fold_mergers = settings.fold == "h*m"
         self._schedule = ColumnSchedule(settings.stage_steps, settings.chosen_window)
         self._generator = torch.Generator().manual_seed(settings.seed)
-        self._update = Update(attachment, settings, plan, host.device, fp16=in_fp16(host.unet))
+        self._optimizer = LoraOptimizer(
+            attachment, settings, plan, host.device, fp16=in_fp16(host.unet)
+        )
 
     def advance(self) -> Losses:
         """One step. Raises TrainingFailed where loss or gradients are not finite, or where a
         layer that should learn gets no gradient; the branches are then as before the step, unless
-        `sound` says that an update in the backward pass had begun."""
+        `consistent` says that an update in the backward pass had begun."""
         earlier = self._generator.get_state()
         try:
             losses = self._gradients()
         except BaseException:
             self._generator.set_state(earlier)
-            self._update.forget_gradients()
+            self._optimizer.forget_gradients()
             raise
-        self._update.sound = False
+        self._optimizer.consistent = False
         self._apply()
         self.step += 1
-        self._update.sound = True
+        self._optimizer.consistent = True
         return losses
 
     @property
-    def sound(self) -> bool:
+    def consistent(self) -> bool:
         """False while an update is half done: then the weights are of no step."""
-        return self._update.sound
+        return self._optimizer.consistent
 
     @property
-    def picture_size(self) -> tuple[int, int]:
-        """(height, width) in pixels of the picture as it was trained on."""
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the image as it was trained on."""
         return self.encoded.sizes.target
 
     def open_columns(self) -> dict[BranchName, float]:
@@ -149,7 +152,7 @@ class Trainer:
                 self._open[name] = torch.cat(masks).float().mean().item() if masks else 0.0
         return self._open
 
-    def finite(self) -> bool:
+    def all_finite(self) -> bool:
         """Whether every trained number is finite: only then is a state worth keeping."""
         parameters = [p.detach() for _, p in self.attachment.named_parameters()]
         return all(map(math.isfinite, norms_of(parameters)))
@@ -160,7 +163,7 @@ class Trainer:
         for layer, which, branch in self.attachment.branches():
             tensors[f"{layer}:{which}:mask"] = branch.mask
             tensors[f"{layer}:{which}:score"] = branch.score
-        tensors.update(self._update.tensors())
+        tensors.update(self._optimizer.tensors())
         tensors["generator"] = self._generator.get_state()
         tensors["latents"] = self.encoded.latents
         tensors["context"] = self.encoded.context
@@ -172,7 +175,7 @@ class Trainer:
         return {
             "step": self.step,
             "sizes": asdict(self.encoded.sizes),
-            **self._update.numbers(),
+            **self._optimizer.numbers(),
         }
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
@@ -193,7 +196,7 @@ class Trainer:
             for layer, which, branch in self.attachment.branches():
                 _copy(branch.mask, tensors[f"{layer}:{which}:mask"])
                 _copy(branch.score, tensors[f"{layer}:{which}:score"])
-        self._update.restore(tensors, numbers)
+        self._optimizer.restore(tensors, numbers)
         self._generator.set_state(tensors["generator"])
         self._open = None
         self.step = step
@@ -201,15 +204,15 @@ class Trainer:
     def _gradients(self) -> Losses:
         """Fills every gradient of the step, unscaled and checked but not clipped."""
         measuring = self.method.columns and self._schedule.measures(self.step)
-        switch = self.attachment.switch
-        switch.window = measuring
+        mode = self.attachment.mode
+        mode.window = measuring
         signed = self.settings.importance == "signed"
-        switch.measuring = measuring and not signed
+        mode.measuring = measuring and not signed
         for _, _, branch in self.attachment.branches():
             branch.merger.requires_grad_(self.method.columns and not measuring)
             if measuring:
                 branch.step_score.zero_()
-        self._update.begin(self.settings.lr_factor(self.step), signed=measuring and signed)
+        self._optimizer.begin(self.settings.lr_factor(self.step), signed=measuring and signed)
 
         diffusion = sum(self._backward(one_pass) for one_pass in self.method.passes)
         penalty = None
@@ -218,7 +221,7 @@ class Trainer:
                 self.attachment.pairs.values(), self.settings.orthogonality_reduction
             )
             if overlap.requires_grad and self.settings.orthogonality:
-                self._update.backward(self.settings.orthogonality * overlap)
+                self._optimizer.backward(self.settings.orthogonality * overlap)
             penalty = overlap.item()
         if not math.isfinite(diffusion):
             raise TrainingFailed(
@@ -226,7 +229,7 @@ class Trainer:
                 f"Start again with a learning rate below {self.settings.chosen_lr:g}; if it was "
                 "small already, use an fp32 VAE and a base model in bf16 or fp32."
             )
-        self._update.unscale()
+        self._optimizer.unscale()
         self._restrict_mergers()
         self._check_gradients(measuring)
         return Losses(diffusion / len(self.method.passes), penalty)
@@ -235,12 +238,12 @@ class Trainer:
         """Forward and backward of one pass; the loss."""
         latents, noise, t = self._draw()
         noisy = self._objective.add_noise(latents, noise, t)
-        self.attachment.switch.separate(one_pass)
+        self.attachment.mode.use_pass(one_pass)
         prediction = self.host.denoise(
             noisy, t, self._contexts[one_pass.base], self._added[one_pass.base]
         )
         loss = self._objective.loss(prediction, latents, noise, t)
-        self._update.backward(loss)
+        self._optimizer.backward(loss)
         return float(loss.detach())
 
     def _draw(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -258,7 +261,7 @@ class Trainer:
             self._measure()
         # independent LoRAs are clipped apart
         together = [self._trained_by(one_pass) for one_pass in self.method.passes]
-        self._update.apply(together, self.settings.lr_factor(self.step))
+        self._optimizer.apply(together, self.settings.lr_factor(self.step))
         if self.method.columns:
             with torch.no_grad():
                 for _, _, branch in self.attachment.branches():
@@ -272,19 +275,19 @@ class Trainer:
         for _, _, branch in self.attachment.branches():
             if opening:
                 branch.score.zero_()
-            if self._update.overflow:
+            if self._optimizer.overflow:
                 continue
             if self.settings.importance == "signed" and branch.up.grad is not None:
                 branch.score += signed_importance(branch.up, branch.up.grad)
             else:  # added up in the backward pass
-                branch.score += branch.step_score / self._update.loss_scale
+                branch.score += branch.step_score / self._optimizer.loss_scale
 
     def _open_columns(self) -> None:
         self._open = None
         first = self.step < self._schedule.every
         for pair in self.attachment.pairs.values():
             recalibrate(pair, self.settings.columns, first=first)
-        self._update.forget_momentum()
+        self._optimizer.forget_momentum()
 
     def _restrict_mergers(self) -> None:
         """The authors' way, as a setting: mergers train only where both masks are open."""
@@ -308,12 +311,12 @@ class Trainer:
         """Stops a run that would silently learn nothing: lora_up must have gradients before the
         first update, lora_down before the second (B starts at zero), and mergers at the first step
         after a window; and all must be finite."""
-        self._update.check(self.step)
-        if self._update.overflow:
+        self._optimizer.check(self.step)
+        if self._optimizer.overflow:
             return
-        if self._update.done == 0:
+        if self._optimizer.done == 0:
             self._require_gradients("up")
-        if self._update.done == 1:
+        if self._optimizer.done == 1:
             self._require_gradients("down")
         ended = self.method.columns and not measuring and self._schedule.measures(self.step - 1)
         if ended and self.settings.merger_columns == "open":  # an overlap may be empty
@@ -325,7 +328,7 @@ class Trainer:
         norms: dict[BranchName, dict[str, float | None]] = {}
         for layer, name, branch in self.attachment.branches():
             if part != "merger" or branch.mask.any():
-                norm = self._update.norm(getattr(branch, part))
+                norm = self._optimizer.norm(getattr(branch, part))
                 norms.setdefault(name, {})[layer] = norm
         for name, by_layer in norms.items():
             nothing = not any(by_layer.values())

@@ -8,14 +8,14 @@ from typing import Any
 
 import gradio as gr
 
-from unziplora.errors import BadInput
-from unziplora.lora.combine import GroupColumns, columns, overlap_warning
-from unziplora.service import Service
-from unziplora.ui import render
+from unziplora.app.service import Service
+from unziplora.errors import InvalidInput
+from unziplora.lora.merge import GroupColumns, columns, overlap_warning
+from unziplora.ui import run_html as render
+from unziplora.ui.answers import told
 from unziplora.ui.charts import bar
-from unziplora.ui.compat import plain_html, when
-from unziplora.ui.results_tab import action, drawer, sheet_picture, weights
-from unziplora.ui.told import told
+from unziplora.ui.gradio_compat import plain_html, when
+from unziplora.ui.results_tab import action, drawer, sheet_image, weights
 
 _LEAD = "The content of one pair with the style of another."
 
@@ -37,7 +37,7 @@ def build(service: Service, tab: Any) -> None:
         look = action("Draw a sheet of the two", "uz_combine_draw", service.draw is not None)
         merge = action("Merge into one file", "uz_merge")
     said = plain_html(elem_id="uz_combine_said")
-    sheet = sheet_picture("uz_combine_sheet")
+    sheet = sheet_image("uz_combine_sheet")
 
     def names(*chosen: str | None) -> tuple[Any, Any]:
         known = [pair.name for pair in service.pairs()]
@@ -60,7 +60,7 @@ def build(service: Service, tab: Any) -> None:
     def join(one: str | None, other: str | None, first: float, second: float, name: str) -> str:
         def write() -> str:
             if not one or not other:
-                raise BadInput("Two pairs are needed. Choose whose content and whose style.")
+                raise InvalidInput("Two pairs are needed. Choose whose content and whose style.")
             chosen = (name or "").strip() or f"{one}-content-{other}-style"
             parts = [(service.pair(one).content, first), (service.pair(other).style, second)]
             made = service.merge(chosen, parts)

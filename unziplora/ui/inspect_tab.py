@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 
 from unziplora.lora.inspect import GroupReport, Report, inspect
+from unziplora.ui.answers import told
 from unziplora.ui.charts import bar
-from unziplora.ui.compat import plain_html, when
-from unziplora.ui.told import told
+from unziplora.ui.gradio_compat import plain_html, when
 
 _LEAD = "Any LoRA file, of this program or another: what it holds, and how much of each block."
 

@@ -27,14 +27,14 @@
     find('uz_ask_' + button.dataset.to)?.click();
   });
 
-  // A picture pasted anywhere on the Train tab; A1111 and Forge do this themselves.
+  // An image pasted anywhere on the Train tab; A1111 and Forge do this themselves.
   document.addEventListener('paste', (event) => {
     const file = [...(event.clipboardData?.files ?? [])].find((f) => f.type.startsWith('image/'));
-    const picture = find('uz_picture');
-    if (typeof gradioApp === 'function' || !file || !seen(picture)) return;
-    picture.querySelector('button[aria-label="Clear"], button[aria-label="Remove Image"]')?.click();
+    const image = find('uz_image');
+    if (typeof gradioApp === 'function' || !file || !seen(image)) return;
+    image.querySelector('button[aria-label="Clear"], button[aria-label="Remove Image"]')?.click();
     setTimeout(() => {
-      const input = picture.querySelector('input[type=file]');
+      const input = image.querySelector('input[type=file]');
       if (!input) return;
       const chosen = new DataTransfer();
       chosen.items.add(file);

@@ -8,27 +8,27 @@ from typing import Any
 
 import gradio as gr
 
-from unziplora.service import Service
+from unziplora.app.service import Service
 from unziplora.ui import combine_tab, inspect_tab, results_tab, train_tab
-from unziplora.ui.compat import blocks, plain_html, when
-from unziplora.ui.tools import Tools
+from unziplora.ui.gradio_compat import blocks, plain_html, when
+from unziplora.ui.host_features import HostFeatures
 
-__all__ = ["Tools", "build"]
+__all__ = ["HostFeatures", "build"]
 
 _HERE = Path(__file__).parent
 
 
-def build(service: Service, tools: Tools | None = None) -> Any:
+def build(service: Service, features: HostFeatures | None = None) -> Any:
     """The page's gr.Blocks, to be served alone or rendered inside a WebUI's tab."""
-    tools = tools or Tools()
+    features = features or HostFeatures()
     with blocks(title="UnZipLoRA") as page:
         # in the page itself: a WebUI would load a file of its own, the app would not
         plain_html(f"<style>{(_HERE / 'style.css').read_text('utf-8')}</style>", elem_id="uz_css")
         with gr.Tabs(elem_id="uz_tabs"):
             with gr.TabItem("Train", elem_id="uz_tab_train"):
-                train_tab.build(service, tools)
+                train_tab.build(service, features)
             with gr.TabItem("Results", elem_id="uz_tab_results") as results:
-                results_tab.build(service, tools, results)
+                results_tab.build(service, features, results)
             with gr.TabItem("Combine", elem_id="uz_tab_combine") as combine:
                 combine_tab.build(service, combine)
             with gr.TabItem("Inspect", elem_id="uz_tab_inspect"):

@@ -8,17 +8,18 @@ from typing import Any
 
 import gradio as gr
 
-from unziplora.errors import BadInput
-from unziplora.service import Service
-from unziplora.ui import cards, render
-from unziplora.ui.compat import copyable_text, hidden, plain_html, when
-from unziplora.ui.told import told
-from unziplora.ui.tools import Tools
+from unziplora.app.service import Service
+from unziplora.errors import InvalidInput
+from unziplora.ui import pair_html as cards
+from unziplora.ui import run_html as render
+from unziplora.ui.answers import told
+from unziplora.ui.gradio_compat import copyable_text, hidden, plain_html, when
+from unziplora.ui.host_features import HostFeatures
 
 _MOST_WEIGHT = 1.5
 
 
-def build(service: Service, tools: Tools, tab: Any) -> None:
+def build(service: Service, features: HostFeatures, tab: Any) -> None:
     """Inside a TabItem, at whose selection the list is read anew."""
     shown = plain_html(elem_id="uz_cards")
     said = plain_html(elem_id="uz_results_said")
@@ -33,11 +34,11 @@ def build(service: Service, tools: Tools, tab: Any) -> None:
             elem_id="uz_prompt", interactive=True,
         )  # fmt: skip
         with gr.Row():
-            send = action("Into the txt2img prompt", "uz_to_prompt", tools.to_prompt is not None)
+            send = action("Into the txt2img prompt", "uz_to_prompt", features.to_prompt is not None)
             draw = action("Draw a sheet", "uz_draw", service.draw is not None)
             share = action("Make a folder to publish", "uz_publish")
             remove = action("Delete this pair", "uz_delete")
-        sheet = sheet_picture("uz_sheet")
+        sheet = sheet_image("uz_sheet")
     doomed = gr.State(("", ""))
     with gr.Row(visible=False, elem_id="uz_confirm") as confirm:
         question = plain_html()
@@ -56,12 +57,12 @@ def build(service: Service, tools: Tools, tab: Any) -> None:
         found = service.pairs()
         known = [pair.name for pair in found]
         value = name if name in known else next(iter(known), None)
-        pictures = {run: service.run_folder(run).picture for run in service.resumable()}
+        images = {run: service.run_folder(run).image for run in service.resumable()}
         return (
             cards.pairs(found),
             gr.update(visible=bool(known)),
             gr.update(choices=known, value=value),
-            cards.runs(pictures),
+            cards.runs(images),
         )
 
     def write(name: str | None, use: str, content: float, style: float) -> str:
@@ -69,7 +70,7 @@ def build(service: Service, tools: Tools, tab: Any) -> None:
             return ""
         try:
             return cards.prompt(service.pair(name), use, content, style)
-        except BadInput:
+        except InvalidInput:
             return ""
 
     def chose(asked: str) -> tuple[Any, Any, str]:
@@ -79,7 +80,7 @@ def build(service: Service, tools: Tools, tab: Any) -> None:
             row = _row(asked)
             pair = service.pair(str(row.get("name")))
             if row.get("use") not in cards.USES:
-                raise BadInput("The page asked for something unknown. Reload it.")
+                raise InvalidInput("The page asked for something unknown. Reload it.")
             picked.extend((pair.name, row["use"]))
             return f"The prompt for {row['use']} of {pair.name} is below."
 
@@ -117,7 +118,7 @@ def build(service: Service, tools: Tools, tab: Any) -> None:
         return told(
             lambda: (
                 f"{service.publish(name or '').name} is in the output folder: both files, "
-                "pictures, a model card and a text for Civitai."
+                "images, a model card and a text for Civitai."
             )
         )
 
@@ -134,9 +135,9 @@ def build(service: Service, tools: Tools, tab: Any) -> None:
         when(event.then, write, prompting, [prompt])
     picked = when(ask_use.click, chose, [asked], [names, use, said], js=picked_js)
     written = when(picked.then, write, prompting, [prompt])
-    if tools.to_prompt is not None:
-        when(written.then, None, [prompt], None, js=tools.to_prompt)
-        when(send.click, None, [prompt], None, js=tools.to_prompt)
+    if features.to_prompt is not None:
+        when(written.then, None, [prompt], None, js=features.to_prompt)
+        when(send.click, None, [prompt], None, js=features.to_prompt)
     for source in prompting:
         when(source.change, write, prompting, [prompt])
     when(share.click, publish, [names], [said])
@@ -176,7 +177,7 @@ def drawer(service: Service) -> Callable[..., tuple[str, Any]]:
     return draw
 
 
-def sheet_picture(elem_id: str) -> Any:
+def sheet_image(elem_id: str) -> Any:
     """Where a sheet is shown, without gradio's label, which would cover its heading."""
     return gr.Image(
         label="Sheet", show_label=False, visible=False, interactive=False, elem_id=elem_id
@@ -198,11 +199,11 @@ def _ask(kind: str, name: str) -> tuple[Any, Any, str]:
 
 
 def _row(asked: str) -> dict[str, Any]:
-    """What a button inside HTML asked for. Raises BadInput."""
+    """What a button inside HTML asked for. Raises InvalidInput."""
     try:
         row = json.loads(asked)
     except (ValueError, TypeError, RecursionError):
         row = None
     if not isinstance(row, dict):
-        raise BadInput("The page asked for something unknown. Reload it.")
+        raise InvalidInput("The page asked for something unknown. Reload it.")
     return row

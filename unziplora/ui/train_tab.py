@@ -12,16 +12,18 @@ from typing import Any
 
 import gradio as gr
 
-from unziplora.errors import BadInput, UnZipLoRAError
-from unziplora.jobs import ENDED, Job, State
-from unziplora.service import Service
-from unziplora.training.picture import open_picture
-from unziplora.ui import fields, render, report_part
-from unziplora.ui.compat import hidden, picture_input, plain_html, when
-from unziplora.ui.told import told
-from unziplora.ui.tools import Tools
+from unziplora.app.job_queue import ENDED, Job, State
+from unziplora.app.service import Service
+from unziplora.errors import InvalidInput, UnZipLoRAError
+from unziplora.images.load import open_image
+from unziplora.ui import advanced_fields as fields
+from unziplora.ui import copy_report as report_part
+from unziplora.ui import run_html as render
+from unziplora.ui.answers import told
+from unziplora.ui.gradio_compat import hidden, image_input, plain_html, when
+from unziplora.ui.host_features import HostFeatures
 
-_LEAD = "One picture in, two LoRAs out: what it shows, and how it is made."
+_LEAD = "One image in, two LoRAs out: what it shows, and how it is made."
 # by command: the button, and what is answered
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "preview now": ("Preview now", "Previews are made after this step."),
@@ -40,18 +42,18 @@ _WHEN: Mapping[State, tuple[str, ...]] = {
 }
 
 
-def build(service: Service, tools: Tools) -> None:
+def build(service: Service, features: HostFeatures) -> None:
     """Inside a TabItem."""
     plain_html(f'<p class="uz-lead">{_LEAD}</p>')
     with gr.Row():
         with gr.Column(scale=1, min_width=260):
-            picture = picture_input(label="Picture", elem_id="uz_picture", height=300)
-            with gr.Row(visible=bool(tools.pictures)):
-                fetch = [_fetch(label) for label in tools.pictures]
+            image = image_input(label="Image", elem_id="uz_image", height=300)
+            with gr.Row(visible=bool(features.images)):
+                fetch = [_fetch(label) for label in features.images]
         with gr.Column(scale=2, min_width=300):
             subject, style, name, preset = _words()
-            suggest = _suggest_button() if tools.suggest is not None else None
-            values = fields.advanced(tools.preview_every)
+            suggest = _suggest_button() if features.suggest is not None else None
+            values = fields.advanced(features.preview_every)
     go = gr.Button("Train both LoRAs", variant="primary", elem_id="uz_train")
     estimate = plain_html(elem_id="uz_estimate")
     said = plain_html(elem_id="uz_said")
@@ -69,7 +71,7 @@ def build(service: Service, tools: Tools) -> None:
     def start(view_state: Any, image: bytes | None, *given: Any) -> tuple[Any, ...]:
         def begin() -> str:
             if image is None:
-                raise BadInput("There is no picture. Drop one, paste it, or choose a file.")
+                raise InvalidInput("There is no image. Drop one, paste it, or choose a file.")
             subject, style, name, *typed = given
             named = dict(zip(values, typed, strict=True))
             settings, overwrite = fields.settings(subject, style, name, named)
@@ -84,7 +86,7 @@ def build(service: Service, tools: Tools) -> None:
     def ordering(command: str) -> Callable[[Any], tuple[Any, ...]]:
         return lambda view_state: order(view_state, None, command)
 
-    inputs = [view.state, picture, subject, style, name, *values.values()]
+    inputs = [view.state, image, subject, style, name, *values.values()]
     when(go.click, start, inputs, shown)
     for command, button in view.buttons.items():
         when(button.click, ordering(command), [view.state], shown)
@@ -99,10 +101,10 @@ def build(service: Service, tools: Tools) -> None:
     when(ask.click, order, [view.state, asked], shown, js=js)
     chosen = fields.preset_fields(values)
     when(preset.change, lambda name: fields.preset(name, service.smallest_plan), [preset], chosen)
-    for button, js in zip(fetch, tools.pictures.values(), strict=True):
-        when(button.click, _fetched, [asked], [picture, said], js=js)
+    for button, js in zip(fetch, features.images.values(), strict=True):
+        when(button.click, _fetched, [asked], [image, said], js=js)
     if suggest is not None:
-        when(suggest.click, _suggesting(tools), [picture], [style, said], show_progress="minimal")
+        when(suggest.click, _suggesting(features), [image], [style, said], show_progress="minimal")
 
 
 def _words() -> tuple[Any, Any, Any, Any]:
@@ -135,7 +137,7 @@ def _suggest_button() -> Any:
 
 
 def _fetched(data_url: str | None) -> tuple[Any, str]:
-    """The picture that a WebUI's page handed over, into the picture's field."""
+    """The image that a WebUI's page handed over, into the image's field."""
     found: list[Any] = []
 
     def decode() -> str:
@@ -144,23 +146,23 @@ def _fetched(data_url: str | None) -> tuple[Any, str]:
         except binascii.Error:
             data = b""
         if not data:
-            raise BadInput("There is no picture to take. Make one first, or drop a file here.")
-        found.append(open_picture(data).image)
-        return "The picture is taken over."
+            raise InvalidInput("There is no image to take. Make one first, or drop a file here.")
+        found.append(open_image(data).image)
+        return "The image is taken over."
 
     answer = told(decode)
     return (found[0] if found else gr.update()), answer
 
 
-def _suggesting(tools: Tools) -> Callable[[bytes | None], tuple[Any, str]]:
+def _suggesting(features: HostFeatures) -> Callable[[bytes | None], tuple[Any, str]]:
     def suggest(image: bytes | None) -> tuple[Any, str]:
         words: list[str] = []
 
         def ask() -> str:
             if image is None:
-                raise BadInput("There is no picture to look at. Drop one first.")
-            assert tools.suggest is not None
-            words.append(tools.suggest(open_picture(image).image))
+                raise InvalidInput("There is no image to look at. Drop one first.")
+            assert features.suggest is not None
+            words.append(features.suggest(open_image(image).image))
             return "These are the WebUI's words for the style. Change them as you like."
 
         answer = told(ask)
@@ -176,14 +178,14 @@ def _obey(service: Service, asked: Any, command: str | None) -> str:
             row = json.loads(asked)
             job, command = service.jobs.get(str(row["id"])), str(row["do"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise BadInput("The page asked for something unknown. Reload it.") from error
+            raise InvalidInput("The page asked for something unknown. Reload it.") from error
     else:
         shown = service.jobs.shown()
         if shown is None:
-            raise BadInput("There is no run. Train one first.")
+            raise InvalidInput("There is no run. Train one first.")
         job = shown
     if command != "cancel" and command not in _WHEN.get(job.state, ()):
-        raise BadInput(f"{job.name} is {job.state} already. There is nothing to {command}.")
+        raise InvalidInput(f"{job.name} is {job.state} already. There is nothing to {command}.")
     service.jobs.send(job.id, command)
     return f"{job.name} is cancelled." if command == "cancel" else _COMMANDS[command][1]
 
@@ -211,7 +213,7 @@ def _ended(before: str | None, now: str | None) -> bool:
 
 class _RunView:
     """What a look at the run and the queue shows. Only what has changed since this visitor's last
-    look is sent, so that pictures do not flicker and nothing is drawn anew that stays."""
+    look is sent, so that images do not flicker and nothing is drawn anew that stays."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -226,7 +228,7 @@ class _RunView:
                 )
                 for command, (label, _) in _COMMANDS.items()
             }  # fmt: skip
-        self._parts = [plain_html(elem_id=f"uz_{part}") for part in ("pictures", "curves", "notes")]
+        self._parts = [plain_html(elem_id=f"uz_{part}") for part in ("images", "curves", "notes")]
         self._queue = plain_html(elem_id="uz_queue")
 
     @property
@@ -266,7 +268,7 @@ class _RunView:
         others = [other for other in self._service.jobs.all() if other is not job]
         return [
             render.headline(job),
-            render.pictures(job),
+            render.images(job),
             render.curves(job),
             render.notes(job),
             render.queue(others),

@@ -8,21 +8,21 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from unziplora.errors import BadInput
+from unziplora.errors import InvalidInput
 from unziplora.method.blocks import BlockTable
 from unziplora.method.branches import Branch, BranchPair, Init
 from unziplora.method.methods import Method
-from unziplora.method.prompts import BRANCHES, BranchName, Switch
-from unziplora.unet.names import attention_layers, group_of, reads_text
+from unziplora.method.prompts import BRANCHES, BranchName, ForwardMode
+from unziplora.unet.layer_names import attention_layers, group_of, reads_text
 
 
 class Attachment:
-    """The pairs of one UNet, by sgm layer name, and the switch that they share."""
+    """The pairs of one UNet, by sgm layer name, and the mode that they share."""
 
     def __init__(self, layers: Mapping[str, nn.Module], pairs: Mapping[str, BranchPair]) -> None:
         self._layers = dict(layers)
         self.pairs = dict(pairs)
-        self.switch = next(iter(self.pairs.values())).switch
+        self.mode = next(iter(self.pairs.values())).mode
         # A host may already have put a forward on the instance; it comes back on detach.
         self._earlier = {
             name: layer.__dict__["forward"]
@@ -39,7 +39,7 @@ class Attachment:
             if name in self._earlier:
                 layer.__dict__["forward"] = self._earlier[name]
         self._layers.clear()
-        self.switch.text_products.clear()
+        self.mode.text_products.clear()
 
     def pairs_by_layer(self) -> dict[nn.Module, BranchPair]:
         """What stands in for the forward of each layer."""
@@ -83,14 +83,14 @@ def attach(
     """Puts a pair of branches beside each attention projection that the method trains.
 
     generator: a CPU generator for the branches' start. Branches are fp32, on the layer's device.
-    Raises BadInput where the rank is above a layer's size.
+    Raises InvalidInput where the rank is above a layer's size.
     """
-    switch = Switch()
+    mode = ForwardMode()
     layers, pairs = {}, {}
     for name, layer in attention_layers(unet).items():
         out_features, in_features = _shape(layer)
         if rank > min(out_features, in_features):
-            raise BadInput(
+            raise InvalidInput(
                 f"Rank {rank} is above the size of the layer {name} ({out_features} x "
                 f"{in_features}). Choose at most {min(out_features, in_features)}."
             )
@@ -109,7 +109,7 @@ def attach(
                 branches[branch].initialise(init, generator)
         if branches:
             layers[name] = layer
-            pairs[name] = BranchPair(_base(layer), branches, switch, reads_text=reads_text(name))
+            pairs[name] = BranchPair(_base(layer), branches, mode, reads_text=reads_text(name))
     return Attachment(layers, pairs)
 
 

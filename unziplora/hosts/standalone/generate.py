@@ -1,4 +1,4 @@
-"""Pictures with any number of LoRAs, loaded as diffusers loads them."""
+"""Images with any number of LoRAs, loaded as diffusers loads them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from PIL import Image
 from safetensors.torch import load_file
 
-from unziplora import atomic
-from unziplora.errors import BadInput
+from unziplora import files as atomic
+from unziplora.errors import InvalidInput
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.hosts.standalone.sampling import GUIDANCE, bare_pipeline
-from unziplora.lora.file import tensor_hash
+from unziplora.images.infotext import KEY, save_png, with_loras
 from unziplora.lora.read import TEXT_ENCODERS, read_lora
-from unziplora.training.infotext import KEY, save_png, with_loras
+from unziplora.lora.write import tensor_hash
 
 WeightedLora = tuple[Path, float]
 _MOST_PIXELS = 4096 * 4096
@@ -35,21 +35,21 @@ def generate(
     seed: int = 0,
     guidance: float = GUIDANCE,
 ) -> Image.Image:
-    """A picture of (height, width) = size; its `info["parameters"]` says how it was made, in the
+    """An image of (height, width) = size; its `info["parameters"]` says how it was made, in the
     words in which WebUIs write it, and `info["notes"]` lists what was left out.
 
-    Raises BadInput for a file that is no LoRA, or whose UNet layers do not all fit the model.
+    Raises InvalidInput for a file that is no LoRA, or whose UNet layers do not all fit the model.
     """
     height, width = size or (host.defaults.resolution, host.defaults.resolution)
     if height % 8 or width % 8 or not 64 <= min(height, width) <= height * width <= _MOST_PIXELS:
-        raise BadInput(
-            f"A picture cannot have {width} x {height} pixels. "
+        raise InvalidInput(
+            f"An image cannot have {width} x {height} pixels. "
             "Choose multiples of 8 from 64 to 4096."
         )
     if not 1 <= steps <= 1000:
-        raise BadInput(f"{steps} sampling steps cannot be made. Choose 1 to 1000.")
+        raise InvalidInput(f"{steps} sampling steps cannot be made. Choose 1 to 1000.")
     with host.borrow(), loaded(host, loras) as notes:
-        picture = host.preview(
+        image = host.preview(
             prompt,
             negative=negative,
             size=(height, width),
@@ -57,12 +57,12 @@ def generate(
             seed=seed,
             guidance=guidance,
         )
-    picture.info["notes"] = notes
+    image.info["notes"] = notes
     if loras:
-        called = with_loras(picture.info[KEY], [(path.stem, weight) for path, weight in loras])
+        called = with_loras(image.info[KEY], [(path.stem, weight) for path, weight in loras])
         hashes = ", ".join(f"{path.stem}: {tensor_hash(path)[:12]}" for path, _ in loras)
-        picture.info[KEY] = f'{called}, Lora hashes: "{hashes}"'
-    return picture
+        image.info[KEY] = f'{called}, Lora hashes: "{hashes}"'
+    return image
 
 
 def drawing(
@@ -73,7 +73,7 @@ def drawing(
     guidance: float = GUIDANCE,
     note: Callable[[str], None] = lambda text: None,
 ) -> Callable[[Sequence[str], Sequence[WeightedLora], int], Iterator[Image.Image]]:
-    """What draws the rows of a sheet (unziplora/sheet.py); note: told what a file lost."""
+    """What draws the rows of a sheet (unziplora/app/sheet.py); note: told what a file lost."""
     height, width = size or (host.defaults.resolution, host.defaults.resolution)
 
     def draw(
@@ -94,26 +94,26 @@ def drawing(
     return draw
 
 
-def check_picture_path(path: Path) -> str:
-    """Pillow's name of the format that the path's ending asks for. Raises BadInput where no
-    picture can be written there."""
+def check_image_path(path: Path) -> str:
+    """Pillow's name of the format that the path's ending asks for. Raises InvalidInput where no
+    image can be written there."""
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:
-        raise BadInput(f"{path.name} does not end like a picture's name. Name a .png file.")
+        raise InvalidInput(f"{path.name} does not end like an image's name. Name a .png file.")
     if not path.absolute().parent.is_dir():
-        raise BadInput(f"The folder of {path.name} does not exist. Make it first.")
+        raise InvalidInput(f"The folder of {path.name} does not exist. Make it first.")
     return kind
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Writes a picture; a PNG keeps how it was made. Raises BadInput, or UnZipLoRAError where the
-    disk refuses."""
-    kind = check_picture_path(path)
+def save_image(image: Image.Image, path: Path) -> None:
+    """Writes an image; a PNG keeps how it was made. Raises InvalidInput, or UnZipLoRAError where
+    the disk refuses."""
+    kind = check_image_path(path)
     with atomic.writing(path) as temporary:
         if kind == "PNG":
-            save_png(picture, temporary)
+            save_png(image, temporary)
         else:
-            picture.save(temporary, kind)
+            image.save(temporary, kind)
 
 
 @contextlib.contextmanager
@@ -162,12 +162,12 @@ def _load(pipeline: Any, path: Path, name: str) -> list[str]:
         with _quiet():
             pipeline.load_lora_weights(in_unet, adapter_name=name)
     except (ValueError, RuntimeError, KeyError, AttributeError) as error:
-        raise BadInput(
+        raise InvalidInput(
             f"{path.name} does not fit this model. Choose a LoRA of the same architecture."
         ) from error
     arrived = sum(name in getattr(m, "lora_A", {}) for m in pipeline.unet.modules())
     if arrived != file.unet_modules or not arrived:
-        raise BadInput(
+        raise InvalidInput(
             f"Only {arrived} of {file.unet_modules} layers of {path.name} fit this model. "
             "Choose a LoRA of the same architecture."
         )

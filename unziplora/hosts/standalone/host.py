@@ -15,21 +15,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from unziplora.errors import BadInput, UnZipLoRAError
+from unziplora.checkpoints.checkpoint import Checkpoint, load_vae, open_checkpoint
+from unziplora.checkpoints.identify import ModelFile, identify
+from unziplora.errors import InvalidInput, UnZipLoRAError
+from unziplora.host import Defaults, ModelIdentity, PredictionType, SizeIds
 from unziplora.hosts.standalone import sampling
-from unziplora.hosts.standalone.checkpoint import Checkpoint, load_vae, open_checkpoint
-from unziplora.hosts.standalone.identify import ModelFile, identify
 from unziplora.hosts.standalone.text import encode
-from unziplora.training.host import Defaults, ModelIdentity, PredictionType, SizeIds
-from unziplora.training.infotext import KEY, infotext
-from unziplora.training.memory import has_bf16
-from unziplora.unet.trainable import frozen
+from unziplora.images.infotext import KEY, infotext
+from unziplora.training.memory_forecast import has_bf16
+from unziplora.unet.patches import frozen
 
 _KEPT_PROMPTS = 64  # embeddings of so many prompts are remembered, so that previews load no encoder
 
 
 class StandaloneHost:
-    """A model on disk, lent for a run: `Host` of training/host.py.
+    """A model on disk, lent for a run: `Host` of host.py.
 
     The UNet stays in memory; text encoders and VAE are read for one call and dropped after it.
     """
@@ -75,14 +75,15 @@ class StandaloneHost:
 
         vae: a VAE to use instead of the model's own; prediction_type: "epsilon" or "v_prediction"
         instead of what the model says; device: a GPU where there is one; dtype: bf16 on a GPU
-        (fp16 on one without bf16), else fp32. Raises BadInput for all that is no SDXL-family model.
+        (fp16 on one without bf16), else fp32. Raises InvalidInput for all that is no SDXL-family
+        model.
         """
         file = identify(path, prediction_type)
         vae_path = None if vae is None else Path(vae).expanduser()
         if vae_path is not None and not vae_path.exists():
-            raise BadInput(f"There is no VAE {vae_path}. Check the name.")
+            raise InvalidInput(f"There is no VAE {vae_path}. Check the name.")
         if vae_path is None and not file.has_vae:
-            raise BadInput(f"{file.path.name} has no VAE in it. Name one with --vae.")
+            raise InvalidInput(f"{file.path.name} has no VAE in it. Name one with --vae.")
         chosen = torch.device(device) if device is not None else _device()
         return cls(
             file,
@@ -127,7 +128,7 @@ class StandaloneHost:
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """context (n, 77, width) and pooled (n, width), in the host's dtype.
 
-        Raises BadInput for a prompt of more than 77 tokens.
+        Raises InvalidInput for a prompt of more than 77 tokens.
         """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
         if new:
@@ -155,7 +156,7 @@ class StandaloneHost:
         """Scaled latents (1, 4, h/8, w/8), fp32, of pixels (1, 3, h, w) in [-1, 1].
 
         generator: a CPU generator to draw a sample with, or None for the posterior's mean.
-        Raises UnZipLoRAError where the VAE makes NaN or infinity of the picture.
+        Raises UnZipLoRAError where the VAE makes NaN or infinity of the image.
         """
 
         def run(vae: Any) -> Tensor:
@@ -169,14 +170,14 @@ class StandaloneHost:
         latents = self._with_vae(run)
         if not torch.isfinite(latents).all():
             raise UnZipLoRAError(
-                "The VAE makes NaN of this picture. "
+                "The VAE makes NaN of this image. "
                 "Name a good one with --vae: an fp32 VAE, or the SDXL VAE fixed for fp16."
             )
         return latents
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Image.Image:
-        """The picture of scaled latents (1, 4, h, w). Raises as `encode_image`."""
+        """The image of scaled latents (1, 4, h, w). Raises as `encode_image`."""
 
         def run(vae: Any) -> Tensor:
             unscaled = sampling.unscaled(latents.to(vae.device, torch.float32), vae.config)
@@ -186,10 +187,10 @@ class StandaloneHost:
         pixels = self._with_vae(run)
         if not torch.isfinite(pixels).all():
             raise UnZipLoRAError(
-                "The picture came out as NaN, from the UNet or the VAE. Use another dtype for the "
+                "The image came out as NaN, from the UNet or the VAE. Use another dtype for the "
                 "model (bf16 or fp32), or name a good VAE with --vae."
             )
-        return sampling.picture(pixels)
+        return sampling.image(pixels)
 
     def _with_vae(self, run: Any) -> Tensor:
         """What `run` makes with the VAE, on the CPU where the device's memory is too small."""
@@ -236,7 +237,7 @@ class StandaloneHost:
         seed: int = 0,
         guidance: float = sampling.GUIDANCE,
     ) -> Image.Image:
-        """A picture of (height, width) = size by Euler, from the UNet as it is now; its
+        """An image of (height, width) = size by Euler, from the UNet as it is now; its
         `info["parameters"]` says how it was made, in the words in which WebUIs write it.
 
         The same for the same seed, on any device up to rounding. Under no_grad, never
@@ -252,7 +253,7 @@ class StandaloneHost:
             seed=seed,
             guidance=guidance,
         )
-        picture = self.decode_latents(latents)
+        image = self.decode_latents(latents)
         words = {
             "Steps": steps,
             "Sampler": sampling.SAMPLER,
@@ -262,8 +263,8 @@ class StandaloneHost:
             "Model hash": (self.model.sha256 or "")[:10],
             "Model": Path(self.model.name).stem,
         }
-        picture.info[KEY] = infotext(prompt, negative, words)
-        return picture
+        image.info[KEY] = infotext(prompt, negative, words)
+        return image
 
     def _free(self) -> None:
         if self.device.type == "cuda":  # elsewhere memory goes back with the last reference
@@ -275,7 +276,7 @@ def unloaded(
     path: str | Path, dtype: torch.dtype | None = None
 ) -> tuple[nn.Module, torch.device, Defaults]:
     """A model's UNet on the meta device, the device and what suits it: enough to plan a run, with
-    no weight read. Raises BadInput as `StandaloneHost.open`."""
+    no weight read. Raises InvalidInput as `StandaloneHost.open`."""
     file, device = identify(path, None), _device()
     unet = open_checkpoint(file).unet("meta", dtype or chosen_dtype(device))
     return unet, device, file.defaults

@@ -1,4 +1,4 @@
-"""The model's noise schedule, diffusers' sampler on it, and latents to and from pictures."""
+"""The model's noise schedule, diffusers' sampler on it, and latents to and from images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from diffusers import DDPMScheduler, EulerDiscreteScheduler, StableDiffusionXLPi
 from PIL import Image
 from torch import Tensor, nn
 
-from unziplora.hosts.standalone.identify import ModelFile
+from unziplora.checkpoints.identify import ModelFile
 
 GUIDANCE = 6.0
 SAMPLER = "Euler"
@@ -72,7 +72,7 @@ def sample(
     seed: int,
     guidance: float,
 ) -> Tensor:
-    """Scaled latents (1, 4, h/8, w/8) of a picture of (height, width) = size.
+    """Scaled latents (1, 4, h/8, w/8) of an image of (height, width) = size.
 
     embeddings: context (2, 77, width) and pooled (2, width) of the prompt and the negative one.
     """
@@ -117,7 +117,7 @@ def _statistics(config: Any, latents: Tensor) -> tuple[Tensor | float, Tensor | 
     return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(std).view(1, -1, 1, 1)
 
 
-def picture(pixels: Tensor) -> Image.Image:
+def image(pixels: Tensor) -> Image.Image:
     """Of pixels (1, 3, h, w) in [-1, 1]."""
     values = ((pixels[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return Image.fromarray(values.permute(1, 2, 0).cpu().numpy())

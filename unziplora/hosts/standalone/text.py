@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unziplora.errors import BadInput
+from unziplora.errors import InvalidInput
 
 TOKENS = 77  # CLIP's context: the start, 75 of the prompt, the end
 
@@ -20,7 +20,7 @@ def encode(
     """context (n, 77, width 1 + width 2): both encoders' last hidden states but one, side by side;
     pooled (n, width): the second's projection of the end token.
 
-    Raises BadInput for a prompt of more than 77 tokens.
+    Raises InvalidInput for a prompt of more than 77 tokens.
     """
     states = []
     pooled: Tensor | None = None
@@ -42,7 +42,7 @@ def encode(
 def _check_length(tokenizer: Any, prompt: str) -> None:
     length = len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
     if length > TOKENS:
-        raise BadInput(
+        raise InvalidInput(
             f"The prompt '{prompt[:40]}...' is {length - TOKENS} tokens longer than CLIP's "
             f"{TOKENS}. Make it shorter."
         )

@@ -143,7 +143,7 @@ def embedding(name: str):
 
 def host():
     """Whether the loaded model can be borrowed, and otherwise what a user is told."""
-    webui = importlib.import_module("unziplora.webui")
+    webui = importlib.import_module("unziplora.extension")
     try:
         return {"host": type(webui.open_host()).__name__, "refused": ""}
     except Exception as error:
@@ -151,11 +151,11 @@ def host():
 
 
 def sheet(name: str, prompt: str, seed: int):
-    """The checksum of a picture as sheets have them: with both LoRAs of a pair."""
-    service = importlib.import_module("unziplora.webui").service()
+    """The checksum of an image as sheets have them: with both LoRAs of a pair."""
+    service = importlib.import_module("unziplora.extension").service()
     pair = service.pair(name)
-    (picture,) = service.draw([prompt], [(pair.content, 1.0), (pair.style, 0.5)], seed)
-    return {"sha256": hashlib.sha256(picture.convert("RGB").tobytes()).hexdigest()}
+    (image,) = service.draw([prompt], [(pair.content, 1.0), (pair.style, 0.5)], seed)
+    return {"sha256": hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()}
 
 
 sampled = {}
@@ -168,7 +168,7 @@ def note_noise(params):
 
 def schedule():
     """The last alphas_cumprod, of the last generation and of a run that would begin now."""
-    host = importlib.import_module("unziplora.webui").open_host()
+    host = importlib.import_module("unziplora.extension").open_host()
     return {
         "sampling": 1 / (1 + sampled.pop("sigma") ** 2),
         "training": float(host.alphas_cumprod[-1]),

@@ -1,0 +1,187 @@
+"""How much memory a step takes, without the memory: the run's own code on tensors without data.
+
+Every operation runs on torch's meta device, that is on shapes and dtypes alone, and `Live` below
+counts the storages that are alive at any moment: weights, activations kept for the backward pass,
+gradients, moments and temporaries. What a kernel allocates inside, the CUDA context and
+fragmentation are not seen. Attention is the fused kind, as on a GPU. torch's FakeTensorMode gave
+the same figures (within 0.02 % on KOALA-700M) and took longer.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from unziplora.host import SizeIds
+from unziplora.hosts.standalone.host import StandaloneHost
+from unziplora.method.methods import table_for
+from unziplora.testing.random_checkpoint import FULL, Widths, unet_of
+from unziplora.training.memory_plans import PLANS
+from unziplora.training.settings import Settings
+from unziplora.training.trainer import Trainer, TrainingInputs
+from unziplora.unet.attach import attach
+
+TOKENS = 77
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """One step, in bytes. held: base weights, A, B, mergers and moments, there all the time;
+    peak: the most at any moment."""
+
+    held: int
+    peak: int
+
+
+class Live(TorchDispatchMode):
+    """Bytes of the storages alive, and their peak. A tensor's numbers, which a fake one has not,
+    read as True, 1.0 and 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.peak = 0
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def count(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            if storage not in self._known:
+                self._known.add(storage)
+                self.bytes += storage.nbytes()
+                weakref.finalize(storage, self._gone, storage.nbytes())
+        self.peak = max(self.peak, self.bytes)
+
+    def _gone(self, nbytes: int) -> None:
+        self.bytes -= nbytes
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            dtype = args[0].dtype
+            return True if dtype == torch.bool else 1.0 if dtype.is_floating_point else 0
+        if func is torch.ops.aten._to_copy.default and _to_cpu(kwargs or {}):
+            return torch.ones(args[0].shape, dtype=(kwargs or {}).get("dtype") or args[0].dtype)
+        result = func(*args, **(kwargs or {}))
+        self.count(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        return result
+
+
+def _to_cpu(options: dict[str, Any]) -> bool:
+    return options.get("device") is not None and torch.device(options["device"]).type == "cpu"
+
+
+@contextmanager
+def without_data() -> Iterator[None]:
+    """Tensors are made on the meta device, and what it lacks is stood in for."""
+    made_on_cpu = torch.Generator
+
+    def _generator(device: Any = None) -> torch.Generator:
+        return made_on_cpu()
+
+    def fused(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> Tensor:
+        made: Tensor = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0]
+        return made
+
+    with (
+        torch.device("meta"),
+        mock.patch.object(torch, "Generator", _generator),
+        mock.patch.object(F, "scaled_dot_product_attention", fused),
+    ):
+        yield
+
+
+class _Host(StandaloneHost):
+    """The standalone host with a UNet that has no file."""
+
+    def __init__(self, unet: nn.Module, dtype: torch.dtype) -> None:
+        self.unet, self.dtype = unet, dtype
+        self.device = next(unet.parameters()).device
+        self.prediction_type = "epsilon"
+        self.alphas_cumprod = torch.linspace(0.999, 0.005, 1000)
+
+
+def simulate(
+    architecture: str,
+    resolution: int,
+    rank: int,
+    plan: str,
+    *,
+    widths: Widths = FULL,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Simulated:
+    """A measuring step in the middle of a run, which needs a little more than another: dense
+    matrices of a layer are formed. dtype: of the base model."""
+    with without_data():
+        trainer = real_trainer(architecture, resolution, rank, plan, widths=widths, dtype=dtype)
+        unet, live = trainer.host.unet, Live()
+        with trainer.plan.on(unet, trainer.attachment):
+            live.count([*unet.parameters(), *unet.buffers(), *trainer.tensors().values()])
+            held = live.bytes
+            with live:
+                trainer.advance()
+    return Simulated(held, live.peak)
+
+
+def real_trainer(
+    architecture: str,
+    resolution: int,
+    rank: int,
+    plan: str,
+    *,
+    widths: Widths = FULL,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Trainer:
+    """A trainer on random weights whose optimizer has made its moments; real, or within
+    `without_data`."""
+    unet = _unet(architecture, widths, dtype)
+    settings = Settings(subject="cat", style="ink", rank=rank, resolution=resolution, window=1)
+    attachment = attach(
+        unet,
+        settings.chosen_method,
+        table_for(architecture),
+        rank=rank,
+        alpha=rank,
+        init="zero",
+        generator=torch.Generator(),
+    )
+    side = resolution // 8
+    encoded = TrainingInputs(
+        torch.randn(1, 4, side, side),
+        torch.randn(3, TOKENS, sum(widths.text), dtype=dtype),
+        torch.randn(3, widths.text[1], dtype=dtype),
+        SizeIds((resolution, resolution), (0, 0), (resolution, resolution)),
+    )
+    trainer = Trainer(_Host(unet, dtype), settings, attachment, encoded, PLANS[plan])
+    state = trainer.tensors()
+    for name, parameter in attachment.named_parameters():
+        if f"{name}:exp_avg" not in state:
+            state[f"{name}:step"] = torch.zeros(())
+            state[f"{name}:exp_avg"] = torch.zeros(parameter.shape)
+            state[f"{name}:exp_avg_sq"] = torch.zeros(parameter.shape)
+    trainer.restore(state, trainer.numbers())
+    return trainer
+
+
+def _unet(architecture: str, widths: Widths, dtype: torch.dtype) -> nn.Module:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**unet_of(architecture, widths).config(widths.text[1])).eval()
+    for module in unet.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                drawn = torch.empty(parameter.shape, dtype=dtype)
+                if parameter.ndim > 1:
+                    drawn.normal_(0, 0.02)
+                else:
+                    drawn.fill_(1.0 if name == "weight" else 0.0)
+                module._parameters[name] = nn.Parameter(drawn, requires_grad=False)
+    return unet

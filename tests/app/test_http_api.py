@@ -1,0 +1,158 @@
+"""The API: the same objects as the page, closed to strangers, and never outside its folders."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.testclient import TestClient
+
+from unziplora.app.http_api import PREFIX, add_routes
+from unziplora.app.service import Service
+
+
+@pytest.fixture
+def service(host: Any, tmp_path: Path) -> Service:
+    return Service(lambda: host, lambda: tmp_path / "out")
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[TestClient]:
+    app = FastAPI()
+    add_routes(app, service, lambda request: None)
+    with TestClient(app) as client:
+        yield client
+
+
+def body(image_file: Path, **more: Any) -> dict[str, Any]:
+    image = base64.b64encode(image_file.read_bytes()).decode()
+    return {"image": image, "subject": "tree", "style": "flat drawing", "steps": 3, "rank": 2,
+            "name": "pair", **more}  # fmt: skip
+
+
+def finished(client: TestClient, job_id: str) -> dict[str, Any]:
+    for _ in range(600):
+        told: dict[str, Any] = client.get(f"{PREFIX}/runs/{job_id}").json()
+        if told["state"] not in ("waiting", "running"):
+            return told
+        time.sleep(0.05)
+    raise AssertionError("the run did not end")
+
+
+def test_a_run_is_started_watched_and_its_files_are_fetched(
+    client: TestClient, image_file: Path
+) -> None:
+    started = client.post(f"{PREFIX}/runs", json=body(image_file))
+    assert started.status_code == 200, started.text
+    told = finished(client, started.json()["id"])
+    assert told["state"] == "completed"
+    assert [e["step"] for e in told["events"] if e["type"] == "StepDone"] == [1, 2, 3]
+    later = client.get(f"{PREFIX}/runs/{told['id']}?since=2").json()
+    assert later["events"][0]["number"] == 2
+    (pair,) = client.get(f"{PREFIX}/pairs").json()
+    assert pair["content_trigger"] == "sks tree"
+    file = client.get(f"{PREFIX}/pairs/pair/content")
+    assert file.status_code == 200
+    assert len(file.content) > 1000
+    assert client.get(f"{PREFIX}/runs/{told['id']}/image").status_code == 200
+    assert client.delete(f"{PREFIX}/pairs/pair").status_code == 200
+    assert client.get(f"{PREFIX}/pairs").json() == []
+
+
+def test_a_stopped_run_is_found_again_and_goes_on(client: TestClient, image_file: Path) -> None:
+    job = client.post(f"{PREFIX}/runs", json=body(image_file, steps=400)).json()
+    for _ in range(600):
+        if client.get(f"{PREFIX}/runs/{job['id']}").json()["step"] >= 1:
+            break
+        time.sleep(0.02)
+    client.post(f"{PREFIX}/runs/{job['id']}/commands", json={"command": "stop"})
+    assert finished(client, job["id"])["state"] == "stopped"
+    assert client.get(f"{PREFIX}/resumable").json() == ["pair"]
+    again = client.post(f"{PREFIX}/resume", json={"name": "pair"}).json()
+    client.post(f"{PREFIX}/runs/{again['id']}/commands", json={"command": "stop and save"})
+    assert finished(client, again["id"])["files"]["style"] == "pair_style.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        ({"image": None}, 422, "no image"),
+        ({"image": "%%%"}, 422, "base64"),
+        ({"image": base64.b64encode(b"no image").decode()}, 422, "image"),
+        ({"subject": ""}, 422, "subject"),
+        ({"steps": -1}, 422, "steps"),
+        ({"name": "../x"}, 422, ""),
+        ({"surprise": 1}, 422, "surprise"),
+        ({"lr": "fast"}, 422, "lr"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence_and_nothing_waits(
+    client: TestClient, image_file: Path, change: dict[str, Any], status: int, said: str
+) -> None:
+    answer = client.post(f"{PREFIX}/runs", json=body(image_file, **change))
+    assert answer.status_code == status
+    assert said.lower() in answer.json()["detail"].lower()
+    assert client.get(f"{PREFIX}/runs").json() == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/runs/nothing", "/pairs/nothing/content", "/pairs/..%2f..%2fetc/content", "/runs/x/image"],
+)
+def test_what_is_not_there_is_not_found(client: TestClient, path: str) -> None:
+    assert client.get(PREFIX + path).status_code in (404, 422)
+
+
+def test_previews_are_only_read_from_their_folder(
+    client: TestClient, image_file: Path, tmp_path: Path
+) -> None:
+    job = client.post(f"{PREFIX}/runs", json=body(image_file)).json()
+    finished(client, job["id"])
+    secret = tmp_path / "out" / "pair" / "settings.json"
+    assert secret.exists()
+    for name in ("..%2fsettings.json", "%2e%2e%2fsettings.json", "settings.json"):
+        answer = client.get(f"{PREFIX}/runs/{job['id']}/previews/{name}")
+        assert answer.status_code == 404
+        assert b"subject" not in answer.content
+    link = tmp_path / "out" / "pair" / "previews" / "link.png"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(secret)
+    assert client.get(f"{PREFIX}/runs/{job['id']}/previews/link.png").status_code == 404
+
+
+def test_a_page_of_another_site_cannot_start_or_delete(
+    client: TestClient, image_file: Path
+) -> None:
+    stranger = {"origin": "https://evil.example"}
+    assert client.post(f"{PREFIX}/runs", json=body(image_file), headers=stranger).status_code == 403
+    assert client.delete(f"{PREFIX}/pairs/x", headers=stranger).status_code == 403
+    # a form can be sent across sites without asking first, but not as JSON
+    assert client.post(f"{PREFIX}/runs", data={"subject": "x"}).status_code == 415
+
+
+def test_every_route_is_closed_to_strangers(service: Service) -> None:
+    def closed(request: Request) -> None:
+        raise HTTPException(401)
+
+    app = FastAPI()
+    add_routes(app, service, closed)
+    paths = {p: methods for p, methods in app.openapi()["paths"].items() if p.startswith(PREFIX)}
+    assert len(paths) >= 9
+    with TestClient(app) as client:
+        for path, methods in paths.items():
+            for method in methods:
+                asked = path.format(job_id="x", name="x", role="content")
+                assert client.request(method, asked).status_code == 401, (method, path)
+
+
+def test_a_body_that_is_too_large_is_refused(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unziplora.app.http_api.MOST_BYTES", 1000)
+    answer = client.post(f"{PREFIX}/runs", json={"image": "x" * 2000})
+    assert answer.status_code == 413

@@ -1,0 +1,123 @@
+"""The judge's bookkeeping: what is held out stays out, errors are over images, keys differ."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks.block_probe import Shift, active, standard_pairs
+from benchmarks.quality.report import differences, markdown, preferred, table
+from benchmarks.quality.runs import Job, prompts_of
+from benchmarks.quality.scores import LEAKS, Scorer, overall
+from benchmarks.quality.targets import CHOOSING, FINAL, SAMPLES
+from mini_world.probes import Judge
+from mini_world.world import CORE_KINDS, HELD_OUT_STYLES
+
+TARGETS = [*CHOOSING, *FINAL]
+
+
+def test_choosing_and_final_share_no_individual_and_no_style_that_training_saw() -> None:
+    assert (len(CHOOSING), len(FINAL)) == (4, 8)
+    assert len({(t.kind, t.number) for t in TARGETS}) == len(TARGETS)
+    assert len({t.name for t in TARGETS}) == len(TARGETS)
+    for target in TARGETS:
+        assert target.style in HELD_OUT_STYLES
+        assert target.kind in CORE_KINDS
+        assert target.kind not in target.others
+
+
+def test_a_target_draws_the_same_image_every_time() -> None:
+    assert np.array_equal(CHOOSING[0].image(), CHOOSING[0].image())
+
+
+@pytest.mark.parametrize("condition", ["content", "style", "both", "cross"])
+def test_sixteen_prompts_a_condition_and_each_names_what_it_should(condition: str) -> None:
+    target, other = CHOOSING[0], CHOOSING[1]
+    prompts = prompts_of(condition, target, other)
+    assert len(prompts) == SAMPLES
+    for prompt in prompts:
+        assert ("sks" in prompt) == (condition != "style")
+        assert (f"in {other.style} style" in prompt) == (condition != "content")
+
+
+def test_a_job_is_known_by_all_that_makes_it() -> None:
+    keys = {
+        Job(method, target, seed, settings).key
+        for method in ("unziplora", "m1")
+        for target in CHOOSING[:2]
+        for seed in (0, 1)
+        for settings in ({"lr": 1e-3}, {"lr": 1e-3, "steps": 150})
+    }
+    assert len(keys) == 16
+    one = Job("m1", CHOOSING[0], 0, {"lr": 1e-3, "steps": 1})
+    assert one.key == Job("m1", CHOOSING[0], 0, {"steps": 1, "lr": 1e-3}).key
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_the_worlds_own_drawings_score_high_where_they_should_and_do_not_leak(number: int) -> None:
+    scores = Scorer(Judge()).truth(CHOOSING[number], CHOOSING[0 if number else 1])
+    for name in ("content.subject", "style.style", "both.style"):
+        assert scores[name] > 0.9
+    assert scores["style.subject"] < 0.2
+
+
+def measures(value: float) -> dict[str, float]:
+    names = ("content.subject", "style.style", "content.style", "style.subject", "style.obeyed",
+             "both.subject", "both.style", "cross.subject", "cross.style")  # fmt: skip
+    return dict.fromkeys(names, value) | {f"{name} lift": value for name in names}
+
+
+def test_seeds_of_one_image_are_averaged_before_the_error_is_taken() -> None:
+    # two images; first seed's scores, then the second's
+    found = [measures(v) for v in (0.0, 1.0, 0.2, 1.2)]
+    mean, error = table({"m": found}, images=2)["m"]["content.subject"]
+    assert mean == pytest.approx(0.6)
+    assert error == pytest.approx(np.std([0.1, 1.1], ddof=1) / math.sqrt(2))
+
+
+def test_differences_are_paired() -> None:
+    ours, theirs = [measures(v) for v in (0.1, 0.9)], [measures(v) for v in (0.2, 1.0)]
+    mean, error = differences({"a": ours, "b": theirs}, "a", images=2)["b"]["both.style"]
+    assert mean == pytest.approx(0.1)
+    assert error == pytest.approx(0, abs=1e-9)
+
+
+def test_a_later_method_is_preferred_where_it_scores_higher() -> None:
+    earlier, later = [measures(v) for v in (0.1, 0.5)], [measures(v) for v in (0.2, 0.4)]
+    later[0]["style.style"] = 0.0
+    assert preferred({"m1": later, "dreambooth": earlier}) == {
+        "m1 over dreambooth": {"subject": 0.5, "style": 0.0, "combined": 0.5}
+    }
+
+
+def test_leaks_count_against_a_method() -> None:
+    clean, leaking = measures(0.5), measures(0.5)
+    for name in LEAKS:
+        leaking[f"{name} lift"] += 0.2
+    assert overall(leaking) == pytest.approx(overall(clean) - 0.4)
+
+
+def test_a_table_has_a_row_for_each_measure() -> None:
+    text = markdown(table({"m": [measures(0.25)] * 4}, images=2), ["content.subject"])
+    assert text.splitlines()[-1].startswith("| subject alignment")
+    assert "0.25 ± 0.00" in text
+
+
+def test_a_group_is_active_only_beyond_its_error() -> None:
+    found = {
+        "quiet": Shift(0.02, 0.01, 0.05, 0.02),
+        "noisy": Shift(0.3, 0.2, 0.0, 0.1),
+        "content": Shift(0.4, 0.05, 0.0, 0.1),
+        "style": Shift(0.0, 0.1, 0.5, 0.05),
+    }
+    assert active(found) == ["content", "style"]
+
+
+def test_the_block_probe_asks_about_another_class_and_another_style() -> None:
+    for first, second in standard_pairs(30):
+        kind, style = first.split(" in ", 1)
+        other_kind, other_style = second.split(" in ", 1)
+        assert kind != other_kind
+        assert style != other_style

@@ -1,0 +1,196 @@
+"""A real WebUI as a process, with this extension in its extensions folder and a data folder of its
+own, so that its checkout stays as it is.
+
+    UNZIPLORA_A1111=/path/of/stable-diffusion-webui  UNZIPLORA_A1111_PYTHON=/path/of/its/python
+    UNZIPLORA_FORGE=/path/of/...-webui-forge         UNZIPLORA_FORGE_PYTHON=/path/of/its/python
+    UNZIPLORA_REFORGE=/path/of/...-webui-reForge     UNZIPLORA_REFORGE_PYTHON=/path/of/its/python
+    UNZIPLORA_CLASSIC=/path/of/...-forge-classic     UNZIPLORA_CLASSIC_PYTHON=/path/of/its/python
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from tests.hosts.checkpoints import describe
+
+ROOT = Path(__file__).parents[2]
+HELPER = Path(__file__).parent / "helper"
+API = "/unziplora/v1"
+ENDED = ("completed", "stopped", "failed", "cancelled")
+
+FLAGS = {
+    "a1111": ["--skip-torch-cuda-test", "--use-cpu", "all", "--no-half", "--precision", "full",
+              "--do-not-download-clip"],
+    "forge": ["--skip-torch-cuda-test", "--always-cpu"],
+    "reforge": ["--skip-torch-cuda-test", "--always-cpu"],
+    "classic": ["--skip-torch-cuda-test", "--always-cpu"],
+}  # fmt: skip
+KINDS = tuple(FLAGS)
+COMMON = ["--skip-prepare-environment", "--skip-python-version-check", "--skip-version-check",
+          "--no-download-sd-model", "--server-name", "127.0.0.1"]  # fmt: skip
+# "Approx NN", the default, downloads a model, and without one every txt2img fails
+# (modules/processing.py:924)
+OPTIONS = {"show_progress_type": "Approx cheap", "live_previews_enable": False,
+           "samples_save": False, "grid_save": False}  # fmt: skip
+
+
+def place(kind: str) -> tuple[Path, Path]:
+    """Checkout and Python of a WebUI; skips the test where there is none."""
+    import pytest
+
+    name = f"UNZIPLORA_{kind.upper()}"
+    checkout, python = os.environ.get(name), os.environ.get(f"{name}_PYTHON")
+    if not checkout or not python:
+        pytest.skip(f"There is no {kind} here: {name} and {name}_PYTHON do not say where.")
+    return Path(checkout), Path(python)
+
+
+class WebUI:
+    """kind: one of KINDS; data: an empty folder; checkpoints: copied into it, the first is
+    loaded. Use it as a context manager."""
+
+    def __init__(
+        self,
+        kind: str,
+        data: Path,
+        checkpoints: Sequence[Path],
+        flags: Sequence[str] = ("--api",),
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.kind, self.data = kind, data
+        self.checkout, self.python = place(kind)
+        self.loras = data / "models" / "Lora"
+        self.log = data / "console.txt"
+        self._port = _free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._flags = [*COMMON, *FLAGS[kind], "--data-dir", str(data), "--port", str(self._port),
+                       *flags]  # fmt: skip
+        if (
+            kind == "forge"
+        ):  # it serves the files below its data folder only (modules/cmd_args.py:93)
+            self._flags += ["--gradio-allowed-path", str(self.checkout)]
+        self._prepare(checkpoints, options or {})
+        # a server that is kept busy drops connections that are kept alive
+        fresh = httpx.Limits(max_keepalive_connections=0)
+        self.client = httpx.Client(base_url=self.url, timeout=120, limits=fresh)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _prepare(self, checkpoints: Sequence[Path], options: Mapping[str, Any]) -> None:
+        models = self.data / "models" / "Stable-diffusion"
+        for folder in (models, self.loras, self.data / "extensions", self.data / "embeddings"):
+            folder.mkdir(parents=True, exist_ok=True)
+        for checkpoint in checkpoints:
+            copy = models / checkpoint.name
+            shutil.copyfile(checkpoint, copy)
+            describe(copy, self.data / "configs")
+        (self.data / "extensions" / "unziplora").symlink_to(ROOT)
+        (self.data / "extensions" / "test-helper").symlink_to(HELPER)
+        chosen = {"sd_model_checkpoint": checkpoints[0].name, **OPTIONS, **options}
+        (self.data / "config.json").write_text(json.dumps(chosen), "utf-8")
+
+    def __enter__(self) -> WebUI:
+        environment = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "UNZIPLORA_TEST_CONFIGS": str(self.data / "configs"),
+            "PYTHONPATH": "",  # the extension finds itself
+            "no_proxy": "127.0.0.1,localhost",
+        }
+        with self.log.open("wb") as console:
+            self._process = subprocess.Popen(
+                [str(self.python), "-u", str(self.checkout / "launch.py"), *self._flags],
+                cwd=self.checkout, env=environment, stdout=console, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        try:
+            self.wait(self.up, 600, "the WebUI to start")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def up(self, times: int = 1) -> bool:
+        """Whether its page has started so many times. Nothing is asked of it before: a request in
+        that moment keeps Automatic1111 from adding its API (webui.py:112)."""
+        assert self._process is not None
+        assert self._process.poll() is None, self.console()[-3000:]
+        return self.console().count("Startup time: ") >= times
+
+    def console(self) -> str:
+        return self.log.read_text("utf-8", errors="replace")
+
+    def wait(self, true: Callable[[], Any], seconds: float, what: str) -> Any:
+        """Until `true` gives something true; fails after so many seconds."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if found := true():
+                return found
+            time.sleep(0.2)
+        raise AssertionError(f"waited {seconds} s for {what}:\n{self.console()[-3000:]}")
+
+    def get(self, path: str, **query: Any) -> Any:
+        answer = self.client.get(path, params=query)
+        assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text}"
+        return answer.json()
+
+    def post(self, path: str, body: Any = None, **query: Any) -> Any:
+        answer = self.client.post(path, json=body, params=query)
+        assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text}"
+        return answer.json()
+
+    def draw(self, prompt: str, **more: Any) -> Image.Image:
+        """By txt2img of the WebUI's own API, always with the same seed and settings."""
+        body = {"prompt": prompt, "seed": 7, "steps": 3, "width": 128, "height": 128,
+                "sampler_name": "Euler", "cfg_scale": 4, **more}  # fmt: skip
+        answer = self.post("/sdapi/v1/txt2img", body)
+        return Image.open(io.BytesIO(base64.b64decode(answer["images"][0]))).convert("RGB")
+
+    def start(self, name: str, image: Path, **settings: Any) -> str:
+        """Starts a run; its id."""
+        body = {"image": base64.b64encode(image.read_bytes()).decode(), "name": name,
+                "subject": "cat", "style": "crayon drawing", "steps": 6, "rank": 4,
+                "lr": 1e-2, "preview_every": 0, **settings}  # fmt: skip
+        return str(self.post(f"{API}/runs", body)["id"])
+
+    def run(self, job: str) -> Any:
+        return self.get(f"{API}/runs/{job}", since=0)
+
+    def command(self, job: str, command: str) -> None:
+        self.post(f"{API}/runs/{job}/commands", {"command": command})
+
+    def at_step(self, job: str, step: int) -> None:
+        self.wait(lambda: self.run(job)["step"] >= step, 600, f"step {step}")
+
+    def ended(self, job: str, seconds: float = 1200) -> Any:
+        """The run, once it has ended or pauses."""
+        self.wait(lambda: self.run(job)["state"] in (*ENDED, "paused"), seconds, "the run to end")
+        return self.run(job)
+
+    def train(self, name: str, image: Path, **settings: Any) -> Any:
+        return self.ended(self.start(name, image, **settings))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,82 @@
+"""Memory that runs out and listeners that raise: some places here; every call and event in
+`python -m benchmarks.reliability`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.reliability.shortages import PLACES, checksum, listeners, memory
+from benchmarks.reliability.small import SETTINGS, image
+from unziplora.app.job_queue import ENDED
+from unziplora.app.service import Service
+
+
+@pytest.fixture
+def make_host(documented: dict[str, Any]) -> Callable[[], Any]:
+    return lambda: documented["MyHost"](documented["small_unet"]())
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_where_memory_runs_out_training_goes_on_or_stops_with_its_state(
+    place: str, make_host: Callable[[], Any], tmp_path: Path
+) -> None:
+    result = memory(make_host, tmp_path, [place], [1, 3], ["full", "auto"])
+    assert not result.findings, "\n".join(result.findings)
+    assert result.happened >= 2
+
+
+def test_whoever_reads_the_events_may_raise_or_go_away_at_any_of_them(
+    make_host: Callable[[], Any], tmp_path: Path
+) -> None:
+    result = listeners(make_host, tmp_path, every=4)
+    assert not result.findings, "\n".join(result.findings)
+    assert result.resumed >= 4
+
+
+def test_a_listener_of_the_queue_that_raises_at_every_event_ends_no_run(
+    host: Any, tmp_path: Path
+) -> None:
+    service = Service(lambda: host, lambda: tmp_path / "out")
+    before = checksum(host)
+
+    def broken(event: Any) -> None:
+        raise MemoryError(type(event).__name__)
+
+    service.jobs.on_event = broken
+    image().save(tmp_path / "image.png")
+    given = {**SETTINGS, "subject": "cat", "style": "ink"}
+    job = service.start(tmp_path / "image.png", given)
+    while job.state not in ENDED:
+        time.sleep(0.02)
+    assert job.state == "completed"
+    assert checksum(host) == before
+
+
+def test_a_page_that_cannot_draw_a_run_does_not_disturb_it(
+    host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio", reason="the page needs gradio")
+    from benchmarks.reliability.fuzz_web import _functions
+    from unziplora.ui import advanced_fields as fields
+    from unziplora.ui import run_html as render
+    from unziplora.ui.page import build
+
+    service = Service(lambda: host, lambda: tmp_path / "out")
+    functions = {name: function for name, function, _ in _functions(build(service))}
+
+    def broken(job: Any) -> str:
+        raise MemoryError("no image")
+
+    monkeypatch.setattr(render, "curves", broken)
+    image().save(tmp_path / "image.png")
+    given = {**SETTINGS, "subject": "cat", "style": "ink"}
+    job = service.start(tmp_path / "image.png", given)
+    while job.state not in ENDED:
+        functions["poll"](None, "", *[""] * len(fields.NEEDING))
+        time.sleep(0.02)
+    assert job.state == "completed"

@@ -1,0 +1,404 @@
+"""Memory plans: the same training in less memory, resumed exactly, and the model untouched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import unziplora
+from tests.training.test_trainer import SETTINGS, forward, make_trainer, same, snapshot
+from unziplora.errors import TrainingFailed
+from unziplora.training.adam8bit import Moments, in_fp32, rounded
+from unziplora.training.events import Message, Started, StepDone
+from unziplora.training.memory_plans import PLANS, Plan
+from unziplora.training.trainer import Trainer
+from unziplora.unet.weight_cast import cast_by_layer, fp8_bytes
+
+SMALL = ["low", "lowest"]
+
+
+def under(plan: str | Plan, documented: dict[str, Any], settings: Any = SETTINGS) -> Trainer:
+    """A trainer of this plan on a fresh host of the same weights."""
+    host = documented["MyHost"](documented["small_unet"]())
+    return make_trainer(host, settings, plan if isinstance(plan, Plan) else PLANS[plan])
+
+
+def losses(trainer: Trainer, steps: int) -> list[float]:
+    with trainer.plan.on(trainer.host.unet, trainer.attachment):
+        return [trainer.advance().diffusion for _ in range(steps)]
+
+
+def test_losses_of_full_and_checkpoint_are_equal_to_the_bit(documented: dict[str, Any]) -> None:
+    assert losses(under("full", documented), 5) == losses(under("checkpoint", documented), 5)
+
+
+def gain(trainer: Trainer, steps: int) -> float:
+    """By what share the mean loss over the same draws of noise and timestep falls."""
+
+    def loss() -> float:
+        generator = trainer._generator.get_state()
+        trainer._generator.manual_seed(99)
+        with torch.no_grad(), trainer.plan.on(trainer.host.unet, trainer.attachment):
+            mean = fmean(forward(trainer) for _ in range(16))
+        trainer._generator.set_state(generator)
+        return mean
+
+    before = loss()
+    losses(trainer, steps)
+    return 1 - loss() / before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_updates_in_8_bits_and_in_bf16_learn_what_full_does(
+    documented: dict[str, Any], dtype: torch.dtype
+) -> None:
+    settings = replace(SETTINGS, method="m1", steps=60, lr=1e-2)
+    small = Plan("small", checkpointing=False, in_backward=True, lora_dtype=dtype)
+    full, found = (gain(under(plan, documented, settings), 60) for plan in (PLANS["full"], small))
+    assert full > 0.04
+    assert found == pytest.approx(full, rel=0.15)
+
+
+def test_a_base_in_fp8_trains_as_the_same_model_with_rounded_weights(
+    documented: dict[str, Any],
+) -> None:
+    stored = under(Plan("fp8", fp8_base=True), documented)
+    full = under(PLANS["full"], documented)
+    for module in full.host.unet.modules():
+        weight = module._parameters.get("weight")
+        if weight is not None and weight.ndim in (2, 4):
+            weight.data = near_fp8(weight.detach())
+    assert losses(stored, 4) == pytest.approx(losses(full, 4), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("plan", "method", "importance"),
+    [
+        ("low", "unziplora", "magnitude"),
+        ("low", "dreambooth", "signed"),
+        ("low", "b-lora", "magnitude"),
+        ("lowest", "unziplora", "signed"),
+        ("lowest", "m1", "magnitude"),
+    ],
+)
+def test_a_small_plan_interrupted_ends_with_the_same_tensors(
+    documented: dict[str, Any], plan: str, method: str, importance: Any
+) -> None:
+    settings = replace(SETTINGS, method=method, importance=importance, weight_decay=1e-2)
+    whole = under(plan, documented, settings)
+    saved = [(snapshot(whole), whole.numbers())]
+    with whole.plan.on(whole.host.unet, whole.attachment):
+        for _ in range(7):
+            whole.advance()
+            saved.append((snapshot(whole), whole.numbers()))
+    for step in (1, 4, 6):
+        trainer = under(plan, documented, settings)
+        trainer.restore(*saved[step])
+        losses(trainer, 1)
+        assert same(snapshot(trainer), saved[step + 1][0])
+        assert trainer.numbers() == saved[step + 1][1]
+
+
+@pytest.mark.parametrize("plan", SMALL)
+def test_gradients_are_never_there_together(documented: dict[str, Any], plan: str) -> None:
+    trainer = under(plan, documented)
+    parameters = [p for _, _, b in trainer.attachment.branches() for p in (b.down, b.up)]
+    most = 0
+
+    def look(_: Tensor) -> None:
+        nonlocal most
+        most = max(most, sum(p.grad is not None for p in parameters))
+
+    for parameter in parameters:
+        parameter.register_hook(look)
+    losses(trainer, 3)
+    assert 0 < most <= 2 * 2 * 8  # both branches of one transformer block
+    assert all(parameter.grad is None for parameter in parameters)
+
+
+@pytest.mark.parametrize("plan", SMALL)
+def test_closed_columns_stay_as_they_are_in_a_small_plan(
+    documented: dict[str, Any], plan: str
+) -> None:
+    trainer = under(plan, documented)
+    losses(trainer, 2)
+    before = [branch.up.detach().clone() for _, _, branch in trainer.attachment.branches()]
+    losses(trainer, 2)
+    moved = 0
+    for (_, _, branch), earlier in zip(trainer.attachment.branches(), before, strict=True):
+        change = (branch.up.detach() != earlier).any(dim=1)
+        assert not change[~branch.mask].any()
+        moved += int(change.sum())
+    assert moved > 0
+
+
+@pytest.mark.parametrize("plan", SMALL)
+def test_infinite_gradients_end_a_small_plan_with_weights_that_are_finite(
+    documented: dict[str, Any], plan: str
+) -> None:
+    trainer = under(plan, documented)
+    losses(trainer, 1)
+    _, _, branch = next(iter(trainer.attachment.branches()))
+    branch.up.register_hook(lambda grad: grad * float("inf"))
+    with pytest.raises(TrainingFailed, match="infinite or NaN"):
+        losses(trainer, 1)
+    assert not trainer.consistent
+    assert trainer.all_finite()
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [("full", "low"), ("low", "full"), ("checkpoint", "lowest"), ("lowest", "checkpoint")],
+)
+def test_a_state_of_one_plan_goes_on_under_another(
+    documented: dict[str, Any], earlier: str, later: str
+) -> None:
+    first = under(earlier, documented)
+    losses(first, 5)
+    second = under(later, documented)
+    second.restore(snapshot(first), first.numbers())
+    expected, found = losses(first, 2), losses(second, 2)
+    assert found == pytest.approx(expected, rel=0.02)
+    assert second.step == 7
+
+
+@pytest.mark.parametrize("plan", SMALL)
+def test_a_run_under_a_small_plan_resumes_from_its_state_on_disk(
+    documented: dict[str, Any], image_file: Path, tmp_path: Path, plan: str
+) -> None:
+    settings = {"steps": 4, "rank": 2, "resolution": 64, "lr": 1e-3, "memory": plan}
+
+    def host() -> Any:
+        return documented["MyHost"](documented["small_unet"]())
+
+    def begin(name: str) -> Any:
+        told = {**settings, "name": name}
+        return unziplora.train(
+            image_file, subject="cat", style="ink", host=host(), settings=told, out=tmp_path
+        )
+
+    list(begin("whole"))
+    run = begin("pair")
+    for event in run:
+        if isinstance(event, StepDone) and event.step == 2:
+            run.send("stop")
+    list(unziplora.resume(tmp_path / "pair", host=host()))
+    for branch in ("content", "style"):
+        pair, whole = (
+            load_file(tmp_path / f"{name}_{branch}.safetensors") for name in ("pair", "whole")
+        )
+        assert same(pair, whole)
+
+
+def test_eight_bits_keep_moments_within_their_precision() -> None:
+    size = torch.logspace(-4, 0, 512)
+    m = (size * torch.where(torch.arange(512) % 2 == 0, 1.0, -1.0)).view(2, 256)
+    v = size.square().view(2, 256)
+    moments = Moments([256, 256], torch.device("cpu"))
+    moments.write(m, v, None)
+    read_m, read_v = moments.read()
+    assert torch.allclose(read_m, m, rtol=0.045, atol=0)
+    assert torch.allclose(read_v.sqrt(), v.sqrt(), rtol=0.022, atol=0)
+    assert torch.equal(in_fp32(moments.tensors(1))["exp_avg"], read_m[1])
+
+
+def test_rounding_is_right_on_average() -> None:
+    """Nearest rounding of v after 0.999 v would give v back for ever."""
+    generator = torch.Generator().manual_seed(0)
+    v = torch.ones(64, 256)
+    v[:, 0] = 4.0  # keeps the scale
+    moments = Moments([v.numel()], torch.device("cpu"))
+    moments.write(v, v, generator)
+    for _ in range(200):
+        m, v = moments.read()
+        v *= 0.999
+        v[:, 0] = 4.0
+        moments.write(m, v, generator)
+    mean = moments.read()[1][:, 1:].mean()
+    assert mean == pytest.approx(0.999**200, rel=0.02)
+
+    weight = torch.full((100_000,), 0.03)
+    steps = sum(rounded(weight + 5e-5, torch.bfloat16, generator).float().mean() for _ in range(4))
+    assert float(steps) / 4 == pytest.approx(0.03 + 5e-5, abs=3e-6)
+
+
+def test_no_second_moment_is_zero_where_its_block_has_any() -> None:
+    moments = Moments([256], torch.device("cpu"))
+    v = torch.full((1, 256), 1e-30)
+    v[0, 0] = 1.0
+    moments.write(v, v, torch.Generator().manual_seed(0))
+    assert (moments.read()[1] > 0).all()
+
+
+def test_a_base_in_fp8_comes_back_to_the_bit_whatever_happens(host: Any) -> None:
+    before = {name: p.detach().clone() for name, p in host.unet.named_parameters()}
+    objects = {name: id(p) for name, p in host.unet.named_parameters()}
+
+    def interrupted() -> None:
+        with cast_by_layer(host.unet, {}, fp8=True):
+            assert host.unet.mid_block.attentions[0].proj_in.weight.element_size() == 1
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        interrupted()
+    for name, parameter in host.unet.named_parameters():
+        assert id(parameter) == objects[name]
+        assert torch.equal(parameter, before[name])
+    assert not any("forward" in module.__dict__ for module in host.unet.modules())
+
+
+def near_fp8(weight: Tensor) -> Tensor:
+    """The numbers that fp8 with a scale for each row can hold, nearest to these."""
+    rows = weight.flatten(1)
+    scale = rows.abs().amax(1, keepdim=True) / 448
+    return ((rows / scale).to(torch.float8_e4m3fn).float() * scale).view_as(weight)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(12, 20), nn.Conv2d(6, 10, 3, stride=2, padding=1)])
+def test_a_layer_in_fp8_is_the_layer_with_rounded_weights(layer: Any) -> None:
+    layer.requires_grad_(False)
+    x = torch.randn(2, 6, 8, 12, generator=torch.manual_seed(0), requires_grad=True)
+    weight = layer.weight.detach().clone()
+    saved: list[Tensor] = []
+    keep = torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t)
+    with cast_by_layer(nn.ModuleList([layer]), {}, fp8=True), keep:
+        stored = layer.weight
+        y = layer(x)
+        y.square().sum().backward()
+    assert stored.element_size() == 1
+    assert [t.dtype for t in saved] == [torch.float32]  # what square() keeps; no weight, no x
+    got, x.grad = x.grad, None
+
+    near = near_fp8(weight)
+    layer.weight = nn.Parameter(near, requires_grad=False)
+    expected = layer(x)
+    expected.square().sum().backward()
+    layer.weight = nn.Parameter(weight)
+    assert torch.allclose(y, expected, atol=1e-5)
+    assert torch.allclose(got, x.grad, atol=1e-4)
+    assert (near - weight).abs().max() <= 0.0625 * weight.abs().max()
+
+
+def test_fp8_bytes_are_what_the_weights_take(host: Any) -> None:
+    unet = host.unet.to(torch.bfloat16)
+    foretold = fp8_bytes(unet)
+    with cast_by_layer(unet, {}, fp8=True):
+        codes = sum(p.numel() * p.element_size() for p in unet.parameters())
+    assert codes < foretold < 1.15 * codes  # the rest are scales, many in so narrow a model
+
+
+def in_dtype(documented: dict[str, Any], dtype: torch.dtype) -> Any:
+    return documented["MyHost"](documented["small_unet"]().to(dtype))
+
+
+@pytest.mark.parametrize("plan", SMALL)
+def test_small_plans_differentiate_a_base_in_fp16_in_bf16(
+    documented: dict[str, Any], plan: str
+) -> None:
+    fp16, bf16 = (
+        make_trainer(in_dtype(documented, dtype), SETTINGS, PLANS[plan])
+        for dtype in (torch.float16, torch.bfloat16)
+    )
+    unet = fp16.host.unet
+    before = {name: (id(p), p.detach().clone()) for name, p in unet.named_parameters()}
+    assert losses(fp16, 8) == pytest.approx(losses(bf16, 8), rel=0.02)
+    assert all(torch.isfinite(p).all() for _, p in fp16.attachment.named_parameters())
+    for name, parameter in unet.named_parameters():
+        assert id(parameter) == before[name][0]
+        assert torch.equal(parameter, before[name][1])
+    fp16.attachment.detach()
+    assert not any("forward" in module.__dict__ for module in unet.modules())
+
+
+def test_a_image_made_meanwhile_is_computed_in_fp16_as_ever(documented: dict[str, Any]) -> None:
+    trainer = make_trainer(in_dtype(documented, torch.float16), SETTINGS, PLANS["low"])
+    losses(trainer, 2)
+    trainer.attachment.mode.use_weights({"content": 1.0})
+    latents, _, t = trainer._draw()
+    inputs = (latents, t, trainer._contexts["content"], trainer._added["content"])
+    with torch.no_grad():
+        expected = trainer.host.denoise(*inputs)
+        with trainer.plan.on(trainer.host.unet, trainer.attachment):
+            assert torch.equal(trainer.host.denoise(*inputs), expected)
+    assert expected.dtype == torch.float16
+
+
+def test_a_layer_in_fp16_keeps_no_copy_for_its_backward_pass() -> None:
+    layer = nn.Linear(12, 20).half().requires_grad_(False)
+    x = torch.randn(4, 12, generator=torch.manual_seed(0), requires_grad=True)
+    saved: list[Tensor] = []
+    keep = torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t)
+    with cast_by_layer(nn.ModuleList([layer]), {}, fp8=False), keep:
+        y = layer(x)
+        y.float().square().sum().backward()
+    assert y.dtype == torch.bfloat16
+    assert [t.dtype for t in saved] == [torch.float32]  # what square() keeps
+    got, x.grad = x.grad, None
+    layer.bfloat16()(x.bfloat16()).float().square().sum().backward()
+    assert torch.equal(got, x.grad)
+
+
+def test_a_state_without_a_loss_scale_goes_on_under_a_plan_that_has_one(
+    documented: dict[str, Any],
+) -> None:
+    small, large = (
+        make_trainer(in_dtype(documented, torch.float16), SETTINGS, PLANS[plan])
+        for plan in ("low", "checkpoint")
+    )
+    losses(small, 3)
+    large.restore({k: t.clone() for k, t in small.tensors().items()}, small.numbers())
+    assert large.step == 3
+
+
+def test_out_of_memory_steps_down_once_and_loses_no_step(
+    documented: dict[str, Any], image_file: Path, tmp_path: Path
+) -> None:
+    def run(name: str, failures: int) -> list[Any]:
+        host = documented["MyHost"](documented["small_unet"]())
+        denoise, calls = host.denoise, []
+
+        def failing(*inputs: Any) -> Tensor:
+            calls.append(1)
+            if 3 <= len(calls) < 3 + failures:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            result: Tensor = denoise(*inputs)
+            return result
+
+        host.denoise = failing
+        settings = {"steps": 6, "name": name, "rank": 2, "resolution": 64, "lr": 1e-3}
+        return list(
+            unziplora.train(
+                image_file, subject="cat", style="ink", host=host, settings=settings, out=tmp_path
+            )
+        )
+
+    whole, stepped = run("whole", 0), run("stepped", 1)
+    assert isinstance(stepped[0], Started)
+    assert stepped[0].plan == "full"
+    said = [event.text for event in stepped if isinstance(event, Message)]
+    assert any("memory plan checkpoint" in text for text in said)
+    found, expected = (
+        [(e.step, e.loss) for e in events if isinstance(e, StepDone)] for events in (stepped, whole)
+    )
+    assert found == expected
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        run("twice", 2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_on_a_gpu_fp8_frees_the_weights_memory_and_brings_it_back() -> None:
+    layer = nn.Linear(4096, 4096, dtype=torch.bfloat16, device="cuda").requires_grad_(False)
+    before, other = layer.weight.clone().cpu(), layer.weight.detach()
+    allocated = torch.cuda.memory_allocated()
+    with cast_by_layer(nn.ModuleList([layer]), {}, fp8=True):
+        assert torch.cuda.memory_allocated() < allocated - 0.9 * 4096**2
+        assert layer(torch.ones(1, 4096, dtype=torch.bfloat16, device="cuda")).isfinite().all()
+    assert torch.equal(layer.weight.cpu(), before)
+    assert torch.equal(other.cpu(), before)  # the storage is the same

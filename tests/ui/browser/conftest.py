@@ -1,0 +1,168 @@
+"""The real page in a real browser: `unziplora app` as a process, with each gradio that matters.
+
+The test process drives Chromium; the page is served by the interpreters of `GRADIOS`, so that
+gradio 3.41.2 and 4.40.0 may each live in an environment of their own (tools/test_ui.sh makes them).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ui.browser.pages import Page
+
+ROOT = Path(__file__).parents[3]
+SHOTS = ROOT / "build" / "screenshots"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# by name: the environment variable with the python that serves the page, or None for this one
+GRADIOS = {
+    "current": None,
+    "4.40.0": "UNZIPLORA_GRADIO4_PYTHON",
+    "3.41.2": "UNZIPLORA_GRADIO3_PYTHON",
+}
+
+
+@dataclass(frozen=True)
+class Served:
+    """A page that is being served. folder: where its pairs go."""
+
+    url: str
+    folder: Path
+    gradio: str
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
+    """What a failed test saw is kept as an image."""
+    outcome: Any = yield
+    if call.when == "call" and outcome.get_result().failed:
+        for page in item.funcargs.values():
+            if isinstance(page, Page):
+                page.shot(f"failed-{item.originalname}")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = os.environ.get("UNZIPLORA_CHROMIUM") or next(
+        filter(None, map(shutil.which, BROWSERS)), None
+    )
+    with sync_api.sync_playwright() as playwright:
+        try:
+            made = playwright.chromium.launch(
+                executable_path=found, args=["--no-sandbox", "--disable-gpu"]
+            )
+        except sync_api.Error:
+            pytest.skip("there is no Chromium: install one, or name it in UNZIPLORA_CHROMIUM")
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint of the miniature's topology, which trains a step in a blink."""
+    pytest.importorskip("diffusers", reason="diffusers is not installed (the standalone extra)")
+    from unziplora.testing.random_checkpoint import write_random_model
+
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    return write_random_model(path, architecture="mini", resolution=64)
+
+
+@pytest.fixture(scope="module", params=list(GRADIOS))
+def python(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """The gradio's name and a python that has it."""
+    variable = GRADIOS[request.param]
+    if variable is None:
+        if importlib.util.find_spec("gradio") is None:
+            pytest.skip("gradio is not installed (the app extra)")
+        return request.param, sys.executable
+    found = os.environ.get(variable)
+    if not found:
+        pytest.skip(f"{variable} does not name a python with gradio {request.param}")
+    return request.param, found
+
+
+@pytest.fixture(scope="module")
+def served(
+    python: tuple[str, str], model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """`unziplora app`, as a user starts it."""
+    folder = tmp_path_factory.mktemp("loras")
+    command = ["-m", "unziplora", "app", "--model", str(model), "--out", str(folder)]
+    yield from serving(python, folder, command)
+
+
+@pytest.fixture(scope="module")
+def nested(
+    python: tuple[str, str], model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """The page inside another, as a WebUI renders it."""
+    folder = tmp_path_factory.mktemp("nested")
+    script = str(Path(__file__).parent / "nested_page.py")
+    yield from serving(python, folder, [script, "--model", str(model), "--out", str(folder)])
+
+
+def serving(python: tuple[str, str], folder: Path, command: list[str]) -> Iterator[Served]:
+    """Starts the process, waits until it answers, and ends it afterwards."""
+    gradio, interpreter = python
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder.parent / f"{folder.name}.log"
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+    }  # fmt: skip
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [interpreter, *command, "--port", str(port)], cwd=folder.parent, env=environment,
+            stdout=out, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        for _ in range(360):
+            assert process.poll() is None, log.read_text()[-3000:]
+            try:
+                urllib.request.urlopen(url, timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield Served(url, folder, gradio)
+        assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, served: Served) -> Iterator[Page]:
+    """One visitor for all tests of a gradio: to open the page costs more than what most of them do.
+    Nothing may be fetched from elsewhere but gradio 3 and 4's own iframeResizer, which is not let
+    through."""
+    yield from visiting(browser, served)
+
+
+@pytest.fixture(scope="module")
+def nested_page(browser: Any, nested: Served) -> Iterator[Page]:
+    yield from visiting(browser, nested)
+
+
+def visiting(browser: Any, served: Served) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    visitor = Page(context.new_page(), served.url, SHOTS / f"gradio-{served.gradio}")
+    visitor.open()
+    yield visitor
+    context.close()
+    assert not visitor.errors, visitor.errors

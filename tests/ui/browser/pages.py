@@ -1,0 +1,117 @@
+"""The page as its tests use it: by what is on it, whichever gradio drew it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+SLOW = 120_000
+
+
+class Page:
+    """One visitor. errors: what the browser's own console complained of, and requests to others."""
+
+    def __init__(self, page: Any, url: str, shots: Path) -> None:
+        self.page, self.url, self._shots = page, url, shots
+        self.errors: list[str] = []
+        page.set_default_timeout(SLOW)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.route("**/*", self._route)
+
+    def _route(self, route: Any) -> None:
+        asked = route.request.url
+        if urlsplit(asked).scheme in ("data", "blob") or asked.startswith(self.url):
+            route.continue_()
+            return
+        if "iframeResizer" not in asked:
+            self.errors.append(f"asked {asked}")
+        route.abort()
+
+    def open(self, query: str = "") -> None:
+        self.page.goto(self.url + query, wait_until="domcontentloaded")
+        self.page.wait_for_selector("#uz_train")
+        self.page.wait_for_function("() => window.unziplora !== undefined")
+
+    def tab(self, name: str) -> None:
+        # gradio 3 gives them no role; 6 has a second, unseen button of each, to measure it
+        tabs = self.page.locator("#uz_tabs button[role=tab], #uz_tabs .tab-nav button:not([role])")
+        tabs.filter(has_text=re.compile(rf"^\s*{name}\s*$")).first.click()
+
+    def fill(self, field: str, text: str) -> None:
+        self.page.locator(f"#uz_{field} :is(input, textarea)").first.fill(text)
+
+    def value(self, field: str) -> str:
+        said: str = self.page.locator(f"#uz_{field} :is(input, textarea)").first.input_value()
+        return said
+
+    def holds(self, field: str, text: str) -> None:
+        """Waits until a field has this text."""
+        self.page.wait_for_function(
+            "([field, text]) => document.querySelector(field)?.value === text",
+            arg=[f"#uz_{field} :is(input, textarea)", text],
+        )
+
+    def click(self, name: str) -> None:
+        self.page.locator(f"#uz_{name}").first.click()
+
+    def tab_to(self, name: str) -> None:
+        """Presses Tab until that button has the focus."""
+        for _ in range(40):
+            if self.page.locator(f"#uz_{name}:focus, #uz_{name} :focus").count():
+                return
+            self.page.keyboard.press("Tab")
+        raise AssertionError(f"{name} is not reached by keyboard")
+
+    def choose(self, field: str, option: str) -> None:
+        """One of a dropdown's options, by typing it."""
+        box = self.page.locator(f"#uz_{field} input").first
+        box.click()
+        box.fill(option)
+        # gradio 3 and 4 put a tick before each, seen or not
+        text = re.compile(rf"^\W*{re.escape(option)}\s*$")
+        options = self.page.locator(f"#uz_{field} li, ul.options li").filter(has_text=text)
+        options.first.click()
+
+    def drop(self, field: str, path: Path) -> None:
+        self.page.locator(f"#uz_{field} input[type=file]").first.set_input_files(path)
+
+    def image(self, path: Path) -> None:
+        """Into the Train tab's field, if there is none yet, and until it is shown there."""
+        if self.page.locator("#uz_image img").count() == 0:
+            self.drop("image", path)
+            self.page.wait_for_selector("#uz_image img")
+
+    def advanced(self, **fields: str) -> None:
+        if not self.page.locator("#uz_steps").first.is_visible():
+            self.page.locator("#uz_advanced").get_by_text("Advanced").first.click()
+            self.page.wait_for_selector("#uz_steps")
+        for field, text in fields.items():
+            self.fill(field, text)
+
+    def says(self, where: str, pattern: str) -> str:
+        """Waits until an area of the page says something that matches, and gives it back."""
+        area = self.page.locator(f"#uz_{where}").first
+        area.filter(has_text=re.compile(pattern)).wait_for()
+        text: str = area.inner_text()
+        return text
+
+    def silent(self, where: str) -> None:
+        """Waits until an area of the page says nothing."""
+        self.page.wait_for_function(
+            "area => !document.querySelector(area).textContent.trim()", arg=f"#uz_{where}"
+        )
+
+    def state(self, *states: str) -> None:
+        """Waits until the run that is shown is in one of the states."""
+        wanted = ", ".join(f"#uz_live [data-state={state}]" for state in states)
+        self.page.wait_for_selector(wanted)
+
+    def ask(self, spoken: str) -> None:
+        """Presses a button inside HTML, by what a screen reader says."""
+        self.page.locator(f'button[aria-label="{spoken}"]').first.click()
+
+    def shot(self, name: str) -> None:
+        self._shots.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=self._shots / f"{name}.png", full_page=True)

@@ -1,0 +1,363 @@
+"""The page as a user meets it, from an image to a merged file, in every gradio that matters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.ui.browser.conftest import Served
+from tests.ui.browser.pages import SLOW, Page
+
+pytestmark = pytest.mark.timeout(600)  # a computer that does something else too
+
+QUICK = {"rank": "2", "resolution": "64", "preview_every": "0"}
+LONG = 9000  # steps: not over before a slow browser has looked
+EVIL = '"><img src=x onerror="window.evil=1"><script>window.evil=1</script>'
+
+
+@pytest.fixture
+def train(page: Page, image_file: Path) -> Iterator[Any]:
+    """Fills the Train tab and presses the button; at the end, what still goes on is stopped."""
+
+    def train(name: str = "", steps: int = 4, **fields: str) -> None:
+        page.tab("Train")
+        page.image(image_file)
+        page.fill("subject", "tree")
+        page.fill("style", "flat drawing")
+        page.fill("name", name)
+        page.advanced(**{**QUICK, "steps": str(steps), **fields})
+        page.click("train")
+
+    yield train
+    page.tab("Train")
+    if page.page.locator("#uz_live [data-state=running]").count():
+        page.click("stop")
+
+
+@pytest.fixture
+def trained(page: Page, served: Served, train: Any) -> Any:
+    """Trains a pair of this name where there is none yet."""
+
+    def trained(name: str) -> None:
+        if not (served.folder / f"{name}_style.safetensors").exists():
+            train(name)
+            page.says("live", f"{name}[^-]")
+            page.state("completed")
+
+    return trained
+
+
+def test_bad_input_is_answered_in_a_sentence(page: Page, image_file: Path, tmp_path: Path) -> None:
+    page.click("train")
+    page.says("said", "There is no image")
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(image_file.read_bytes()[:200])
+    page.drop("image", damaged)
+    page.fill("subject", "tree")
+    page.fill("style", "flat drawing")
+    page.page.wait_for_timeout(2000)  # the upload, which a damaged file does not show
+    page.click("train")
+    page.says("said", "cut off|not an image")
+    page.open()
+    page.image(image_file)
+    page.advanced()
+    right = {"subject": "tree", "style": "flat drawing", "name": "", "steps": "", "lr": "",
+             "resolution": ""}  # fmt: skip
+    for field, wrong, said in (
+        ("subject", "", "The subject is empty"),
+        ("subject", "<lora:x:1>", "The subject has a < or >"),
+        ("name", "../up", "name"),
+        ("steps", "many", "Steps cannot be 'many'"),
+        ("steps", "-1", "steps cannot be -1"),
+        ("lr", "fast", "Lr cannot be 'fast'"),
+        ("resolution", "7", "resolution cannot be 7"),
+    ):
+        for other, text in {**right, field: wrong}.items():
+            page.fill(other, text)
+        page.click("train")
+        page.says("said", said)
+
+
+def test_a_preset_writes_what_it_means_into_the_fields(page: Page) -> None:
+    page.open()
+    page.advanced()
+    page.page.locator("#uz_preset").get_by_text("Fast", exact=True).first.click()
+    page.page.wait_for_function(
+        "() => document.querySelector('#uz_steps :is(input,textarea)').value === '300'"
+    )
+    assert page.value("lr") == "1e-4"
+    page.says("estimate", r"needs about [\d.]+ GB, [\d.]+ GB free: plan full")
+    page.page.locator("#uz_preset").get_by_text("Low memory", exact=True).first.click()
+    page.holds("rank", "16")
+    page.says("estimate", "plan low")
+    page.fill("rank", "many")
+    page.says("estimate", "Rank cannot be 'many'")
+    page.page.locator("#uz_preset").get_by_text("Paper", exact=True).first.click()
+    page.holds("steps", "")
+    page.says("estimate", "plan full")
+
+
+def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, train: Any) -> None:
+    train("steered", steps=LONG)
+    page.state("running")
+    page.says("live", rf"steered[\s\S]*[1-9]\d* of {LONG} steps .*left .*loss \d")
+    assert page.page.locator("#uz_curves polyline").count() == 3
+    train("waits")
+    page.says("queue", "waits")
+    page.ask("cancel waits")
+    page.page.locator("#uz_queue li").first.wait_for(state="hidden")
+    page.click("preview_now")
+    page.page.wait_for_selector("#uz_images img")
+    assert page.page.locator("#uz_images img").count() == 4
+    page.shot("train-running")
+    page.open()  # a reload, or another machine
+    page.says("live", r"steered")
+    page.page.wait_for_selector("#uz_images img")
+    page.click("pause")
+    page.state("paused")
+    page.click("resume")
+    page.state("running")
+    page.click("save_now")
+    page.says("said", "snapshot")
+    page.click("stop")
+    page.state("stopped")
+    page.tab("Results")
+    page.ask("resume steered")
+    page.says("results_said", "goes on")
+    page.tab("Train")
+    page.state("running")
+    page.click("stop_and_save")
+    page.state("stopped")
+    page.says("live", "steered_style.safetensors")
+
+
+def test_nothing_jumps_while_a_run_goes_on(page: Page, train: Any) -> None:
+    train("still", steps=LONG)
+    page.says("live", rf"still[\s\S]*[1-9]\d* of {LONG}")
+    page.says("curves", "loss")
+    tops = """() => ['uz_commands', 'uz_images', 'uz_curves'].map(
+        id => Math.round(document.getElementById(id).getBoundingClientRect().top + scrollY))"""
+    first = page.page.evaluate(tops)
+    page.page.evaluate("() => { window.kept = document.querySelector('#uz_images figure'); }")
+    for _ in range(8):
+        page.page.wait_for_timeout(500)
+        assert page.page.evaluate(tops) == first
+    assert page.page.evaluate("() => window.kept.isConnected"), "what stays was drawn anew"
+    page.click("stop")
+    page.state("stopped")
+
+
+def test_a_pair_is_put_into_a_prompt_published_and_deleted(
+    page: Page, served: Served, train: Any
+) -> None:
+    train("", preview_every="4")
+    page.says("live", "tree-flat-drawing")
+    page.state("completed")
+    page.shot("train-completed")
+    page.tab("Results")
+    page.ask("put style of tree-flat-drawing into the prompt")
+    page.holds("prompt", "an image in flat drawing style <lora:tree-flat-drawing_style:1>")
+    page.ask("put both of tree-flat-drawing into the prompt")
+    both = "<lora:tree-flat-drawing_content:1> <lora:tree-flat-drawing_style:1>"
+    page.holds("prompt", f"a sks tree in flat drawing style {both}")
+    page.page.locator("#uz_content_weight input[type=number]").first.fill("0.5")
+    page.page.keyboard.press("Tab")
+    softer = both.replace("content:1", "content:0.5")
+    page.holds("prompt", f"a sks tree in flat drawing style {softer}")
+    page.click("publish")
+    page.says("results_said", "tree-flat-drawing-to-share")
+    assert (served.folder / "tree-flat-drawing-to-share" / "README.md").exists()
+    page.click("publish")
+    page.says("results_said", "exists already")
+    page.shot("results")
+    page.click("delete")
+    page.click("delete_no")
+    page.page.locator("#uz_delete_yes").wait_for(state="hidden")
+    assert (served.folder / "tree-flat-drawing_style.safetensors").exists()
+    page.click("delete")
+    page.click("delete_yes")
+    page.says("results_said", "Deleted: tree-flat-drawing_content.safetensors")
+    assert not (served.folder / "tree-flat-drawing_style.safetensors").exists()
+
+
+def test_two_pairs_are_compared_drawn_and_merged(page: Page, served: Served, trained: Any) -> None:
+    trained("one")
+    trained("two")
+    page.tab("Combine")
+    page.click("merge")
+    page.says("combine_said", "Two pairs are needed")
+    page.tab("Inspect")
+    page.tab("Combine")  # its lists are read anew, and what was said stays
+    page.page.wait_for_timeout(3000)
+    page.says("combine_said", "Two pairs are needed")
+    page.choose("content_of", "one")
+    page.silent("combine_said")  # it was of other pairs
+    page.choose("style_of", "two")
+    page.says("overlap", r"overlap[\s\S]*output_blocks\.1\.1")
+    assert page.page.locator("#uz_overlap .uz-parts").count() == 11
+    page.fill("merged_name", "mixed")
+    page.click("merge")
+    page.says("combine_said", "<lora:mixed:1>")
+    assert (served.folder / "mixed.safetensors").exists()
+    page.click("merge")
+    page.says("combine_said", "exists already")
+    page.click("combine_draw")
+    page.page.wait_for_selector("#uz_combine_sheet img", timeout=3 * SLOW)  # thirteen images
+    page.shot("combine")
+    page.tab("Inspect")
+    page.drop("file", served.folder / "mixed.safetensors")
+    page.says("report", "mixed.safetensors[\\s\\S]*sks tree, flat drawing style")
+    assert page.page.locator("#uz_report .uz-parts").count() == 22
+    page.shot("inspect")
+
+
+def test_what_is_no_lora_is_answered_in_a_sentence(page: Page, tmp_path: Path) -> None:
+    page.open()
+    page.tab("Inspect")
+    wrong = tmp_path / "wrong.safetensors"
+    wrong.write_bytes(b"no tensors")
+    page.drop("file", wrong)
+    page.says("report", "not a whole .safetensors file")
+
+
+def test_words_of_files_and_users_are_inert(page: Page, served: Served, image_file: Path) -> None:
+    evil_pair(served.folder, "evil")
+    evil_pair(served.folder, "evil&quot;>&lt;b>")
+    page.open()
+    page.tab("Results")
+    page.says("cards", "onerror")
+    page.ask("put both of evil into the prompt")
+    page.page.wait_for_function(
+        "() => document.querySelector('#uz_prompt textarea').value.includes('onerror')"
+    )
+    page.tab("Combine")
+    page.choose("content_of", "evil")
+    page.choose("style_of", "evil")
+    page.says("overlap", "output_blocks")
+    page.tab("Inspect")
+    page.drop("file", served.folder / "evil_content.safetensors")
+    page.says("report", "onerror")
+    page.tab("Train")
+    page.image(image_file)
+    page.fill("subject", "tree")
+    page.fill("style", "flat drawing")
+    page.fill("name", EVIL)
+    page.click("train")
+    page.page.wait_for_selector("#uz_said [role=alert]")
+    page.page.wait_for_timeout(500)
+    assert page.page.evaluate("() => window.evil") is None
+    assert page.page.locator("img[src=x]").count() == 0
+    for path in served.folder.glob("evil*"):
+        path.unlink()
+
+
+def evil_pair(folder: Path, name: str) -> None:
+    """Two files that look like a pair, and say what would be HTML."""
+    layer = "lora_unet_output_blocks_1_1_transformer_blocks_0_attn1_to_q"
+    for role in ("content", "style"):
+        said = {"pair": "x", "trigger": EVIL, "method": EVIL}
+        save_file(
+            {f"{layer}.lora_down.weight": torch.ones(1, 8),
+             f"{layer}.lora_up.weight": torch.ones(8, 1)},
+            folder / f"{name}_{role}.safetensors",
+            {"ss_network_args": json.dumps(said), "ss_sd_model_name": EVIL, "ss_steps": EVIL},
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", 1200), ("light", 390)])
+def test_every_tab_fits_its_window(
+    page: Page, served: Served, trained: Any, theme: str, width: int
+) -> None:
+    trained("one")
+    page.page.set_viewport_size({"width": width, "height": 844})
+    page.open(f"?__theme={theme}")
+    page.says("live", "steps")
+    for tab in ("Train", "Results", "Combine", "Inspect"):
+        page.tab(tab)
+        if tab == "Results":
+            page.says("cards", "one")
+        if tab == "Combine":
+            page.choose("content_of", "one")
+            page.choose("style_of", "one")
+            page.says("overlap", "overlap")
+        if tab == "Inspect":
+            page.drop("file", served.folder / "one_style.safetensors")
+            page.says("report", "norm")
+        page.shot(f"{tab.lower()}-{theme}-{width}")
+        wide = page.page.evaluate("() => document.documentElement.scrollWidth")
+        assert wide <= width, f"{tab} is {wide} pixels wide"
+    page.page.set_viewport_size({"width": 1200, "height": 900})
+
+
+def test_every_field_and_button_has_a_name_and_is_reached_by_keyboard(page: Page) -> None:
+    page.tab("Train")
+    page.advanced()
+    nameless = """() => [...document.querySelectorAll('#uz_tabs :is(button, input, textarea)')]
+        .filter(e => e.offsetParent !== null && e.type !== 'file')
+        .filter(e => !(e.ariaLabel || e.textContent.trim() || e.labels?.length || e.title
+                       || e.closest('label')))
+        .map(e => e.outerHTML.slice(0, 200))"""
+    assert page.page.evaluate(nameless) == []
+    page.page.locator("#uz_subject :is(input, textarea)").first.focus()
+    reached = set()
+    for _ in range(40):
+        page.page.keyboard.press("Tab")
+        reached.add(page.page.evaluate("() => document.activeElement.closest('[id^=uz_]')?.id"))
+    assert {"uz_style", "uz_name", "uz_preset", "uz_method", "uz_steps", "uz_train"} <= reached
+
+
+def test_a_image_is_pasted_and_a_run_is_begun_and_stopped_by_keyboard_alone(page: Page) -> None:
+    page.open()
+    page.page.evaluate(
+        """() => new Promise(done => {
+            const canvas = Object.assign(document.createElement('canvas'), {width: 90, height: 90});
+            canvas.getContext('2d').fillRect(0, 0, 50, 50);
+            canvas.toBlob(blob => {
+                const data = new DataTransfer();
+                data.items.add(new File([blob], 'pasted.png', {type: 'image/png'}));
+                document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data}));
+                done();
+            });
+        })"""
+    )
+    page.page.wait_for_selector("#uz_image img")
+    page.page.locator("#uz_subject :is(input, textarea)").first.focus()
+    for words in ("tree", "flat drawing", "typed"):
+        page.page.keyboard.type(words)
+        page.page.keyboard.press("Tab")
+    page.tab_to("train")
+    page.page.keyboard.press("Enter")
+    page.says("live", r"typed[\s\S]*[1-9]\d* of")
+    page.tab_to("stop")
+    page.page.keyboard.press("Space")
+    page.state("stopped")
+    page.shot("keyboard")
+
+
+def test_inside_a_webui_the_prompt_and_the_images_go_to_and_fro(
+    nested_page: Page, nested: Served
+) -> None:
+    page = nested_page
+    page.page.get_by_role("button", name="From txt2img").click()
+    page.page.wait_for_selector("#uz_image img")
+    page.says("said", "taken over")
+    page.click("suggest")
+    page.holds("style", "64 pixels")
+    page.fill("subject", "tree")
+    page.fill("style", "flat drawing")
+    page.advanced(**QUICK, steps="3")
+    page.click("train")
+    page.state("completed")
+    page.shot("nested-train")
+    page.tab("Results")
+    page.ask("put content of tree-flat-drawing into the prompt")
+    page.page.wait_for_function(
+        "() => window.sent === 'a sks tree <lora:tree-flat-drawing_content:1>'"
+    )
+    page.shot("nested-results")

@@ -1,0 +1,307 @@
+"""Runs that wait their turn, one after the other, in a thread of their own.
+
+A page or an API reads a job's events by number and sends it commands; it may be closed, reloaded or
+opened twice, and the run goes on. Nothing here knows a host or a page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import traceback
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from unziplora.errors import InvalidInput, UnZipLoRAError
+from unziplora.training.events import (
+    Command,
+    Event,
+    Finished,
+    LorasSaved,
+    Message,
+    Started,
+    StepDone,
+)
+from unziplora.training.run import Run
+
+State = Literal["waiting", "running", "paused", "completed", "stopped", "failed", "cancelled"]
+ENDED: frozenset[State] = frozenset({"completed", "stopped", "failed", "cancelled"})
+RESUMABLE: frozenset[State] = frozenset({"paused", "stopped", "failed"})
+MOST_WAITING = 100  # each holds its image
+COMMANDS: tuple[str, ...] = (
+    "stop", "stop and save", "save now", "preview now", "pause", "resume", "cancel",
+)  # fmt: skip
+
+Begin = Callable[[], Run]
+
+
+@dataclass
+class Job:
+    """One run in the queue. begin: makes the run when its turn comes; again: makes the rest of it
+    after a pause. error: two sentences, where it failed; trace: for the log only."""
+
+    name: str
+    begin: Begin
+    again: Begin
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    state: State = "waiting"
+    submitted: float = field(default_factory=time.time)
+    ended: float = 0.0  # when it last had the model; seconds since 1970, or 0
+    step: int = 0
+    steps: int | None = None
+    time_left: float | None = None
+    files: dict[str, Path] = field(default_factory=dict)
+    error: str | None = None
+    trace: str | None = None
+    run: Run | None = None
+    pausing: bool = False
+    asked: list[Command] = field(default_factory=list)  # before there was a run to ask
+    _events: list[Event] = field(default_factory=list)
+
+    def events(self, since: int = 0) -> list[tuple[int, Event]]:
+        """Those with numbers from `since` on; numbers count from 0 and never change."""
+        since = max(0, since)
+        return list(enumerate(self._events[since:], since))
+
+    def note(self, event: Event) -> None:
+        self._events.append(event)
+        if isinstance(event, Started):
+            self.step, self.steps = event.step, event.steps
+        elif isinstance(event, StepDone):
+            self.step, self.steps, self.time_left = event.step, event.steps, event.time_left
+        elif isinstance(event, LorasSaved) and not event.snapshot:
+            self.files = {str(role): path for role, path in event.files.items()}
+
+    def as_json(self, since: int | None = None) -> dict[str, Any]:
+        """What the page and the API show; with `since`, also the events from that number on."""
+        told: dict[str, Any] = {
+            "id": self.id,
+            "name": self.name,
+            "state": self.state,
+            "submitted": self.submitted,
+            "step": self.step,
+            "steps": self.steps,
+            "time_left": self.time_left,
+            "files": {role: path.name for role, path in self.files.items()},
+            "error": self.error,
+        }
+        if since is not None:
+            told["events"] = [event_json(n, event) for n, event in self.events(since)]
+        return told
+
+
+def event_json(number: int, event: Event) -> dict[str, Any]:
+    """An event as data: its number, its type and its fields; of paths, base names only."""
+    fields = {name: _plain(value) for name, value in asdict(event).items()}
+    return {"number": number, "type": type(event).__name__, **fields}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value
+
+
+class Jobs:
+    """The queue. One worker thread drives one run at a time; it starts with the first job."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Job] = {}
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._worker: threading.Thread | None = None
+        self._model = threading.Lock()  # held by whoever uses it: a run, or a sheet
+        # told of every event, in the worker's thread; what it raises ends up in the run's messages
+        self.on_event: Callable[[Event], None] = lambda event: None
+
+    def submit(self, name: str, begin: Begin, again: Begin) -> Job:
+        """Puts a run at the end of the queue. Raises InvalidInput where one of this name waits or
+        runs already: two runs cannot share a folder; and where very many wait."""
+        with self._changed:
+            self._check_alone(name)
+            if len(self._waiting) >= MOST_WAITING:
+                raise InvalidInput(
+                    f"{MOST_WAITING} runs are waiting already. Cancel some, or wait for them."
+                )
+            job = Job(name, begin, again)
+            self._known[job.id] = job
+            self._waiting.append(job)
+            self._wake()
+        return job
+
+    def _check_alone(self, name: str, itself: Job | None = None) -> None:
+        others = (job for job in self._known.values() if job is not itself)
+        if any(job.name == name and job.state not in ENDED for job in others):
+            raise InvalidInput(
+                f"A run named {name} is waiting or going on already. "
+                "Wait for it, cancel it, or choose another name."
+            )
+
+    def all(self) -> list[Job]:
+        """In the order in which they were submitted."""
+        return list(self._known.values())
+
+    def get(self, job_id: str) -> Job:
+        """Raises InvalidInput for an id that is not known."""
+        job = self._known.get(job_id)
+        if job is None:
+            raise InvalidInput("There is no run with this id. It may be from before a restart.")
+        return job
+
+    @property
+    def current(self) -> Job | None:
+        """The one that is running."""
+        return next((job for job in self._known.values() if job.state == "running"), None)
+
+    def shown(self) -> Job | None:
+        """What a page shows: the run that goes on, else a paused one, else the next, else the last
+        that ended."""
+        jobs = self.all()
+        for wanted in ("running", "paused", "waiting"):
+            for job in jobs:
+                if job.state == wanted:
+                    return job
+        # not by their order: one that was resumed ends after others, one that was cancelled had no
+        # turn
+        return max(jobs, key=lambda job: job.ended, default=None)
+
+    def send(self, job_id: str, command: str) -> None:
+        """Obeys a command now, or the run does after its step. A command that comes twice, or too
+        late, does nothing. Raises InvalidInput for an unknown command or id."""
+        if command not in COMMANDS:
+            raise InvalidInput(
+                f"There is no command {command!r}. Choose one of {', '.join(COMMANDS)}."
+            )
+        job = self.get(job_id)
+        with self._changed:
+            if command == "resume":
+                if job.state in RESUMABLE:
+                    self._check_alone(job.name, job)
+                    job.begin, job.state = job.again, "waiting"
+                    self._waiting.append(job)
+                    self._wake()
+            elif job.state == "waiting":
+                if command in ("cancel", "stop", "stop and save"):
+                    job.state = "cancelled" if not job.step else "stopped"
+                    self._waiting.remove(job)
+            elif job.state == "paused":
+                if command in ("cancel", "stop"):
+                    job.state = "stopped"
+            elif job.state == "running":
+                self._tell(job, command)
+            self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def reserve_model(self) -> Iterator[None]:
+        """Keeps the model from the runs that wait, for something else than a run. Raises
+        InvalidInput while it is in use."""
+        if not self._model.acquire(blocking=False):
+            raise InvalidInput(
+                "The model is in use by a run or a sheet. Wait for it, or pause the run, and try "
+                "again."
+            )
+        try:
+            yield
+        finally:
+            self._model.release()
+
+    def wait(self, job: Job, since: int, seconds: float) -> None:
+        """Until the job has an event of number `since`, or its state changes, or time is over."""
+        state = job.state
+        with self._changed:
+            self._changed.wait_for(
+                lambda: len(job._events) > since or job.state != state, timeout=seconds
+            )
+
+    def _tell(self, job: Job, command: str) -> None:
+        if command in ("pause", "stop", "stop and save", "cancel"):
+            job.pausing = command == "pause"
+        words: dict[str, Command] = {"pause": "stop", "cancel": "stop"}
+        if job.run is not None:
+            job.run.send(words.get(command, command))  # type: ignore[arg-type]
+        else:
+            job.asked.append(words.get(command, command))  # type: ignore[arg-type]
+
+    def _wake(self) -> None:
+        if self._worker is None or not self._worker.is_alive():
+            self._worker = threading.Thread(target=self._work, name="unziplora", daemon=True)
+            self._worker.start()
+        self._changed.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting))
+            with self._model:
+                job = self._next()
+                if job is not None:
+                    self._drive(job)
+
+    def _next(self) -> Job | None:
+        """The first of the queue, its turn begun; None where it was cancelled meanwhile."""
+        with self._changed:
+            if not self._waiting:
+                return None
+            job = self._waiting.popleft()
+            job.state, job.pausing, job.error = "running", False, None
+            self._changed.notify_all()
+            return job
+
+    def _drive(self, job: Job) -> None:
+        """One run from begin to end; whatever happens, the next one's turn comes."""
+        state: State = "failed"
+        run: Run | None = None
+        try:
+            run = job.begin()
+            with self._changed:
+                job.run = run
+                for command in job.asked:
+                    run.send(command)
+                job.asked.clear()
+            # closed whatever happens, so that the model is given back before the next one's turn
+            with contextlib.closing(iter(run)) as events:
+                for event in events:
+                    with self._changed:
+                        job.note(event)
+                        if isinstance(event, Finished):
+                            state = _state_after(event, job.pausing)
+                        self._changed.notify_all()
+                    self._hear(job, event)
+        except UnZipLoRAError as error:
+            job.error = str(error)
+        except BaseException as error:
+            job.trace = traceback.format_exc()
+            job.error = (
+                f"The run ended unexpectedly ({type(error).__name__}: {error}). What it had "
+                "learned is saved as of its last whole step; resume it, and see its log.txt."
+            )
+        finally:
+            if job.error and run is not None and run.kept_in != run.folder.path:
+                job.error += f" Its own folder refused the state, which is in {run.kept_in}."
+            with self._changed:
+                job.run, job.time_left = None, None
+                job.begin = job.again  # forgets the image
+                job.state, job.ended = state, time.time()
+                self._changed.notify_all()
+
+    def _hear(self, job: Job, event: Event) -> None:
+        """A listener that fails never ends a run."""
+        try:
+            self.on_event(event)
+        except Exception as error:
+            with self._changed:
+                job.note(Message(f"After {type(event).__name__}: {error}"))
+                self._changed.notify_all()
+
+
+def _state_after(event: Finished, pausing: bool) -> State:
+    if event.outcome == "completed":
+        return "completed"
+    return "paused" if pausing and event.outcome == "stopped" else "stopped"

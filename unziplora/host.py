@@ -1,0 +1,102 @@
+"""What training asks of a host: the model it lends, and six things it does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+PredictionType = Literal["epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which checkpoint this is, without saying where it lies.
+
+    name: base name of its file or folder; sha256: of the file's bytes, or None where a host
+    knows none; family: what a hub calls its base model ("SDXL 1.0", "Pony", ...), or None.
+    """
+
+    name: str
+    sha256: str | None = None
+    family: str | None = None
+
+
+@dataclass(frozen=True)
+class SizeIds:
+    """SDXL's micro-conditioning, in pixels as (height, width) or (top, left)."""
+
+    original: tuple[int, int]
+    crop: tuple[int, int]
+    target: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a run takes from the model where the user says nothing; None: as in the paper.
+
+    resolution: pixels, the side of the square that the model was trained on; steps, rank, lr: what
+    suits a model that is much smaller than SDXL.
+    """
+
+    resolution: int = 1024
+    steps: int | None = None
+    rank: int | None = None
+    lr: float | None = None
+
+
+class Host(Protocol):
+    """A program that has an SDXL-family model and lends it for a run.
+
+    Tensors go in and come out on `device`; `denoise` computes in the base's own dtype.
+    """
+
+    @property
+    def unet(self) -> nn.Module: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def prediction_type(self) -> PredictionType: ...
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """(T,), fp32: the model's own noise schedule."""
+
+    @property
+    def model(self) -> ModelIdentity: ...
+
+    @property
+    def defaults(self) -> Defaults:
+        """What suits this model; `Defaults()` for one of SDXL's size."""
+
+    def borrow(self) -> AbstractContextManager[None]:
+        """Lends the model clean (no LoRA applied, frozen) and takes it back untouched."""
+
+    def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """context (n, tokens, width) and pooled (n, width); text encoders leave memory after."""
+
+    def encode_image(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Latents (1, 4, h/8, w/8), scaled, of pixels (1, 3, h, w) in [-1, 1].
+
+        The mean of the VAE's posterior where generator is None, else a sample drawn with it
+        (a CPU generator). The VAE leaves memory after.
+        """
+
+    def added_conditioning(self, pooled: Tensor, sizes: SizeIds) -> Any:
+        """What `denoise` needs beside the context; pooled (n, width)."""
+
+    def denoise(self, latents: Tensor, timesteps: Tensor, context: Tensor, added: Any) -> Tensor:
+        """The UNet's prediction (n, 4, h, w) for latents at timesteps (n,), grads enabled."""
+
+    def preview(
+        self, prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: int
+    ) -> Image.Image:
+        """An image of (height, width) = size by the host's own sampler, from the UNet as it is.
+        Its `info["parameters"]`, where there is one, is an infotext (images/infotext.py)."""

@@ -1,0 +1,190 @@
+"""What Automatic1111 and its descendants share: queue, progress, images, and what names mean.
+
+File and line numbers in comments are those of Automatic1111 1.10.1. Nothing of a WebUI is imported
+before a method needs it, so that the modules here load anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from unziplora.checkpoints.hints import defaults_in, family_in
+from unziplora.errors import InvalidInput, UnZipLoRAError
+from unziplora.host import Defaults, ModelIdentity, PredictionType
+from unziplora.hosts.webui import txt2img
+from unziplora.hosts.webui.txt2img import webui
+from unziplora.lora.read import read_metadata
+
+JOB = "UnZipLoRA training"
+_INPAINTING_CHANNELS = 9  # latents, the masked image's latents, and the mask
+
+
+class WebUIHost:
+    """The loaded checkpoint, borrowed under the WebUI's own queue. Made anew for every run.
+
+    What differs from one WebUI to the next is in a subclass.
+    """
+
+    prediction_type: PredictionType
+
+    def __init__(self, model: Any) -> None:
+        """model: the WebUI's `shared.sd_model`, loaded."""
+        self._model = model
+        if not getattr(model, "is_sdxl", False):
+            raise InvalidInput(
+                f"{self._title()} is not an SDXL checkpoint. Choose one of SDXL's family."
+            )
+        if self._first_convolution().in_channels == _INPAINTING_CHANNELS:
+            raise InvalidInput(
+                f"{self._title()} is an inpainting model. Choose the model it was made from."
+            )
+
+    @property
+    def unet(self) -> nn.Module:
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(webui("devices").device)
+
+    @property
+    def model(self) -> ModelIdentity:
+        info = self._model.sd_checkpoint_info
+        return ModelIdentity(self._title(), info.sha256, family_in(self._title()))
+
+    @property
+    def defaults(self) -> Defaults:
+        width = int(self._first_convolution().out_channels)
+        return defaults_in(self._header(), width)
+
+    def _header(self) -> Mapping[str, str]:
+        """Of the checkpoint's file, as it is: the WebUI's copy has objects in place of JSON
+        (modules/sd_models.py:304), and reForge drops it when it loads a model (its :638)."""
+        return read_metadata(Path(self._model.sd_checkpoint_info.filename))
+
+    @contextlib.contextmanager
+    def borrow(self) -> Iterator[None]:
+        """Waits for the WebUI's queue, lends the UNet clean and frozen, and puts everything back in
+        every outcome.
+
+        Raises UnZipLoRAError where another checkpoint was loaded while this waited.
+        """
+        shared, progress = webui("shared"), webui("progress")
+        with webui("call_queue").queue_lock:
+            if shared.sd_model is not self._model:
+                raise UnZipLoRAError(
+                    "Another checkpoint was loaded while this run waited for its turn. "
+                    f"Choose {self._title()} again and start it once more."
+                )
+            task = progress.create_task_id("unziplora")
+            shared.state.begin(job=JOB)
+            progress.start_task(task)
+            modes = [(module, module.training) for module in self.unet.modules()]
+            try:
+                with torch.inference_mode(False), torch.enable_grad(), _kept_loaded(), self._lent():
+                    yield
+            finally:
+                for module, mode in modes:
+                    module.training = mode
+                progress.finish_task(task)
+                shared.state.end()
+
+    def _lent(self) -> contextlib.AbstractContextManager[None]:
+        """Clean weights, in place on the device, frozen and safe to differentiate."""
+        raise NotImplementedError
+
+    def _drawing(self, job: Any) -> contextlib.AbstractContextManager[None]:
+        """All parts of the model where the WebUI's txt2img expects them, for one `job` that keeps
+        to this model: one that was chosen meanwhile is to be loaded after the run, but its name is
+        in the options already, and every generation loads what they name."""
+        raise NotImplementedError
+
+    def _refuse_embeddings(self, prompts: Sequence[str], known: Sequence[str]) -> None:
+        """The WebUI would put an embedding in its name's place without a word."""
+        names = {name.lower() for name in known}
+        for word in dict.fromkeys(re.split(r"[\s,.:()\[\]]+", " ".join(prompts))):
+            if word.lower() in names:
+                raise InvalidInput(
+                    f'"{word}" is the name of an embedding in this WebUI, which would stand in '
+                    'its place. Choose another token, such as "ohwx" or "zwx".'
+                )
+
+    def preview(
+        self, prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: int
+    ) -> Image.Image:
+        """By the WebUI's own txt2img, which leaves no file, no last prompt and no progress of its
+        own behind."""
+        job = txt2img.job(prompt, negative=negative, size=size, steps=steps, seed=seed)
+        job.disable_extra_networks = True  # the branches are on the model; nothing else may come
+        with txt2img.undisturbed(), self._drawing(job):
+            return txt2img.image(job)
+
+    def _first_convolution(self) -> nn.Conv2d:
+        first: nn.Conv2d = self.unet.input_blocks[0][0]  # type: ignore[index, union-attr, assignment]
+        return first
+
+    def _title(self) -> str:
+        info = self._model.sd_checkpoint_info
+        return PureWindowsPath(info.filename).name  # it knows both slashes
+
+
+@contextlib.contextmanager
+def _kept_loaded() -> Iterator[None]:
+    """ "Unload checkpoint" does not wait for the queue (modules/api/api.py:654): meanwhile it is
+    refused."""
+    models = webui("sd_models")
+    earlier = models.unload_model_weights
+
+    def refuse(*_: Any, **__: Any) -> None:
+        from fastapi import HTTPException  # what both APIs answer with; Forge's knows no other
+
+        raise HTTPException(
+            409, "UnZipLoRA is training on this checkpoint. Pause or stop the run, then unload it."
+        )
+
+    models.unload_model_weights = refuse
+    try:
+        yield
+    finally:
+        models.unload_model_weights = earlier
+
+
+def loaded_model() -> Any:
+    """`shared.sd_model`, which loads the chosen checkpoint where that has not been done. Raises
+    InvalidInput where there is none. Not for Forge, which loads later."""
+    model = webui("shared").sd_model
+    if model is None:
+        raise InvalidInput("No checkpoint is loaded. Choose an SDXL checkpoint first.")
+    return model
+
+
+def zero_snr_chosen() -> bool:
+    """Whether the WebUI's option "Noise schedule for sampling" asks for zero terminal SNR."""
+    return bool(webui("shared").opts.sd_noise_schedule == "Zero Terminal SNR")
+
+
+def latents_of(posterior: Any, generator: torch.Generator | None) -> Tensor:
+    """The mean of a VAE's posterior, or a sample drawn with a CPU generator; fp32, unscaled."""
+    latents: Tensor = posterior.mean.float()
+    if generator is not None:
+        noise = torch.randn(latents.shape, generator=generator)
+        latents = latents + posterior.std.float() * noise.to(latents.device)
+    return latents
+
+
+def checked(latents: Tensor) -> Tensor:
+    """The same. Raises UnZipLoRAError where the VAE made NaN or infinity."""
+    if not torch.isfinite(latents).all():
+        raise UnZipLoRAError(
+            "The VAE makes NaN of this image. Choose another VAE in the WebUI's settings, "
+            "such as the SDXL VAE fixed for fp16."
+        )
+    return latents

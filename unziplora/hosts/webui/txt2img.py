@@ -1,0 +1,100 @@
+"""Images by a WebUI's own txt2img: previews of a run, and sheets of finished pairs.
+
+File and line numbers are those of Automatic1111 1.10.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from unziplora.errors import InvalidInput, UnZipLoRAError
+
+SHEET_STEPS = 20
+
+
+def webui(name: str) -> Any:
+    """A module of the WebUI: modules.NAME."""
+    return importlib.import_module(f"modules.{name}")
+
+
+def job(prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: int) -> Any:
+    """What the WebUI calls a processing, with its own defaults for all that is not given. size:
+    (height, width)."""
+    made = webui("processing").StableDiffusionProcessingTxt2Img(
+        sd_model=webui("shared").sd_model,
+        prompt=prompt,
+        negative_prompt=negative,
+        seed=seed,
+        # what the WebUIs choose for None; forge-classic would not write it into the infotext
+        sampler_name=webui("sd_samplers").samplers[0].name,
+        steps=steps,
+        height=size[0],
+        width=size[1],
+        do_not_save_samples=True,
+        do_not_save_grid=True,
+    )
+    made.scripts = webui("scripts").ScriptRunner()  # none; reForge asks it (processing.py:1065)
+    return made
+
+
+def image(job: Any) -> Image.Image:
+    """Raises UnZipLoRAError where there is none, as after an interrupt."""
+    images = webui("processing").process_images(job).images
+    if not images:
+        raise UnZipLoRAError("The WebUI made no image. See its console.")
+    made: Image.Image = images[0]
+    return made
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keeps what a generation writes over: progress, and params.txt with the page's last prompt
+    (modules/processing.py:975)."""
+    state = webui("shared").state
+    names = ("job", "job_no", "job_count", "sampling_step", "sampling_steps", "textinfo")
+    kept = {name: getattr(state, name) for name in names}
+    last_prompt = Path(webui("paths").data_path) / "params.txt"
+    text = last_prompt.read_bytes() if last_prompt.is_file() else None
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(state, name, value)
+        if text is not None:
+            last_prompt.write_bytes(text)
+        else:
+            last_prompt.unlink(missing_ok=True)
+
+
+def draw(
+    prompts: Sequence[str], loras: Sequence[tuple[Path, float]], seed: int, side: int
+) -> Iterator[Image.Image]:
+    """A square image of `side` pixels for each prompt, with LoRAs of the WebUI's Lora folder; the
+    first has this seed, the next the next one. Waits for the WebUI's queue before each.
+
+    Raises InvalidInput for a file in another folder, which a prompt cannot name.
+    """
+    shared, folder = webui("shared"), Path(webui("shared").cmd_opts.lora_dir).resolve()
+    for path, _ in loras:
+        if folder not in path.resolve().parents:
+            raise InvalidInput(
+                f"{path.name} is not in the WebUI's Lora folder, where prompts find LoRAs. "
+                "Move it there."
+            )
+    calls = "".join(f" <lora:{path.stem}:{weight:g}>" for path, weight in loras)
+    for number, prompt in enumerate(prompts):
+        with webui("call_queue").queue_lock:
+            shared.state.begin(job="UnZipLoRA sheet")
+            try:
+                with undisturbed():
+                    made = image(job(prompt + calls, negative="", size=(side, side),
+                                       steps=SHEET_STEPS, seed=seed + number))  # fmt: skip
+            finally:
+                shared.state.end()
+        yield made

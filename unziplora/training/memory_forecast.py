@@ -1,0 +1,267 @@
+"""What a run will need of a device's memory, and which plan fits what is free.
+
+Weights, LoRAs and moments are counted exactly; what else a step needs at its peak comes from
+memory.json, which `python -m benchmarks.memory` writes by simulation. A simulation sees neither the
+CUDA context nor fragmentation, so a margin is added: 5 % and 0.3 GB. GB are 1e9 bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unziplora.errors import InvalidInput
+from unziplora.method.prompts import BRANCHES
+from unziplora.training.memory_plans import PLANS, Plan
+from unziplora.training.settings import Settings
+from unziplora.unet.attach import layer_shapes
+from unziplora.unet.layer_names import group_of, recognise
+from unziplora.unet.weight_cast import fp8_bytes, in_fp16
+
+TABLE = Path(__file__).with_name("memory.json")
+_MARGIN, _FIXED_MARGIN = 1.05, 0.3  # a factor, GB
+_SMALL_UNET = 200_000_000  # parameters; fits unrecomputed wherever its program runs
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """needs: GB of each plan, the margin included; free: GB that a run can have, the model's own
+    included, or None where that cannot be asked. plan: the one that will be taken."""
+
+    architecture: str
+    resolution: int
+    rank: int
+    needs: Mapping[str, float]
+    free: float | None
+    plan: Plan
+
+    @property
+    def fits(self) -> bool:
+        return self.free is None or self.needs[self.plan.name] <= self.free
+
+    @property
+    def text(self) -> str:
+        """ "needs about 9.1 GB, 10.4 GB free: checkpoint" """
+        free = "" if self.free is None else f", {self.free:.1f} GB free"
+        doubt = "" if self.fits else ", which may not fit"
+        return f"needs about {self.needs[self.plan.name]:.1f} GB{free}: {self.plan.name}{doubt}"
+
+    def as_text(self) -> str:
+        """A line for each plan, and what auto does."""
+        lines = [f"{self.architecture}, {self.resolution} px, rank {self.rank}"]
+        lines += [f"  {name:<10} {need:5.1f} GB" for name, need in self.needs.items()]
+        margin = f"{100 * (_MARGIN - 1):.0f} % and {_FIXED_MARGIN} GB"
+        lines.append(f"Simulated, with {margin} more for what a simulation does not see.")
+        return "\n".join([*lines, self.text[0].upper() + self.text[1:]])
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "plan": self.plan.name, "fits": self.fits, "text": self.text}
+
+
+def forecast(unet: nn.Module, device: torch.device, settings: Settings) -> Forecast:
+    """Rank and resolution must be set. The UNet may be on the meta device, to ask before loading.
+
+    Raises InvalidInput where the settings name a plan that this model or device cannot run.
+    """
+    assert settings.rank is not None
+    assert settings.resolution is not None
+    needs = {name: _need(unet, settings, plan) for name, plan in PLANS.items()}
+    free = free_memory(device, unet)
+    plan = _chosen(settings.memory, needs, free, unet, device)
+    architecture = recognise(unet).name
+    return Forecast(architecture, settings.resolution, settings.rank, needs, free, plan)
+
+
+def _chosen(
+    name: str,
+    needs: Mapping[str, float],
+    free: float | None,
+    unet: nn.Module,
+    device: torch.device,
+) -> Plan:
+    """The plan of that name; for "auto" the fastest that fits, or the smallest where none does."""
+    if name != "auto":
+        if reason := _refusal(PLANS[name], unet, device):
+            raise InvalidInput(reason)
+        return PLANS[name]
+    if free is None:
+        small = sum(parameter.numel() for parameter in unet.parameters()) < _SMALL_UNET
+        return PLANS["full" if small else "checkpoint"]
+    able = [plan for plan in PLANS.values() if _pays(plan, unet, device)]
+    return next((plan for plan in able if needs[plan.name] <= free), able[-1])
+
+
+def smaller(plan: Plan, unet: nn.Module, device: torch.device) -> Plan | None:
+    """The next plan that this model and device can run, or None."""
+    for other in list(PLANS.values())[list(PLANS).index(plan.name) + 1 :]:
+        if _pays(other, unet, device):
+            return other
+    return None
+
+
+def smallest(unet: nn.Module, device: torch.device) -> Plan:
+    """The plan that needs least of those that this model and device can run."""
+    return [plan for plan in PLANS.values() if _pays(plan, unet, device)][-1]
+
+
+def trained_weights(unet: nn.Module, settings: Settings) -> int:
+    """Numbers in all A and B of a run; its rank must be set."""
+    assert settings.rank is not None
+    method, weights = settings.chosen_method.on(recognise(unet).name), 0
+    for layer, (rows, columns) in layer_shapes(unet).items():
+        for branch in BRANCHES:
+            if method.trains(branch, group_of(layer)):
+                weights += settings.rank * (rows + columns)
+    return weights
+
+
+def free_memory(device: torch.device, unet: nn.Module) -> float | None:
+    """GB that a run can have: what is free, what torch holds unused, and the model's own."""
+    own = sum(p.numel() * p.element_size() for p in unet.parameters() if p.device == device)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (free + unused + own) / 1e9
+    if device.type == "cpu":
+        available = _available()
+        return None if available is None else (available + own) / 1e9
+    return None
+
+
+def simulated(
+    architecture: str, resolution: int, rank: int, plan: str, key: str = "peak_gb"
+) -> float | None:
+    """A figure of memory.json, in GB, between its ranks and resolutions too (it is linear in rank
+    and in pixels); None for an architecture that is not in it."""
+    rows = {
+        (row["rank"], row["resolution"] ** 2): float(row[key])
+        for row in _table()
+        if row["architecture"] == architecture and row["plan"] == plan
+    }
+    if not rows:
+        return None
+    ranks, pixels = (sorted({place[axis] for place in rows}) for axis in (0, 1))
+    r0, r1, r = _around(ranks, rank)
+    p0, p1, p = _around(pixels, resolution**2)
+    low = (1 - r) * rows[r0, p0] + r * rows[r1, p0]
+    high = (1 - r) * rows[r0, p1] + r * rows[r1, p1]
+    return (1 - p) * low + p * high
+
+
+class SpillWatch:
+    """Tells a step that ran in shared memory: five times slower than the median of those before it
+    while the GPU is full. Windows' driver does that instead of reporting a full GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._said = False
+
+    def message(self, seconds: float, median: float | None) -> str | None:
+        """What to tell the user after a step, once a run."""
+        if self._said or self._device.type != "cuda" or median is None or seconds < 5 * median:
+            return None
+        free, total = torch.cuda.mem_get_info(self._device)
+        if free > 0.03 * total:
+            return None
+        self._said = True
+        return (
+            f"A step took {seconds:.0f} s instead of {median:.0f}, because the GPU is full and its "
+            "driver moves memory to the computer's. Close other programs that use the GPU, or "
+            "resume the run with a smaller memory plan or resolution."
+        )
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an exception says that a device's memory is full."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    # torch has no class of its own for these on a CPU and on Apple's GPUs
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _need(unet: nn.Module, settings: Settings, plan: Plan) -> float:
+    """GB of a plan at its peak, the margin included."""
+    base = sum(p.numel() * p.element_size() for p in unet.parameters())
+    moments = 2 if plan.in_backward else 8  # bytes a weight; scales are a 32nd of them
+    per_weight = plan.lora_dtype.itemsize + moments
+    loras = trained_weights(unet, settings) * per_weight / 1e9
+    working = _working(unet, settings, plan.name)
+    held = (fp8_bytes(unet) if plan.fp8_base else base) / 1e9 + loras
+    return _MARGIN * (held + working) + _FIXED_MARGIN
+
+
+def _working(unet: nn.Module, settings: Settings, plan: str) -> float:
+    """GB of activations, gradients and temporaries at the peak, in the base's own precision."""
+    assert settings.rank is not None
+    assert settings.resolution is not None
+    architecture, scale = recognise(unet).name, 1.0
+    place = (settings.resolution, settings.rank, plan, "working_gb")
+    found = simulated(architecture, *place)
+    if found is None:  # another size of the same shape
+        found = simulated("sdxl", *place) or 0.0
+        scale = sum(p.numel() for p in unet.parameters()) / 2.567e9
+    width = max(2, next(unet.parameters()).element_size())  # the table's is 2 bytes
+    return max(0.0, found) * scale * width / 2
+
+
+def _pays(plan: Plan, unet: nn.Module, device: torch.device) -> bool:
+    """Whether a plan can run and saves memory: on a CPU, originals and fp8 copies would lie in the
+    same."""
+    return not _refusal(plan, unet, device) and not (plan.fp8_base and device.type == "cpu")
+
+
+def _refusal(plan: Plan, unet: nn.Module, device: torch.device) -> str | None:
+    """Why this plan cannot run, in two sentences."""
+    if plan.in_backward and in_fp16(unet) and not has_bf16(device):
+        return (
+            f"The memory plan {plan.name} computes in bf16, which this GPU does not do here. "
+            "Choose checkpoint, with a lower rank or resolution if the memory is small."
+        )
+    if plan.fp8_base and device.type not in ("cuda", "cpu", "xpu"):
+        return (
+            f"The memory plan {plan.name} needs fp8, which {device.type} does not have. Choose low."
+        )
+    return None
+
+
+def has_bf16(device: torch.device) -> bool:
+    """NVIDIA's cards have it from the RTX 30 series on; torch only emulates it on older ones. On
+    Apple's and Intel's, A1111 casts layers to fp16 by hand (modules/devices.py:240)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu"
+
+
+def _available() -> int | None:
+    """Bytes of the computer's memory that programs can have without swapping; Linux says."""
+    try:
+        text = Path("/proc/meminfo").read_text("ascii")
+    except OSError:
+        return None
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return 1024 * int(found[1]) if found else None
+
+
+def _around(places: Sequence[int], x: int) -> tuple[int, int, float]:
+    """The two neighbours of x, or the two nearest, and where x lies between them (0 to 1)."""
+    low, high = places[0], places[1]
+    for nearer, further in itertools.pairwise(places):
+        if x >= nearer:
+            low, high = nearer, further
+    return low, high, (x - low) / (high - low)
+
+
+@lru_cache(maxsize=1)
+def _table() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(TABLE.read_text("utf-8"))["rows"]
+    return rows

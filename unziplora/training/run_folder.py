@@ -1,0 +1,238 @@
+"""A run's folder: its settings, its state, and the lock that keeps it to one process.
+
+    settings.json   what the run was told, and which model it trains on
+    state.safetensors   everything that decides the next step (training/trainer.py)
+    image.png, progress.csv, log.txt, previews/, snapshots/
+
+No path of the user is in it, but in log.txt, where the trace of an error names files. Nothing in
+it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unziplora import files as atomic
+from unziplora.errors import InvalidInput, WriteError
+from unziplora.host import ModelIdentity
+from unziplora.training.settings import Settings
+from unziplora.training.trainer import Trainer
+
+VERSION = 1
+_ROW = re.compile(r"([0-9]{1,9}),[^\n]*\n")
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """settings.json. started: seconds since 1970. pair: links the two files of a pair. replaces:
+    the run may replace a pair of its name that is another's."""
+
+    settings: Settings
+    model: ModelIdentity
+    architecture: str
+    pair: str
+    started: float
+    replaces: bool = False
+
+
+class RunFolder:
+    """One run on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = path / "state.safetensors"
+        self.image = path / "image.png"
+        self.progress = path / "progress.csv"
+        self.previews = path / "previews"
+        self.snapshots = path / "snapshots"
+        self.log = path / "log.txt"
+        self._settings = path / "settings.json"
+
+    def exists(self) -> bool:
+        """Whether a run was ever begun here."""
+        # os.path's, to which a name that no file can have is one that does not exist
+        return os.path.exists(self._settings) or os.path.exists(self.state)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps the folder to this process; the lock ends with it, even if it is killed.
+
+        Raises InvalidInput where another holds it, and WriteError where it cannot be made.
+        """
+        try:
+            opened = open(self.path / "run.lock", "a+b")  # noqa: SIM115
+        except OSError as error:
+            raise WriteError(
+                f"Nothing can be written to the run's folder {self.path.name} ({error.strerror}). "
+                "Allow writing there, or make room on its disk."
+            ) from error
+        with opened as file:
+            try:
+                _lock(file)
+            except OSError as error:
+                raise InvalidInput(
+                    f"A run named {self.path.name} is going on already. "
+                    "Wait for it to end, stop it, or choose another name."
+                ) from error
+            yield
+
+    def clear_leftovers(self) -> None:
+        """Removes temporary files of a process that was killed; for who holds the lock."""
+        for folder in (self.path, self.previews, self.snapshots):
+            atomic.clear_leftovers(folder)
+
+    def begin(self, info: RunInfo, image: Image.Image) -> None:
+        """Writes what a new run begins with, and only then removes what an earlier one left.
+
+        Raises WriteError, and the earlier run can still go on.
+        """
+        with atomic.writing(self.image) as temporary:
+            image.save(temporary, "PNG")
+        self.write_info(info)
+        self._clear_work()
+
+    def clear(self) -> None:
+        """Removes what a run left: only files of kinds that a run writes. Raises OSError."""
+        self._clear_work()
+        for old in (self._settings, self.image):
+            old.unlink(missing_ok=True)
+
+    def _clear_work(self) -> None:
+        for old in (self.state, self.progress, self.log):
+            old.unlink(missing_ok=True)
+        for folder, kind in ((self.previews, "*.png"), (self.snapshots, "*.safetensors")):
+            for old in folder.glob(kind):
+                old.unlink()
+
+    def write_info(self, info: RunInfo) -> None:
+        """Raises WriteError."""
+        data = {
+            "version": VERSION,
+            "model": asdict(info.model),
+            "architecture": info.architecture,
+            "pair": info.pair,
+            "started": info.started,
+            "replaces": info.replaces,
+            "settings": json.loads(info.settings.as_json()),
+        }
+        atomic.write_text(self._settings, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+    def read_info(self) -> RunInfo:
+        """Raises InvalidInput where this is no run's folder, or one of another version."""
+        try:
+            data = json.loads(self._settings.read_text(encoding="utf-8"))
+            version = data["version"]
+        except OSError as error:
+            raise InvalidInput(
+                f"There is no run in {self.path.name}. Name the folder of a run, which holds "
+                "settings.json and state.safetensors."
+            ) from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise InvalidInput(damaged("settings.json")) from error
+        if version != VERSION:
+            raise InvalidInput(
+                f"The run was written by another version (format {version!r}, this one reads "
+                f"{VERSION}). Resume it with that version, or start anew."
+            )
+        settings = Settings.from_json(json.dumps(data.get("settings")))
+        try:
+            return RunInfo(
+                settings,
+                ModelIdentity(**data["model"]),
+                str(data["architecture"]),
+                str(data["pair"]),
+                float(data["started"]),
+                data.get("replaces") is True,
+            )
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
+            raise InvalidInput(damaged("settings.json")) from error
+
+    def save_state(self, trainer: Trainer, pair: str) -> None:
+        """Replaces the state; the earlier one stays until the new one is whole. pair: RunInfo's.
+
+        Raises WriteError where the disk is full or refuses.
+        """
+        tensors = {name: t.detach().cpu().contiguous() for name, t in trainer.tensors().items()}
+        numbers = json.dumps(trainer.numbers())
+        metadata = {"version": str(VERSION), "pair": pair, "numbers": numbers}
+        with atomic.writing(self.state) as temporary:
+            try:
+                save_file(tensors, temporary, metadata)
+            except SafetensorError as error:  # its writer wraps the system's errors
+                raise WriteError(
+                    f"The state could not be saved ({error}). Make room on the disk; the earlier "
+                    "state is kept."
+                ) from error
+
+    def read_state(self, pair: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and numbers as the trainer gave them. Raises InvalidInput, also for a state of
+        another pair: one that an earlier run left, killed while this one replaced it."""
+        if not self.state.is_file():
+            raise InvalidInput(
+                f"The run in {self.path.name} has no saved state. Start it anew, and overwrite it."
+            )
+        try:
+            with safe_open(self.state, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata["pair"] != pair:
+                    raise ValueError("another pair")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(metadata["numbers"])
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            raise InvalidInput(damaged("state.safetensors")) from error
+
+    def append_progress(self, row: dict[str, object]) -> None:
+        """Adds a line to progress.csv."""
+        new = not self.progress.exists()
+        with open(self.progress, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, row)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def rewind_progress(self, step: int) -> None:
+        """Drops lines of steps after `step`: they are trained again."""
+        if not self.progress.exists():
+            return
+        with open(self.progress, newline="", encoding="utf-8", errors="replace") as file:
+            lines = file.readlines()
+        rows = [_ROW.fullmatch(line) for line in lines[1:]]  # one may be cut off, by a full disk
+        kept = [row[0] for row in rows if row is not None and int(row[1]) <= step]
+        atomic.write_text(self.progress, "".join(lines[:1] + kept))
+
+    def note(self, text: str) -> None:
+        """Adds a line to the log."""
+        with open(self.log, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+def damaged(file: str) -> str:
+    return (
+        f"The run's {file} is damaged or belongs to another model. "
+        "Restore it from a backup, or start the run anew and overwrite it."
+    )
+
+
+def _lock(file: IO[bytes]) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,101 @@
+"""What differs between gradio 3.41 (A1111), 4.40 (Forge) and 6 (the app)."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+
+def when(event: Callable[..., Any], *arguments: Any, js: str | None = None, **options: Any) -> Any:
+    """Sets up an event; `js` is called `_js` in gradio 3, and in Forge's 4 by its own shim.
+
+    The name of a function in the API's listing is left out: the page is no API.
+    """
+    known = inspect.signature(event).parameters
+    if js is not None:
+        options["js" if "js" in known else "_js"] = js
+    if "show_progress" in known:
+        options.setdefault("show_progress", "hidden")
+    if "api_visibility" in known:  # gradio 6
+        options.setdefault("api_visibility", "private")
+    elif "api_name" in known:
+        options.setdefault("api_name", False)
+    return event(*arguments, **options)
+
+
+def fitting(component: Callable[..., Any], **options: Any) -> Any:
+    """A component with those of the options that this gradio knows."""
+    # Forge wraps the constructors of its components (modules/gradio_extensions.py:136); signature
+    # looks through that
+    known = inspect.signature(component).parameters
+    return component(**{name: value for name, value in options.items() if name in known})
+
+
+# by version, since reForge hides the parameters of Image (its modules/gradio_extensons.py:128)
+_IS_3 = gr.__version__.startswith("3.")
+_SOURCES: dict[str, Any] = {"source": "upload"} if _IS_3 else {"sources": ["upload", "clipboard"]}
+
+
+def image_input(**options: Any) -> Any:
+    """A gr.Image whose value reaches its function as the bytes that were uploaded, or None.
+
+    gradio's own reading drops what is transparent, and answers a damaged file with the one word
+    "Error" before any function of ours is called.
+    """
+    image = gr.Image(**_SOURCES, **options)
+    image.preprocess = _uploaded
+    return image
+
+
+def _uploaded(given: Any) -> bytes | None:
+    if given is None:
+        return None
+    if isinstance(given, str):  # gradio 3 sends "data:image/png;base64,..."
+        return base64.b64decode(given.rpartition("base64,")[2])
+    return Path(given.path).read_bytes()
+
+
+def copyable_text(**options: Any) -> Any:
+    """A gr.Textbox with a button that copies it."""
+    return fitting(gr.Textbox, show_copy_button=True, buttons=["copy"], **options)
+
+
+def plain_html(value: str = "", **options: Any) -> Any:
+    """A gr.HTML without padding of its own, and without a gap where it is empty (style.css)."""
+    return gr.HTML(value, elem_classes=["uz-html"], **options)
+
+
+def hidden() -> Any:
+    """Holds what page.js uses and nobody sees. Not `visible=False`: gradio would leave it out of
+    the page, and around a hidden field of text it draws an empty form."""
+    return gr.Column(elem_classes=["uz-hidden"])
+
+
+def blocks(**options: Any) -> Any:
+    """A gr.Blocks that fetches no fonts from Google, as the themes of gradio 3 to 5 do."""
+    if "theme" in inspect.signature(gr.Blocks).parameters:
+        theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+        options["theme"] = theme
+    return gr.Blocks(analytics_enabled=False, **options)
+
+
+def mount(app: Any, page: Any, login: str | None) -> Any:
+    """The page at the root of a FastAPI application, behind "user:password" where one is given."""
+    known = inspect.signature(gr.mount_gradio_app).parameters
+    # of a file: the largest LoRAs that people inspect
+    wanted: dict[str, Any] = {"footer_links": [], "max_file_size": "4gb"}
+    options: dict[str, Any] = {name: value for name, value in wanted.items() if name in known}
+    if login is not None:
+        if "app_kwargs" in known:
+            options["app_kwargs"] = {"openapi_url": None}  # gradio's listing of routes is open
+        user = tuple(login.split(":", 1))
+        if "auth" in known:
+            options["auth"] = user
+        else:  # gradio 3 reads it off the page (gradio/routes.py, App.configure_app)
+            page.auth, page.auth_message = [user], None
+    return gr.mount_gradio_app(app, page, path="/", **options)
