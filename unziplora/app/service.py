@@ -91,9 +91,9 @@ class Service:
         self.open_host, self.folder, self._saved = open_host, folder, saved
         self.draw, self._model_info, self._defaults = draw, model_info, defaults
         self._program = program
-        self._seconds_per_step: dict[tuple[Any, ...], float] = {}  # seconds a step, of the last run
-        of a kind self._forecast_cache: tuple[Any, float, Forecast] | None = None  #
-        for what, when self.jobs = Jobs()
+        self._seconds_per_step: dict[tuple[Any, ...], float] = {}  # of the last run of a kind
+        self._forecast_cache: tuple[Any, float, Forecast] | None = None  # for what, when
+        self.jobs = Jobs()
         self.jobs.on_event = self._heard
 
     def start(
@@ -334,8 +334,8 @@ class Service:
             elif isinstance(event, StepDone):
                 seconds.append(event.seconds)
         if seconds:
-            self._seconds_per_step[_kind(run.settings, run.info.architecture, plan)]
-            = median(seconds)
+            kind = _kind(run.settings, run.info.architecture, plan)
+            self._seconds_per_step[kind] = median(seconds)
 
 
 def _kind(settings: Settings, architecture: str, plan: str) -> tuple[Any, ...]:
