@@ -27,7 +27,7 @@ def train(
 
     settings: a Settings object or some of its fields; `subject` and `style` win over it. The
     files go to `out` (made where only the folder itself is missing), the run's own folder to
-    out/NAME. Raises InvalidInput before anything is written.
+    out/.unziplora/NAME. Raises InvalidInput before anything is written.
     """
     if isinstance(settings, Settings):
         chosen = replace(settings, subject=subject, style=style)
@@ -38,5 +38,6 @@ def train(
 
 
 def resume(folder: str | Path, *, host: Host) -> Run:
-    """Goes on with the run in a folder (out/NAME) exactly where its state was saved."""
+    """Continues the run in a folder (out/.unziplora/NAME, or out/NAME for short) exactly where its
+    state was saved."""
     return Run.resume(Path(folder), host)

@@ -22,6 +22,7 @@ from unziplora.errors import UnZipLoRAError
 from unziplora.lora.inspect import inspect
 from unziplora.lora.read import read_metadata
 from unziplora.training.events import Event, Finished, LorasSaved, Message
+from unziplora.training.run_folder import HIDDEN, RunFolder, run_path
 
 SETTINGS: dict[str, Any] = {
     "steps": 3, "save_minutes": 1e-9, "preview_every": 2, "preview_steps": 1, "snapshot_every": 2,
@@ -77,7 +78,7 @@ def _locked(fault: Fault, path: Path) -> None:
 
 
 def _run_folder_gone(fault: Fault, path: Path) -> None:
-    shutil.rmtree(fault.out / "pair")
+    shutil.rmtree(run_path(fault.out, "pair"))
 
 
 def _output_folder_gone(fault: Fault, path: Path) -> None:
@@ -152,7 +153,7 @@ def _case(
             made = begin(make_host(), out, **SETTINGS)
             for event in made:
                 events.append(event)
-                state = out / "pair" / "state.safetensors"
+                state = out / ".unziplora" / "pair" / "state.safetensors"
                 if state.is_file():
                     last_good = state.read_bytes()
                 elif last_good and "removed" not in fault.kind and not _over(events):
@@ -172,7 +173,7 @@ def _case(
     if fault.too_late:
         result.completed += failure is None
         return None
-    if left := [path.name for path in out.rglob(".*")]:
+    if left := [path.name for path in out.rglob(".*") if path.name != HIDDEN]:
         complain(f"{left} were left")
     try:
         if failure is None:
@@ -182,9 +183,9 @@ def _case(
             where = next(iter(files.values())).parent
         else:
             result.failed += 1
-            folder = made.kept_in if made is not None else out / "pair"
+            folder = made.kept_in if made is not None else run_path(out, "pair")
             list(unziplora.resume(folder, host=make_host()))
-            where = folder.parent
+            where = RunFolder(folder).out
         for role in ("content", "style"):
             if inspect(where / f"pair_{role}.safetensors").hash_matches is not True:
                 complain(f"the {role} file is damaged")

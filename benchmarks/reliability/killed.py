@@ -14,7 +14,7 @@ from benchmarks.reliability.small import begin, host_maker
 from unziplora import files as atomic
 from unziplora import python_api as api
 from unziplora.training.events import StepDone
-from unziplora.training.run_folder import RunFolder
+from unziplora.training.run_folder import RunFolder, run_path
 
 # of a write: half of the data is there; all of it is; the file has its name
 MOMENTS = ("half", "whole", "named")
@@ -33,7 +33,7 @@ def train(out: Path, die_at: tuple[int, str] | None = None) -> None:
     """
     torch.set_num_threads(1)
     _count_writes(out.with_name(out.name + ".writes"), die_at)
-    host, folder = _make_host(), RunFolder(out / "pair")
+    host, folder = _make_host(), RunFolder(run_path(out, "pair"))
     if folder.state.is_file():
         events = iter(api.resume(folder.path, host=host))
     elif (out / "pair_style.safetensors").is_file():

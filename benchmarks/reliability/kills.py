@@ -18,7 +18,7 @@ from benchmarks.reliability.killed import MOMENTS, train
 from unziplora.errors import InvalidInput
 from unziplora.lora.inspect import inspect
 from unziplora.lora.read import read_metadata
-from unziplora.training.run_folder import RunFolder
+from unziplora.training.run_folder import HIDDEN, RunFolder, run_path
 
 MOST_SECONDS = 300.0  # for a run that nobody kills
 KILLS_A_RUN = (4, 9)
@@ -69,7 +69,7 @@ class Killer:
             found = _hashes(out)
             if found != self._expected:
                 result.findings.append(f"{out.name}: {found} instead of {self._expected}")
-            if left := [path.name for path in out.rglob(".*")]:
+            if left := [path.name for path in out.rglob(".*") if path.name != HIDDEN]:
                 result.findings.append(f"{out.name}: {left} were left")
 
     def _killed(self, out: Path, at: tuple[int, str] | None) -> bool:
@@ -110,7 +110,7 @@ class Killer:
                     result.findings.append(f"{out.name}: {path.name} is not what its hash says")
             except InvalidInput as error:
                 result.findings.append(f"{out.name}: {error}")
-        folder = RunFolder(out / "pair")
+        folder = RunFolder(run_path(out, "pair"))
         saved = 0
         if folder.state.exists():
             try:

@@ -117,7 +117,7 @@ def _case(
     try:
         if failed is None and at is None:
             result.completed += 1
-        elif (out / "pair" / "state.safetensors").is_file():
+        elif (out / ".unziplora" / "pair" / "state.safetensors").is_file():
             list(unziplora.resume(out / "pair", host=host))
             result.resumed += 1
         elif not (out / "pair_style.safetensors").is_file():

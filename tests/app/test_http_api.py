@@ -113,13 +113,13 @@ def test_previews_are_only_read_from_their_folder(
 ) -> None:
     job = client.post(f"{PREFIX}/runs", json=body(image_file)).json()
     finished(client, job["id"])
-    secret = tmp_path / "out" / "pair" / "settings.json"
+    secret = tmp_path / "out" / ".unziplora" / "pair" / "settings.json"
     assert secret.exists()
     for name in ("..%2fsettings.json", "%2e%2e%2fsettings.json", "settings.json"):
         answer = client.get(f"{PREFIX}/runs/{job['id']}/previews/{name}")
         assert answer.status_code == 404
         assert b"subject" not in answer.content
-    link = tmp_path / "out" / "pair" / "previews" / "link.png"
+    link = tmp_path / "out" / ".unziplora" / "pair" / "previews" / "link.png"
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(secret)
     assert client.get(f"{PREFIX}/runs/{job['id']}/previews/link.png").status_code == 404

@@ -175,8 +175,9 @@ def test_no_link_leads_out_of_the_folders(
     secret = tmp_path / "secret.png"
     secret.write_bytes((out / "pair_content.safetensors").read_bytes())
     for path, asked in {
-        out / "pair" / "image.png": f"/runs/{job['id']}/image",
+        out / ".unziplora" / "pair" / "image.png": f"/runs/{job['id']}/image",
         out
+        / ".unziplora"
         / "pair"
         / "previews"
         / "000002_both.png": f"/runs/{job['id']}/previews/000002_both.png",
@@ -255,7 +256,8 @@ def test_files_that_are_shared_do_not_say_whose_they_are(
     shared += [path for path in out.rglob("*") if path.name != "log.txt"]
     report = out / "report.txt"
     report.write_text(service.report(job.id), encoding="utf-8")
-    assert own[0] in (out / "pair" / "log.txt").read_text(encoding="utf-8")  # what is cleaned
+    log = out / ".unziplora" / "pair" / "log.txt"
+    assert own[0] in log.read_text(encoding="utf-8")  # what is cleaned
     assert "The preview failed" in report.read_text(encoding="utf-8")
     checked = 0
     for path in [*shared, report]:

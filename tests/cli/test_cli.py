@@ -23,6 +23,7 @@ from unziplora.cli.commands import _standalone_host, main
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.testing.random_checkpoint import Widths, write_random_model
 
+RUN = Path(".unziplora") / "pair"  # in the output folder
 TINY = Widths(unet=(32, 64, 64), text=(16, 16), layers=(1, 1))
 
 
@@ -98,7 +99,7 @@ def test_ctrl_c_saves_the_state_and_resume_goes_on(
     with subprocess.Popen(
         [*command, *begin], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
     ) as process:
-        progress = tmp_path / "pair" / "progress.csv"
+        progress = tmp_path / RUN / "progress.csv"
         deadline = time.monotonic() + 120
         while not progress.exists():
             assert time.monotonic() < deadline, "training did not begin"
@@ -108,7 +109,7 @@ def test_ctrl_c_saves_the_state_and_resume_goes_on(
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"--resume" in out
-    assert (tmp_path / "pair" / "state.safetensors").exists()
+    assert (tmp_path / RUN / "state.safetensors").exists()
     assert not list(tmp_path.glob("pair_*.safetensors"))
 
 
@@ -170,7 +171,7 @@ def test_an_existing_output_is_kept(
     assert main(arguments(image_file, model, tmp_path)) == 2
     assert "pair_style.safetensors exists already" in capsys.readouterr().err
     assert mine.read_bytes() == b"mine"
-    assert not (tmp_path / "pair").exists()
+    assert not (tmp_path / RUN).exists()
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -278,7 +279,7 @@ def test_settings_come_from_a_file_and_the_command_line_wins(
     file = tmp_path / "settings.json"
     file.write_text('{"seed": 3, "columns": 40, "name": "other"}')
     assert main(arguments(image_file, model, tmp_path, "--settings", str(file))) == 0
-    kept = json.loads((tmp_path / "pair" / "settings.json").read_text())["settings"]
+    kept = json.loads((tmp_path / RUN / "settings.json").read_text())["settings"]
     assert (kept["seed"], kept["columns"], kept["name"]) == (3, 40, "pair")
     file.write_text('{"colums": 40}')
     assert main(arguments(image_file, model, tmp_path, "--settings", str(file))) == 2

@@ -65,7 +65,7 @@ def test_a_new_run_that_cannot_begin_leaves_the_earlier_one_as_it_was(
     made = begin(make_host(), tmp_path / "out")
     made.send("stop")
     list(made)
-    folder = RunFolder(tmp_path / "out" / "pair")
+    folder = RunFolder(tmp_path / "out" / ".unziplora" / "pair")
     state = folder.state.read_bytes()
     for at in (1, 2):
         with (

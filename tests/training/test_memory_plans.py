@@ -189,7 +189,7 @@ def test_a_run_under_a_small_plan_resumes_from_its_state_on_disk(
     for event in run:
         if isinstance(event, StepDone) and event.step == 2:
             run.send("stop")
-    list(unziplora.resume(tmp_path / "pair", host=host()))
+    list(unziplora.resume(tmp_path / ".unziplora" / "pair", host=host()))
     for branch in ("content", "style"):
         pair, whole = (
             load_file(tmp_path / f"{name}_{branch}.safetensors") for name in ("pair", "whole")

@@ -30,6 +30,7 @@ from unziplora.training.events import (
 from unziplora.training.run import Run
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny tensors; more threads only wait
+RUN = Path(".unziplora") / "pair"  # in the output folder
 SETTINGS = {"steps": 6, "name": "pair", "rank": 2, "lr": 1e-3, "resolution": 64}
 
 
@@ -76,12 +77,12 @@ def test_a_run_says_what_it_does_and_leaves_two_files(
     assert events[-1].outcome == "completed"
     written = {path.name for path in tmp_path.iterdir()} - {"image.png"}
     assert written == {
-        "pair",
+        ".unziplora",
         *(f"pair_{b}.{e}" for b in ("content", "style") for e in ("safetensors", "json", "png")),
     }
-    inside = {path.name for path in (tmp_path / "pair").iterdir()}
+    inside = {path.name for path in (tmp_path / RUN).iterdir()}
     assert inside == {"settings.json", "image.png", "progress.csv", "run.lock"}
-    with open(tmp_path / "pair" / "progress.csv", newline="") as file:
+    with open(tmp_path / RUN / "progress.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     assert float(rows[2]["loss"]) == steps[2].loss
@@ -128,11 +129,11 @@ def test_stopped_and_resumed_it_ends_with_the_same_files(
     assert (event.outcome, event.step) == ("stopped", stop_at)
     assert not list(tmp_path.glob("pair_*"))
 
-    events = list(unziplora.resume(tmp_path / "pair", host=make_host()))
+    events = list(unziplora.resume(tmp_path / RUN, host=make_host()))
     assert isinstance(events[0], Started)
     assert events[0].step == stop_at
     assert hashes(tmp_path) == hashes(tmp_path, "whole")
-    with open(tmp_path / "pair" / "progress.csv", newline="") as file:
+    with open(tmp_path / RUN / "progress.csv", newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == list("123456")
 
 
@@ -142,8 +143,8 @@ def test_a_progress_file_that_cannot_be_written_does_not_end_the_run(
     events = []
     for event in begin(image_file, host, tmp_path):
         if isinstance(event, Started):
-            (tmp_path / "pair" / "progress.csv").mkdir()  # appending to it raises OSError
-            (tmp_path / "pair" / "log.txt").mkdir()
+            (tmp_path / RUN / "progress.csv").mkdir()  # appending to it raises OSError
+            (tmp_path / RUN / "log.txt").mkdir()
         events.append(event)
     assert isinstance(events[-1], Finished)
     assert len(hashes(tmp_path)) == 2
@@ -158,10 +159,10 @@ def test_a_resumed_run_replaces_its_own_files_only(
     stranger = tmp_path / "pair_style.safetensors"
     stranger.write_bytes(b"mine")
     with pytest.raises(InvalidInput, match="not this run's"):
-        unziplora.resume(tmp_path / "pair", host=make_host())
+        unziplora.resume(tmp_path / RUN, host=make_host())
     assert stranger.read_bytes() == b"mine"
     stranger.unlink()
-    assert isinstance(list(unziplora.resume(tmp_path / "pair", host=make_host()))[-1], Finished)
+    assert isinstance(list(unziplora.resume(tmp_path / RUN, host=make_host()))[-1], Finished)
 
 
 @pytest.mark.parametrize("change", [{"name": "../../up"}, {"rank": None}])
@@ -171,19 +172,19 @@ def test_hand_edited_settings_are_refused_on_resume(
     run = begin(image_file, make_host(), tmp_path)
     run.send("stop")
     list(run)
-    file = tmp_path / "pair" / "settings.json"
+    file = tmp_path / RUN / "settings.json"
     data = json.loads(file.read_text())
     data["settings"] |= change
     file.write_text(json.dumps(data))
     with pytest.raises(InvalidInput):
-        unziplora.resume(tmp_path / "pair", host=make_host())
+        unziplora.resume(tmp_path / RUN, host=make_host())
 
 
 def test_a_file_where_the_runs_folder_should_go_is_refused(
     host: Any, image_file: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "pair").write_text("mine")
-    with pytest.raises(InvalidInput, match="is a file in this folder"):
+    (tmp_path / ".unziplora").write_text("mine")
+    with pytest.raises(InvalidInput, match="is a file, where the run's folder should be"):
         begin(image_file, host, tmp_path)
 
 
@@ -193,10 +194,10 @@ def test_a_run_whose_folder_was_renamed_goes_on_there(
     run = begin(image_file, make_host(), tmp_path)
     run.send("stop")
     list(run)
-    (tmp_path / "pair").rename(tmp_path / "moved")
+    (tmp_path / RUN).rename(tmp_path / "moved")
     list(unziplora.resume(tmp_path / "moved", host=make_host()))
     assert len(hashes(tmp_path)) == 2
-    assert not (tmp_path / "pair").exists()
+    assert not (tmp_path / RUN).exists()
 
 
 def test_an_exception_keeps_the_state_of_the_last_whole_step(
@@ -216,9 +217,9 @@ def test_an_exception_keeps_the_state_of_the_last_whole_step(
     host.denoise = failing
     with pytest.raises(torch.cuda.OutOfMemoryError):
         list(begin(image_file, host, tmp_path, memory="full"))
-    assert "OutOfMemoryError" in (tmp_path / "pair" / "log.txt").read_text()
+    assert "OutOfMemoryError" in (tmp_path / RUN / "log.txt").read_text()
 
-    events = list(unziplora.resume(tmp_path / "pair", host=make_host()))
+    events = list(unziplora.resume(tmp_path / RUN, host=make_host()))
     assert isinstance(events[0], Started)
     assert events[0].step == 3
     assert hashes(tmp_path) == hashes(tmp_path, "whole")
@@ -233,7 +234,7 @@ def test_stop_and_save_writes_files_and_can_go_on(
         if isinstance(event, StepDone) and event.step == 4:
             run.send("stop and save")
     early = hashes(tmp_path)
-    list(unziplora.resume(tmp_path / "pair", host=make_host()))
+    list(unziplora.resume(tmp_path / RUN, host=make_host()))
     assert early != hashes(tmp_path) == hashes(tmp_path, "whole")
 
 
@@ -247,7 +248,7 @@ def test_save_now_and_snapshots_have_names_of_their_own(
             run.send("save now")
         saved += [event] if isinstance(event, (LorasSaved, StateSaved)) else []
     assert [event.step for event in saved] == [2, 2, 4, 6]
-    names = {path.name for path in (tmp_path / "pair" / "snapshots").glob("*.safetensors")}
+    names = {path.name for path in (tmp_path / RUN / "snapshots").glob("*.safetensors")}
     assert names == {f"pair-00000{s}_{b}.safetensors" for s in (2, 4) for b in ("content", "style")}
 
 
@@ -330,7 +331,7 @@ def test_a_learning_rate_that_makes_the_loss_nan_ends_with_a_sentence_and_no_fil
     with pytest.raises(TrainingFailed, match="Start again with a learning rate below"):
         list(begin(image_file, host, tmp_path, lr=1e6, steps=20))
     assert not list(tmp_path.glob("*.safetensors"))
-    assert "TrainingFailed" in (tmp_path / "pair" / "log.txt").read_text()
+    assert "TrainingFailed" in (tmp_path / RUN / "log.txt").read_text()
 
 
 def test_a_save_that_fails_does_not_end_the_run(
@@ -359,16 +360,16 @@ def test_a_resume_needs_a_whole_state_of_the_same_model(
     other = make_host()
     other.model = type(other.model)("another-model")
     with pytest.raises(InvalidInput, match="another model"):
-        unziplora.resume(tmp_path / "pair", host=other)
-    state = tmp_path / "pair" / "state.safetensors"
+        unziplora.resume(tmp_path / RUN, host=other)
+    state = tmp_path / RUN / "state.safetensors"
     whole = state.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"\x80\x04pickle", b"\xff" * 64):
         state.write_bytes(damaged)
         with pytest.raises(InvalidInput, match=r"state\.safetensors is damaged"):
-            list(unziplora.resume(tmp_path / "pair", host=make_host()))
+            list(unziplora.resume(tmp_path / RUN, host=make_host()))
     state.unlink()
     with pytest.raises(InvalidInput, match="no saved state"):
-        list(unziplora.resume(tmp_path / "pair", host=make_host()))
+        list(unziplora.resume(tmp_path / RUN, host=make_host()))
 
 
 def test_the_run_folder_holds_no_path_of_the_user(
@@ -411,7 +412,7 @@ def test_a_killed_run_resumes_from_its_last_save(
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ONE_THREAD, check=False)
     assert done.returncode == -signal.SIGKILL
-    events = list(unziplora.resume(tmp_path / "pair", host=make_host()))
+    events = list(unziplora.resume(tmp_path / RUN, host=make_host()))
     assert isinstance(events[0], Started)
     assert events[0].step == 3
     assert hashes(tmp_path) == hashes(tmp_path, "whole")

@@ -37,7 +37,7 @@ from unziplora.training.events import Finished, LorasSaved, Message, Started, St
 from unziplora.training.memory_forecast import Forecast, forecast, smallest
 from unziplora.training.pair_writer import pair_files
 from unziplora.training.run import Run, check_destination, with_model_defaults
-from unziplora.training.run_folder import RunFolder
+from unziplora.training.run_folder import RunFolder, list_runs, run_path
 from unziplora.training.settings import Settings
 
 # A model's UNet (on the meta device, where it is not loaded yet), its device and what suits it
@@ -124,7 +124,7 @@ class Service:
             )
 
         name = chosen.chosen_name
-        return self.jobs.submit(name, begin, lambda: self._again(out / name))
+        return self.jobs.submit(name, begin, lambda: self._again(run_path(out, name)))
 
     def forecast(self, settings: Mapping[str, Any]) -> tuple[Forecast, float | None] | None:
         """What a run with these settings needs of memory, and its seconds, once a run of its kind
@@ -164,7 +164,7 @@ class Service:
         busy = {job.name for job in self.jobs.all() if job.state not in ENDED}
 
         def taken(name: str) -> bool:
-            there = (folder / name, *pair_files(folder, name).values())
+            there = (run_path(folder, name), *pair_files(folder, name).values())
             return name in busy or any(os.path.lexists(path) for path in there)
 
         numbered = (f"{words}-{number}" for number in itertools.count(2))
@@ -178,7 +178,7 @@ class Service:
                 return job
         folder = self.run_folder(name)
         folder.read_info()
-        if not folder.state.is_file():
+        if not folder.has_state:
             raise InvalidInput(
                 f"The run {name} has no saved state to go on from. Start it anew, and overwrite it."
             )
@@ -194,12 +194,8 @@ class Service:
     def resumable(self) -> list[str]:
         """Names of runs in the output folder that have a state and are not in the queue."""
         busy = {job.name for job in self.jobs.all() if job.state not in ENDED}
-        found = self.folder().glob("*/state.safetensors")
-        return sorted(
-            path.parent.name
-            for path in found
-            if path.parent.name not in busy and RunFolder(path.parent).exists()
-        )
+        runs = list_runs(self.folder())
+        return [run.name for run in runs if run.has_state and run.name not in busy]
 
     def delete_run(self, name: str) -> None:
         """Removes what a run that has ended left in its folder; files of others stay there. Raises
@@ -305,7 +301,7 @@ class Service:
             raise InvalidInput(
                 "A run's name is that of its folder, without any path. Leave that out."
             )
-        return RunFolder(self.folder() / name)
+        return RunFolder(run_path(self.folder(), name))
 
     def _out(self) -> Path:
         out = self.folder()

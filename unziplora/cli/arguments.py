@@ -75,7 +75,12 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path("."), metavar="DIR", help="where the files go")
     add("--name", help="of the files: NAME_content.safetensors, NAME_style.safetensors")
     add("--memory", metavar="PLAN", help="auto, full, checkpoint, low or lowest")
-    add("--resume", type=Path, metavar="RUN", help="go on with the run in this folder (OUT/NAME)")
+    add(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="continue a run: OUT/NAME",
+    )
     add("--prompt-combined", metavar="TEXT", help='"a sks cat in watercolor painting style"')
     add("--prompt-content", metavar="TEXT", help='"a sks cat"')
     add("--prompt-style", metavar="TEXT", help='"an image in watercolor painting style"')

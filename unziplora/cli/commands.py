@@ -52,12 +52,12 @@ def train(given: argparse.Namespace) -> int:
     from unziplora import python_api as api
     from unziplora.images.load import open_image
     from unziplora.training.run import check_destination
-    from unziplora.training.run_folder import RunFolder
+    from unziplora.training.run_folder import find_run
     from unziplora.training.settings import Settings
 
     if given.resume is not None:
         _refuse_with_resume(given)
-        RunFolder(given.resume).read_info()  # before minutes are spent on the model
+        find_run(given.resume).read_info()  # before minutes are spent on the model
         return _drive(api.resume(given.resume, host=_open_host(given)), given.model)
     for needed in ("image", "subject", "style"):
         if getattr(given, needed) is None:
@@ -192,12 +192,12 @@ def _with_bar(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 def _image_of(given: argparse.Namespace) -> Any:
     """The image trained on: the one named, or the copy in the run's folder beside the files."""
-    from unziplora.training.run_folder import RunFolder
+    from unziplora.training.run_folder import RunFolder, run_path
 
     if given.image is not None:
         return _image(given.image)
     name = given.content.stem.removesuffix("_content")
-    copy = RunFolder(given.content.parent / name).image
+    copy = RunFolder(run_path(given.content.parent, name)).image
     return _image(copy) if copy.is_file() else None
 
 

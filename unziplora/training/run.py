@@ -39,7 +39,7 @@ from unziplora.training.memory_forecast import (
 )
 from unziplora.training.memory_plans import Plan
 from unziplora.training.pair_writer import check_free, check_own, written_names
-from unziplora.training.run_folder import RunFolder, RunInfo, damaged
+from unziplora.training.run_folder import RunFolder, RunInfo, damaged, find_run, run_path
 from unziplora.training.run_writer import RunWriter
 from unziplora.training.settings import PAPER_RANK, PAPER_STEPS, Settings
 from unziplora.training.trainer import Losses, Trainer, TrainingInputs
@@ -87,7 +87,7 @@ class Run:
         settings = with_model_defaults(settings, host.unet, host.defaults)
         pair = uuid.uuid4().hex
         info = RunInfo(settings, host.model, architecture.name, pair, time.time(), overwrite)
-        run = cls(host, info, out, RunFolder(out / settings.chosen_name), image)
+        run = cls(host, info, out, RunFolder(run_path(out, settings.chosen_name)), image)
         atomic.check_output_folder(out, run._bytes_needed())
         return run
 
@@ -95,7 +95,7 @@ class Run:
     def resume(cls, folder: Path, host: Host) -> Run:
         """Goes on with the run in a folder. Raises InvalidInput where it cannot, or where the host
         has another model."""
-        run_folder = RunFolder(folder.absolute())
+        run_folder = find_run(folder)
         info = run_folder.read_info()
         if info.settings.rank is None or info.settings.resolution is None:
             raise InvalidInput(damaged("settings.json"))
@@ -103,13 +103,13 @@ class Run:
         with run_folder.locked():
             _clear_leftovers(run_folder, info.settings.chosen_name)
         if not info.replaces:
-            check_own(run_folder.path.parent, info.settings.chosen_name, info.pair)
+            check_own(run_folder.out, info.settings.chosen_name, info.pair)
         if (info.model.sha256 or info.model.name) != (host.model.sha256 or host.model.name):
             raise InvalidInput(
                 f"The run was trained on {info.model.name}, and this is another model "
                 f"({host.model.name}). Choose the one that it began with."
             )
-        return cls(host, info, run_folder.path.parent, run_folder, None)
+        return cls(host, info, run_folder.out, run_folder, None)
 
     @property
     def kept_in(self) -> Path:
@@ -180,8 +180,7 @@ class Run:
     @contextlib.contextmanager
     def _taken_folder(self) -> Iterator[None]:
         """The run's folder, made and locked; a new run clears what an older one left in it."""
-        atomic.make_folder(self._out)
-        atomic.make_folder(self.folder.path)
+        self.folder.make()
         with self.folder.locked():
             if self._image is not None:
                 _clear_leftovers(self.folder, self.settings.chosen_name)
@@ -322,15 +321,17 @@ def check_destination(settings: Settings, out: Path, *, overwrite: bool) -> None
     name = settings.chosen_name
     atomic.check_name(name)
     atomic.check_output_folder(out)
-    if os.path.lexists(out / name) and not (out / name).is_dir():
-        raise InvalidInput(
-            f"{name} is a file in this folder, where the run's own folder should go. "
-            "Choose another name."
-        )
+    folder = RunFolder(run_path(out, name))
+    for path in (folder.path.parent, folder.path):
+        if os.path.lexists(path) and not path.is_dir():
+            raise InvalidInput(
+                f"{path.name} is a file, where the run's folder should be. "
+                "Move it away, or choose another name or output folder."
+            )
     if overwrite:
         return
     check_free(out, name)
-    if RunFolder(out / name).exists():
+    if folder.exists():
         raise InvalidInput(
             f"There is a run named {name} in this folder already. Resume it, overwrite it, or "
             "choose another name."
@@ -351,7 +352,7 @@ def _reading_state(saved: _Saved | None) -> Iterator[None]:
 def _clear_leftovers(folder: RunFolder, name: str) -> None:
     """In the run's folder and beside it, where its pair goes; the folder's lock is held."""
     folder.clear_leftovers()
-    atomic.clear_leftovers(folder.path.parent, written_names(name))
+    atomic.clear_leftovers(folder.out, written_names(name))
 
 
 def with_model_defaults(settings: Settings, unet: nn.Module, defaults: Defaults) -> Settings:

@@ -1,8 +1,11 @@
 """A run's folder: its settings, its state, and the lock that keeps it to one process.
 
-    settings.json   what the run was told, and which model it trains on
+    settings.json   the run's settings, and which model it trains on
     state.safetensors   everything that decides the next step (training/trainer.py)
     image.png, progress.csv, log.txt, previews/, snapshots/
+
+It lies in OUT/.unziplora/NAME, where no WebUI looks for LoRAs; earlier versions had it in
+OUT/NAME, and with the image copy as picture.png: both are still read.
 
 No path of the user is in it, but in log.txt, where the trace of an error names files. Nothing in
 it is ever unpickled.
@@ -33,6 +36,7 @@ from unziplora.training.settings import Settings
 from unziplora.training.trainer import Trainer
 
 VERSION = 1
+HIDDEN = ".unziplora"  # in the output folder; WebUIs skip names that begin with a dot
 _ROW = re.compile(r"([0-9]{1,9}),[^\n]*\n")
 
 
@@ -50,17 +54,34 @@ class RunInfo:
 
 
 class RunFolder:
-    """One run on disk."""
+    """One run on disk. `path` is its folder; `out` the output folder, where its pair goes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.out = path.parent.parent if path.parent.name == HIDDEN else path.parent
         self.state = path / "state.safetensors"
-        self.image = path / "image.png"
         self.progress = path / "progress.csv"
         self.previews = path / "previews"
         self.snapshots = path / "snapshots"
         self.log = path / "log.txt"
         self._settings = path / "settings.json"
+        self._image = path / "image.png"
+        self._older_image = path / "picture.png"
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def image(self) -> Path:
+        """The copy of the image trained on."""
+        older = self._older_image.is_file() and not self._image.is_file()
+        return self._older_image if older else self._image
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there is a state to resume from."""
+        return os.path.isfile(self.state)
 
     def exists(self) -> bool:
         """Whether a run was ever begun here."""
@@ -100,15 +121,16 @@ class RunFolder:
 
         Raises WriteError, and the earlier run can still go on.
         """
-        with atomic.writing(self.image) as temporary:
+        with atomic.writing(self._image) as temporary:
             image.save(temporary, "PNG")
         self.write_info(info)
+        self._older_image.unlink(missing_ok=True)
         self._clear_work()
 
     def clear(self) -> None:
         """Removes what a run left: only files of kinds that a run writes. Raises OSError."""
         self._clear_work()
-        for old in (self._settings, self.image):
+        for old in (self._settings, self._image, self._older_image):
             old.unlink(missing_ok=True)
 
     def _clear_work(self) -> None:
@@ -117,6 +139,13 @@ class RunFolder:
         for folder, kind in ((self.previews, "*.png"), (self.snapshots, "*.safetensors")):
             for old in folder.glob(kind):
                 old.unlink()
+
+    def make(self) -> None:
+        """Makes the folder, and those that it lies in. Raises WriteError."""
+        atomic.make_folder(self.out)
+        if self.path.parent != self.out:
+            atomic.make_folder(self.path.parent)
+        atomic.make_folder(self.path)
 
     def write_info(self, info: RunInfo) -> None:
         """Raises WriteError."""
@@ -181,7 +210,7 @@ class RunFolder:
     def read_state(self, pair: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and numbers as the trainer gave them. Raises InvalidInput, also for a state of
         another pair: one that an earlier run left, killed while this one replaced it."""
-        if not self.state.is_file():
+        if not self.has_state:
             raise InvalidInput(
                 f"The run in {self.path.name} has no saved state. Start it anew, and overwrite it."
             )
@@ -218,6 +247,47 @@ class RunFolder:
         """Adds a line to the log."""
         with open(self.log, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+def run_path(out: Path, name: str) -> Path:
+    """The folder of the run NAME whose pair goes to `out`: out/.unziplora/NAME, or out/NAME where
+    an earlier version put one there."""
+    path, older = out / HIDDEN / name, out / name
+    if not RunFolder(path).exists() and _is_older_run(RunFolder(older)):
+        return older
+    return path
+
+
+def find_run(path: Path) -> RunFolder:
+    """The run in a folder, or the run that OUT/NAME stands for."""
+    folder = RunFolder(path.absolute())
+    return folder if folder.exists() else RunFolder(run_path(folder.path.parent, path.name))
+
+
+def list_runs(out: Path) -> list[RunFolder]:
+    """The runs of an output folder by name, also those without a state (`RunFolder.has_state`)."""
+    hidden = {folder.name: folder for folder in _subfolders(out / HIDDEN) if folder.exists()}
+    older = {folder.name: folder for folder in _subfolders(out) if _is_older_run(folder)}
+    return [folder for _, folder in sorted({**older, **hidden}.items())]
+
+
+def _is_older_run(folder: RunFolder) -> bool:
+    """Whether what lies in OUT/NAME is a run: folders there may be anyone's."""
+    if not folder.exists():
+        return False
+    try:
+        folder.read_info()
+    except InvalidInput:
+        return folder.has_state  # damaged, and still in the way
+    return True
+
+
+def _subfolders(folder: Path) -> Iterator[RunFolder]:
+    """As runs; links are left out: what they lead to is not ours."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield RunFolder(folder / entry.name)
 
 
 def damaged(file: str) -> str:

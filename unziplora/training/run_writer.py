@@ -47,8 +47,8 @@ class RunWriter:
             yield self._write_state(trainer)
         except WriteError as error:
             yield self.say(str(error))
-            folder = RunFolder(self._elsewhere() / self.folder.path.name)
-            atomic.make_folder(folder.path)
+            folder = RunFolder(self._elsewhere() / self.folder.name)
+            folder.make()
             folder.write_info(self.info)
             folder.save_state(trainer, self.info.pair)
             self.kept_in = folder.path
@@ -94,8 +94,7 @@ class RunWriter:
                 "The earlier state is kept; start again with a lower learning rate."
             )
         if not self.folder.exists():
-            atomic.make_folder(self._out)
-            atomic.make_folder(self.folder.path)
+            self.folder.make()
             self.folder.write_info(self.info)
         self.folder.save_state(trainer, self.info.pair)
         return StateSaved(trainer.step)
