@@ -29,7 +29,7 @@ from mini_world.sampler import Sampler
 from mini_world.world import CORE_KINDS, CORE_STYLES
 from unziplora import mini
 from unziplora.hosts.standalone.host import StandaloneHost
-from unziplora.unet.layer_names import recognise
+from unziplora.unet.architectures import recognise
 from unziplora.unet.prompt_swap import other_context
 
 

@@ -22,10 +22,11 @@ from unziplora.checkpoints.checkpoint import open_checkpoint
 from unziplora.checkpoints.convert import export_sgm
 from unziplora.checkpoints.hints import DEFAULTS
 from unziplora.checkpoints.identify import identify
+from unziplora.unet.architectures import MINIATURE
 
 TITLE = "UnZipLoRA miniature"
 # What a run on it takes where the user says nothing; benchmarks/quality found the rate and steps.
-TRAINING = {"steps": 300, "rank": 16, "lr": 1e-3}
+TRAINING = {"steps": 300, "rank": 16, "lr": 1e-3, "architecture": MINIATURE}
 
 
 def trained(run_dir: Path) -> tuple[Miniature, AutoencoderKL]:

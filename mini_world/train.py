@@ -38,7 +38,7 @@ from mini_world.captions import in_style
 from mini_world.latents import Latents
 from mini_world.model import TextEncoders, new_unet, time_ids
 from mini_world.world import CORE_KINDS, CORE_STYLES
-from unziplora.unet.layer_names import recognise
+from unziplora.unet.architectures import recognise
 from unziplora.unet.prompt_swap import other_context
 
 BATCH = 32

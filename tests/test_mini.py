@@ -23,7 +23,7 @@ from unziplora.host import SizeIds
 from unziplora.hosts.standalone.generate import loaded
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.training.events import StepDone
-from unziplora.unet.layer_names import recognise
+from unziplora.unet.architectures import recognise
 
 KINDS = CORE_KINDS[:6]
 
@@ -51,8 +51,8 @@ def test_it_is_small_enough_to_ship() -> None:
 
 
 def test_it_says_what_it_is(host: StandaloneHost) -> None:
-    assert recognise(host.unet).name == "mini"
-    assert len(recognise(host.unet).groups) == 11
+    assert recognise(host.unet, host.defaults.architecture).name == "mini"
+    assert len(recognise(host.unet, host.defaults.architecture).groups) == 11
     assert host.prediction_type == "v_prediction"
     assert host.defaults.resolution == 128
     assert host.defaults.steps is not None

@@ -15,3 +15,7 @@ class WriteError(UnZipLoRAError):
 
 class TrainingFailed(UnZipLoRAError):
     """A run ended early; its state up to the last good step is in its folder."""
+
+
+class ModelDamaged(UnZipLoRAError):
+    """The model in memory could not be put back as it was; nothing may be drawn with it."""

@@ -41,13 +41,15 @@ class Defaults:
     """What a run takes from the model where the user says nothing; None: as in the paper.
 
     resolution: pixels, the side of the square that the model was trained on; steps, rank, lr: what
-    suits a model that is much smaller than SDXL.
+    suits a model that is much smaller than SDXL; architecture: which one it says it is, where its
+    layers alone do not tell (unet/architectures.py).
     """
 
     resolution: int = 1024
     steps: int | None = None
     rank: int | None = None
     lr: float | None = None
+    architecture: str | None = None
 
 
 class Host(Protocol):

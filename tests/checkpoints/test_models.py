@@ -17,7 +17,7 @@ from unziplora.errors import InvalidInput
 from unziplora.host import SizeIds
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.testing.random_checkpoint import Widths, write_random_model
-from unziplora.unet.layer_names import family, recognise
+from unziplora.unet.architectures import family, recognise
 
 TINY = Widths((32, 64, 64), (32, 32, 32, 32), (32, 32), (1, 2))
 ARCHITECTURES = list(family())
@@ -46,7 +46,7 @@ def test_a_file_is_recognised_and_gives_back_every_tensor(
 
     checkpoint = open_checkpoint(file)
     unet = checkpoint.unet("cpu", torch.float16)
-    assert recognise(unet) == file.architecture
+    assert recognise(unet, file.defaults.architecture) == file.architecture
     vae = checkpoint.vae("cpu")
     encoders = checkpoint.text_encoders("cpu", torch.float16)
     exported = export_sgm(unet, vae.half(), *encoders)

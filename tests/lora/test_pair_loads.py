@@ -25,8 +25,9 @@ from unziplora.testing.random_checkpoint import SMALL, write_random_model
 from unziplora.training.pair_writer import lora_layers
 from unziplora.training.settings import Settings
 from unziplora.training.trainer import Trainer, TrainingInputs
+from unziplora.unet.architectures import family, recognise
 from unziplora.unet.attach import Attachment, attach, layer_shapes
-from unziplora.unet.layer_names import attention_layers, family, kohya_name, recognise
+from unziplora.unet.layer_names import attention_layers, kohya_name
 
 SIZES = SizeIds((64, 64), (0, 0), (64, 64))
 USES: list[dict[Any, float]] = [

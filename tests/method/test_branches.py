@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unziplora.method.branches import Branch, BranchPair
-from unziplora.method.prompts import ForwardMode, Pass
+from unziplora.method.forward_mode import ForwardMode, Pass
 
 IN, OUT, RANK = 10, 12, 3
 TOGETHER = Pass("combined", {"content": "content", "style": "style"})

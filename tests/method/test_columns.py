@@ -12,14 +12,13 @@ from tests.method.test_branches import TOGETHER, make_pair
 from unziplora.method.branches import Branch, BranchPair
 from unziplora.method.columns import (
     ColumnSchedule,
-    column_magnitude,
     orthogonality,
     recalibrate,
     select,
-    signed_importance,
     stage_columns,
 )
-from unziplora.method.prompts import ForwardMode
+from unziplora.method.forward_mode import ForwardMode
+from unziplora.method.functional import column_magnitude, signed_importance
 
 scores = st.lists(st.sampled_from([-3.0, -1.0, 0.0, 0.5, 1.0, 3.0]), min_size=1, max_size=40)
 

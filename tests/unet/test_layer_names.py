@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 
 from unziplora.errors import InvalidInput
 from unziplora.method.blocks import B_LORA, FULL, check_table
+from unziplora.unet.architectures import architecture_of, family, recognise
 from unziplora.unet.layer_names import (
     PROJECTIONS,
-    architecture_of,
     attention_layers,
-    family,
     group_of,
     kohya_name,
     reads_text,
-    recognise,
     sgm_name,
 )
 
@@ -90,7 +88,7 @@ def test_other_names_are_left_alone_or_refused(name: str) -> None:
 @pytest.mark.parametrize("name", list(family()))
 def test_each_member_is_recognised_by_its_depths(name: str) -> None:
     layers = layers_of(family()[name].groups)
-    assert architecture_of(layers) == family()[name]
+    assert architecture_of(layers, name) == family()[name]
     if name == "sdxl":
         assert len(layers) == 560
 

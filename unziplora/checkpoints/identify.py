@@ -22,7 +22,8 @@ from unziplora.checkpoints.load import read_json, weights_in
 from unziplora.checkpoints.unsupported import refuse_file, refuse_folder
 from unziplora.errors import InvalidInput
 from unziplora.host import Defaults, PredictionType
-from unziplora.unet.layer_names import Architecture, architecture_of, sgm_name
+from unziplora.unet.architectures import Architecture, architecture_of
+from unziplora.unet.layer_names import sgm_name
 
 _SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
 
@@ -71,8 +72,10 @@ def _file(path: Path, prediction_type: str | None) -> ModelFile:
              if name.startswith(UNET)}  # fmt: skip
     try:
         refuse_file(header)
-        architecture = architecture_of(name.removesuffix(".weight") for name in names)
-        width = unet_shape(names).widths[0]
+        layers = [name.removesuffix(".weight") for name in names]
+        architecture_of(layers)  # before the shapes, to say which family it is not
+        defaults = defaults_in(header.metadata, unet_shape(names).widths[0])
+        architecture = architecture_of(layers, defaults.architecture)
     except (KeyError, IndexError):  # a layer is missing, or has fewer dimensions than it must
         raise InvalidInput(
             f"The UNet of {path.name} is damaged or of an unknown kind. Choose another checkpoint."
@@ -86,7 +89,7 @@ def _file(path: Path, prediction_type: str | None) -> ModelFile:
         zero_snr="ztsnr" in header.shapes,
         family=family_in(path.name + header.metadata.get("modelspec.title", "")),
         has_vae=header.has(VAE),
-        defaults=defaults_in(header.metadata, width),
+        defaults=defaults,
         head_channels=hints.get("head_channels", HEAD_CHANNELS),
         vae_scale=hints.get("vae_scale", VAE_SCALE),
     )
@@ -144,15 +147,16 @@ def _folder(path: Path, prediction_type: str | None) -> ModelFile:
     sample_size = config.get("sample_size") or SDXL_RESOLUTION // 8
     side = max(sample_size) if isinstance(sample_size, list) else sample_size
     said = prediction_type or scheduler.get("prediction_type", "epsilon")
+    defaults = defaults_of(8 * side, _said_in_folder(path))
     return ModelFile(
         path=path,
         folder=True,
-        architecture=architecture_of(layers),
+        architecture=architecture_of(layers, defaults.architecture),
         prediction_type=_prediction(said, path),
         zero_snr=bool(scheduler.get("rescale_betas_zero_snr")),
         family=family_in(path.resolve().name),
         has_vae=(path / "vae" / "config.json").is_file(),
-        defaults=defaults_of(8 * side, _said_in_folder(path)),
+        defaults=defaults,
         schedule={key: scheduler[key] for key in _SCHEDULE if scheduler.get(key) is not None},
     )
 

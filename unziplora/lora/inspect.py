@@ -15,7 +15,8 @@ from torch import Tensor
 from unziplora.errors import InvalidInput
 from unziplora.lora.read import LoraFile, read_lora
 from unziplora.lora.write import LoraLayer, tensor_hash
-from unziplora.unet.layer_names import architecture_of, family, group_of, reads_text
+from unziplora.unet.architectures import architecture_of, family
+from unziplora.unet.layer_names import group_of, reads_text
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unziplora.method.columns import column_magnitude
-from unziplora.method.prompts import BranchName, ForwardMode, PromptName
+from unziplora.method.forward_mode import ForwardMode
+from unziplora.method.functional import (
+    branch_delta,
+    column_magnitude,
+    effective_mask,
+    joined,
+    masked_up,
+    separated_output,
+)
+from unziplora.method.prompts import BranchName, PromptName
 
 Init = Literal["zero", "random"]
 
@@ -73,12 +80,12 @@ class Branch:
 
     def gate(self, *, window: bool = False, fold_mergers: bool = True) -> Tensor:
         """h*m (out,): h counts as ones in a window; m is left out where it is not folded."""
-        gate = self.merger if fold_mergers else torch.ones_like(self.merger)
-        return gate if window or not self.limited else gate * self.mask
+        m = self.merger if fold_mergers else torch.ones_like(self.merger)
+        return m if window or not self.limited else effective_mask(self.mask, m)
 
     def folded_up(self, *, fold_mergers: bool) -> Tensor:
         """up' = (h*m)[:, None] * B, (out, r): what a file holds; the scale stays outside."""
-        return self.gate(fold_mergers=fold_mergers)[:, None] * self.up
+        return masked_up(self.up, self.gate(fold_mergers=fold_mergers))
 
 
 class BranchPair:
@@ -107,18 +114,14 @@ class BranchPair:
         separated = self.mode.separated
         if separated is None:
             weights = {b: w for b, w in self.mode.weights.items() if b in self.branches and w}
-            y = self.base(x)
-            return y + self._delta(x, weights).to(y.dtype) if weights else y
+            return separated_output(self.base(x), [self._delta(x, weights)] if weights else [])
         taking_part = {b: p for b, p in separated.branches.items() if b in self.branches}
-        if not self.reads_text:
-            y = self.base(x)
-            if taking_part:
-                y = y + self._delta(x, dict.fromkeys(taking_part, 1.0)).to(y.dtype)
-            return y
-        y = self._text_product(x, separated.base)
-        for branch, prompt in taking_part.items():  # eq. 3
-            text = self.mode.contexts[prompt].to(x)
-            y = y + self._delta(text, {branch: 1.0}).to(y.dtype)
+        if not self.reads_text:  # the three inputs are one, and so is the product
+            deltas = [self._delta(x, dict.fromkeys(taking_part, 1.0))] if taking_part else []
+            return separated_output(self.base(x), deltas)
+        W0x = self._text_product(x, separated.base)  # noqa: N806 (the paper's name)
+        texts = {b: self.mode.contexts[prompt].to(x) for b, prompt in taking_part.items()}
+        y = separated_output(W0x, (self._delta(text, {b: 1.0}) for b, text in texts.items()))
         return y.expand(len(x), -1, -1)
 
     def _delta(self, x: Tensor, weights: Mapping[BranchName, float]) -> Tensor:
@@ -131,11 +134,8 @@ class BranchPair:
             fold = mode.fold_mergers or mode.separated is not None
             gate = branch.gate(window=mode.window, fold_mergers=fold)
             downs.append(branch.down)
-            # Gating B costs out*r; gating the output would cost, and save for backward, tokens*out.
-            ups.append((weight * branch.scale * gate)[:, None] * branch.up)
-        down = torch.cat(downs) if len(downs) > 1 else downs[0]
-        up = torch.cat(ups, dim=1) if len(ups) > 1 else ups[0]
-        delta = F.linear(F.linear(x, down.to(x.dtype)), up.to(x.dtype))
+            ups.append(masked_up(branch.up, gate, weight * branch.scale))
+        delta = branch_delta(x, *joined(downs, ups))
         if mode.measuring and delta.requires_grad:
             measured = [self.branches[name] for name in weights]
             delta = _Measured.apply(delta, x, measured)  # type: ignore[no-untyped-call]

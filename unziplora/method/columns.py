@@ -1,16 +1,16 @@
-"""Column separation (paper, section 3.3.2): importance, selection, recalibration, eq. 5."""
+"""Column separation (paper, section 3.3.2): when columns are measured, which are opened, eq. 5."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from unziplora.method.branches import BranchPair
+from unziplora.method import functional
+from unziplora.method.branches import BranchPair
 
 Importance = Literal["magnitude", "signed"]
 Reduction = Literal["mean", "sum"]
@@ -41,26 +41,6 @@ class ColumnSchedule:
 def stage_columns(out_features: int, percent: float) -> int:
     """round(N/3 * out): how many columns of a layer open at a time, for N in percent."""
     return round(percent / 100 / STAGES * out_features)
-
-
-def signed_importance(up: Tensor, up_grad: Tensor) -> Tensor:
-    """First-order effect of each column: the row sum of B * dL/dB, (out,).
-
-    Equal to dL/dm where the merger m is 1. up, up_grad: (out, r).
-    """
-    return (up.detach() * up_grad).sum(dim=1)
-
-
-@torch.no_grad()
-def column_magnitude(down: Tensor, up: Tensor, gate: Tensor, grad: Tensor, x: Tensor) -> Tensor:
-    """|dW * dL/d(dW)| summed over each column's entries, (out,), dW = B A (Cones, sec. 3.2).
-
-    down: (r, in), up: (out, r), gate: (out,) the factor between B A x and the layer's output,
-    grad: (batch, tokens, out) of that output, x: (batch, tokens, in). The dense (out, in)
-    matrices exist on measuring steps only.
-    """
-    gradient = gate[:, None] * (grad.flatten(0, -2).T.float() @ x.flatten(0, -2).float())
-    return (up.float() @ down.float()).mul_(gradient).abs_().sum(dim=1)
 
 
 def select(score: Tensor, taken: Tensor, count: int) -> Tensor:
@@ -101,12 +81,7 @@ def orthogonality(pairs: Iterable[BranchPair], reduction: Reduction = "mean") ->
     sensible weight). "sum": over all columns, as the paper prints it.
     """
     both = [tuple(p.branches.values()) for p in pairs if len(p.branches) == 2]
-    content = torch.cat([pair[0].gate() for pair in both])
-    style = torch.cat([pair[1].gate() for pair in both])
-    overlap = (content * style).abs()
+    m_c, m_s = (torch.cat([pair[i].gate() for pair in both]) for i in range(2))
     if reduction == "sum":
-        return overlap.sum()
-    widths = torch.tensor([len(pair[0].merger) for pair in both], device=overlap.device)
-    # with its size named, a GPU need not be waited for
-    spread = widths.repeat_interleave(widths, output_size=len(overlap))
-    return (overlap / spread).sum() / len(both)
+        return functional.orthogonality(m_c, m_s)
+    return functional.mean_orthogonality(m_c, m_s, [len(pair[0].merger) for pair in both])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from unziplora.method.blocks import B_LORA, FULL, BlockTable
-from unziplora.method.prompts import BranchName, Pass
+from unziplora.method.forward_mode import Pass
+from unziplora.method.prompts import BranchName
 
 # Both branches in one pass, each reading its own prompt (eq. 3).
 _TOGETHER = (Pass("combined", {"content": "content", "style": "style"}),)
@@ -19,18 +21,20 @@ _APART = (
 @dataclass(frozen=True)
 class Method:
     """passes: what a step runs. columns: masks, mergers and eq. 5. blocks: the block table frees
-    some groups of the limit. only: where a branch exists at all (None: everywhere)."""
+    some groups of the limit. only: where a branch exists at all (None: everywhere).
+    only_by_architecture: its groups on architectures where they are others."""
 
     name: str
     passes: tuple[Pass, ...]
     columns: bool = False
     blocks: bool = False
     only: BlockTable | None = None
+    only_by_architecture: Mapping[str, BlockTable] = field(default_factory=dict)
     steps: int = 600  # paper, section 4.1
 
     def on(self, architecture: str) -> Method:
-        """The same with the groups of this architecture, where it is confined to some."""
-        return self if self.only is None else replace(self, only=B_LORA[architecture])
+        """The same with the groups that it is confined to on this architecture."""
+        return replace(self, only=self.only_by_architecture.get(architecture, self.only))
 
     def trains(self, branch: BranchName, group: str) -> bool:
         """Whether the branch exists in a group."""
@@ -48,7 +52,7 @@ METHODS = {
         Method("m1", _TOGETHER),
         Method("m2", _TOGETHER, columns=True),
         Method("dreambooth", _APART),
-        Method("b-lora", _APART, only=B_LORA["sdxl"], steps=1000),
+        Method("b-lora", _APART, only=B_LORA["sdxl"], only_by_architecture=B_LORA, steps=1000),
     )
 }
 

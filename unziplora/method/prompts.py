@@ -1,12 +1,9 @@
-"""Prompt separation (paper, section 3.3.1): the three prompts, and which branch reads which."""
+"""Prompt separation (paper, section 3.3.1): the three prompts of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
-
-from torch import Tensor
 
 BranchName = Literal["content", "style"]
 PromptName = Literal["combined", "content", "style"]
@@ -37,48 +34,3 @@ class Prompts:
 
     def text(self, name: PromptName) -> str:
         return {"combined": self.combined, "content": self.content, "style": self.style}[name]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One forward and backward pass of a step: the prompt that the base model reads, and the
-    prompt that each branch taking part reads."""
-
-    base: PromptName
-    branches: Mapping[BranchName, PromptName]
-
-
-@dataclass
-class ForwardMode:
-    """How all pairs of one UNet run now.
-
-    separated: the pass whose prompts are read, or None for plain mode (one prompt for all, a
-    weight per branch: what a loaded LoRA does).
-    contexts: text embeddings (1, tokens, width) by prompt; constant during a run.
-    window: all columns count as open (a measuring window).
-    measuring: accumulate the magnitude importance in backward passes.
-    fold_mergers: plain mode uses h*m, not h alone.
-    """
-
-    separated: Pass | None = None
-    weights: Mapping[BranchName, float] = field(default_factory=dict)
-    window: bool = False
-    measuring: bool = False
-    fold_mergers: bool = True
-    contexts: dict[PromptName, Tensor] = field(default_factory=dict)
-    text_products: dict[tuple[int, PromptName], Tensor] = field(default_factory=dict)
-
-    def set_contexts(self, contexts: Mapping[PromptName, Tensor]) -> None:
-        """Takes the run's text embeddings, and forgets the products of earlier ones."""
-        self.contexts = dict(contexts)
-        self.text_products.clear()
-
-    def use_pass(self, one_pass: Pass) -> None:
-        """Training: every branch reads its own prompt."""
-        self.separated = one_pass
-
-    def use_weights(self, weights: Mapping[BranchName, float]) -> None:
-        """Generation: one prompt, and a weight per branch (absent or 0: the branch is off)."""
-        self.separated = None
-        self.window = self.measuring = False
-        self.weights = dict(weights)

@@ -31,11 +31,12 @@ from unziplora.checkpoints.convert import (
     export_sgm,
     vae_importer,
 )
+from unziplora.checkpoints.hints import DEFAULTS
 from unziplora.checkpoints.key_map import CLIP_G, CLIP_L, UNET, VAE, unet_table
 from unziplora.errors import InvalidInput
 from unziplora.files import writing
 from unziplora.host import PredictionType
-from unziplora.unet.layer_names import family
+from unziplora.unet.architectures import family
 
 _VOCABULARY = 49408
 _SIZE_CHANNELS = 256  # of the sinusoids of each size id; fixed in sgm's SDXL config
@@ -81,7 +82,7 @@ def write_random_model(
                      models["text_encoder"], models["text_encoder_2"])  # fmt: skip
     specs = {name: tuple(tensor.shape) for name, tensor in sgm.items()}
     if folder:
-        _write_folder(path, models, specs, seed, dtype, prediction_type, zero_snr)
+        _write_folder(path, architecture, models, specs, seed, dtype, prediction_type, zero_snr)
         return path
     markers = ["v_pred"] * (prediction_type == "v_prediction") + ["ztsnr"] * zero_snr
     metadata = {
@@ -89,6 +90,7 @@ def write_random_model(
         "modelspec.architecture": "stable-diffusion-xl-v1-base",
         "modelspec.title": path.stem,
         "modelspec.resolution": f"{resolution}x{resolution}",
+        DEFAULTS: json.dumps({"architecture": architecture}),
     }
     tensors = ((name, draw(name, shape, seed, dtype)) for name, shape in specs.items())
     with writing(path) as temporary, temporary.open("wb") as file:
@@ -105,7 +107,6 @@ def unet_of(architecture: str, widths: Widths) -> UNetShape:
         )
     stride = member.res_blocks + 1
     depth = member.groups.get
-    middle = "resnet" if architecture in ("ssd-1b", "vega") else "none"
     return UNetShape(
         widths=widths.unet,
         down=tuple(
@@ -116,7 +117,7 @@ def unet_of(architecture: str, widths: Widths) -> UNetShape:
             tuple(depth(f"output_blocks.{stride * i + j}.1", 0) for j in range(stride))
             for i in range(3)
         ),
-        middle="attention" if "middle_block.1" in member.groups else middle,
+        middle=member.middle,
         context=sum(widths.text),
         vector=widths.text[1] + SIZE_IDS * _SIZE_CHANNELS,
         in_channels=4,
@@ -221,6 +222,7 @@ def _write(
 
 def _write_folder(
     path: Path,
+    architecture: str,
     models: Mapping[str, nn.Module],
     specs: Mapping[str, tuple[int, ...]],
     seed: int,
@@ -256,6 +258,7 @@ def _write_folder(
     index = {
         "_class_name": "StableDiffusionXLPipeline",
         "_diffusers_version": diffusers.__version__,
+        f"_{DEFAULTS}": json.dumps({"architecture": architecture}),
         "force_zeros_for_empty_prompt": False,
         "scheduler": ("diffusers", "EulerDiscreteScheduler"),
         "tokenizer": ("transformers", "CLIPTokenizer"),

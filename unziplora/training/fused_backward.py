@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unziplora.method.branches import Branch
-from unziplora.method.columns import signed_importance
+from unziplora.method.functional import signed_importance
 from unziplora.training.adam8bit import Moments, rounded
 from unziplora.unet.attach import Attachment
 

@@ -23,8 +23,9 @@ from unziplora.errors import InvalidInput
 from unziplora.method.prompts import BRANCHES
 from unziplora.training.memory_plans import PLANS, Plan
 from unziplora.training.settings import Settings
+from unziplora.unet.architectures import recognise
 from unziplora.unet.attach import layer_shapes
-from unziplora.unet.layer_names import group_of, recognise
+from unziplora.unet.layer_names import group_of
 from unziplora.unet.weight_cast import fp8_bytes, in_fp16
 
 TABLE = Path(__file__).with_name("memory.json")

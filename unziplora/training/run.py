@@ -43,8 +43,8 @@ from unziplora.training.run_folder import RunFolder, RunInfo, damaged, find_run,
 from unziplora.training.run_writer import RunWriter
 from unziplora.training.settings import PAPER_RANK, PAPER_STEPS, Settings
 from unziplora.training.trainer import Losses, Trainer, TrainingInputs
+from unziplora.unet.architectures import recognise
 from unziplora.unet.attach import Attachment, attach, layer_shapes
-from unziplora.unet.layer_names import recognise
 
 _Saved = tuple[dict[str, torch.Tensor], dict[str, object]]
 _STEPPED_DOWN = "The memory was full, so the run goes on with the memory plan {}. No step was lost."
@@ -81,7 +81,7 @@ class Run:
     ) -> Run:
         """A new run. Raises InvalidInput before anything is written."""
         check_destination(settings, out, overwrite=overwrite)
-        architecture = recognise(host.unet)
+        architecture = recognise(host.unet, host.defaults.architecture)
         if settings.blocks is not None:
             check_table(settings.blocks, architecture.groups)
         settings = with_model_defaults(settings, host.unet, host.defaults)

@@ -17,13 +17,10 @@ from torch import Tensor, nn
 
 from unziplora.errors import TrainingFailed
 from unziplora.host import Host, SizeIds
-from unziplora.method.columns import (
-    ColumnSchedule,
-    orthogonality,
-    recalibrate,
-    signed_importance,
-)
-from unziplora.method.prompts import BRANCHES, PROMPTS, BranchName, Pass
+from unziplora.method.columns import ColumnSchedule, orthogonality, recalibrate
+from unziplora.method.forward_mode import Pass
+from unziplora.method.functional import signed_importance
+from unziplora.method.prompts import BRANCHES, PROMPTS, BranchName
 from unziplora.training.memory_plans import PLANS, Plan
 from unziplora.training.objective import Objective
 from unziplora.training.optimizer import LoraOptimizer, norms_of

@@ -11,33 +11,34 @@ from torch import Tensor, nn
 from unziplora.errors import InvalidInput
 from unziplora.method.blocks import BlockTable
 from unziplora.method.branches import Branch, BranchPair, Init
+from unziplora.method.forward_mode import ForwardMode
 from unziplora.method.methods import Method
-from unziplora.method.prompts import BRANCHES, BranchName, ForwardMode
+from unziplora.method.prompts import BRANCHES, BranchName
+from unziplora.unet.changes import Changes
 from unziplora.unet.layer_names import attention_layers, group_of, reads_text
 
 
 class Attachment:
     """The pairs of one UNet, by sgm layer name, and the mode that they share."""
 
-    def __init__(self, layers: Mapping[str, nn.Module], pairs: Mapping[str, BranchPair]) -> None:
+    def __init__(
+        self, unet: nn.Module, layers: Mapping[str, nn.Module], pairs: Mapping[str, BranchPair]
+    ) -> None:
         self._layers = dict(layers)
         self.pairs = dict(pairs)
         self.mode = next(iter(self.pairs.values())).mode
-        # A host may already have put a forward on the instance; it comes back on detach.
-        self._earlier = {
-            name: layer.__dict__["forward"]
-            for name, layer in self._layers.items()
-            if "forward" in layer.__dict__
-        }
-        for name, layer in self._layers.items():
-            layer.forward = self.pairs[name].forward  # type: ignore[method-assign]
+        self._changes = Changes(unet)
+        try:
+            for name, layer in self._layers.items():
+                self._changes.replace_forward(layer, self.pairs[name].forward)
+        except BaseException:
+            self._changes.end()
+            raise
 
     def detach(self) -> None:
-        """Every layer's forward is what it was; safe to call twice."""
-        for name, layer in self._layers.items():
-            layer.__dict__.pop("forward", None)
-            if name in self._earlier:
-                layer.__dict__["forward"] = self._earlier[name]
+        """Every layer's forward is what it was, also where a host had put one on the instance; safe
+        to call twice."""
+        self._changes.end()
         self._layers.clear()
         self.mode.text_products.clear()
 
@@ -110,7 +111,7 @@ def attach(
         if branches:
             layers[name] = layer
             pairs[name] = BranchPair(_base(layer), branches, mode, reads_text=reads_text(name))
-    return Attachment(layers, pairs)
+    return Attachment(unet, layers, pairs)
 
 
 def _base(layer: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unziplora.errors import InvalidInput
+from unziplora.unet.changes import Changes, Forward
 
+# of Forge: trained on it, a LoRA is that of the fp16 model (its gradients' correlation 0.999998)
+_PROVEN_GGUF = ("Q8_0",)
 _TRANSFORMER_BLOCK = re.compile(r".*\.transformer_blocks\.\d+")
 _CHECKPOINTED = re.compile(
     r".*\.transformer_blocks\.\d+"  # both layouts
@@ -21,50 +25,86 @@ _CHECKPOINTED = re.compile(
 )
 
 
+def refuse_quantised(unet: nn.Module) -> None:
+    """Raises InvalidInput for weights of a kind that was not seen to train well.
+
+    By type and dtype alone: whether a host made a weight under inference_mode says nothing of it.
+    """
+    for parameter in unet.parameters():
+        if kind := _quantised(parameter):
+            raise InvalidInput(
+                f"This model is loaded with quantised weights ({kind}), which cannot be trained "
+                "on. Load it in fp16, bf16 or fp8."
+            )
+
+
+def _quantised(weight: Tensor) -> str | None:
+    """What a weight is quantised as, or None for one that can be trained on."""
+    if hasattr(weight, "gguf_cls"):  # Forge's (backend/operations_gguf.py:20); None: unquantised
+        kind = getattr(weight.gguf_cls, "__name__", None)
+        return None if kind is None or kind in _PROVEN_GGUF else f"GGUF {kind}"
+    if type(weight).__module__.partition(".")[0] != "torch":  # bitsandbytes, quanto, torchao, ...
+        return type(weight).__name__
+    if weight.is_quantized or not weight.is_floating_point():
+        return str(weight.dtype).removeprefix("torch.")
+    return None
+
+
 @contextmanager
 def frozen(unet: nn.Module) -> Iterator[None]:
-    """Base weights gather no gradients meanwhile; each flag is put back as it was."""
-    flags = [(parameter, parameter.requires_grad) for parameter in unet.parameters()]
-    try:
-        unet.requires_grad_(False)
+    """Base weights gather no gradients meanwhile; each flag is put back as it was.
+
+    Raises InvalidInput for quantised weights (`refuse_quantised`).
+    """
+    refuse_quantised(unet)
+    with Changes(unet) as changes:
+        for parameter in unet.parameters():
+            if parameter.requires_grad:
+                changes.then(partial(setattr, parameter, "requires_grad", True))
+                parameter.requires_grad_(False)
         yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def in_eval_mode(unet: nn.Module) -> Iterator[None]:
+    """No module trains meanwhile (dropout); each one's mode is put back as it was."""
+    with Changes(unet) as changes:
+        for module in unet.modules():
+            if module.training:
+                changes.replace(module.__dict__, "training", False)
+        yield
 
 
 @contextmanager
 def normal_tensors(unet: nn.Module) -> Iterator[None]:
     """Parameters and buffers made under inference_mode cannot be saved for a backward pass (Forge
     makes all of them so, backend/loader.py:497): meanwhile normal tensors of the same storage stand
-    in for them. Nothing is copied.
+    in for them. Nothing is copied. Those of a GGUF stay: their layers compute with copies.
 
-    Raises InvalidInput for a quantised weight, which is a class of its own.
+    Raises InvalidInput for quantised weights (`refuse_quantised`).
     """
-    kept: list[tuple[dict[str, Any], str, Tensor]] = []
-    store: dict[str, Any]
-    try:
+    refuse_quantised(unet)
+    with Changes(unet) as changes:
         for module in unet.modules():
+            store: dict[str, Any]
             for store in (module._parameters, module._buffers):
-                for name, tensor in store.items():
-                    if tensor is None or not tensor.is_inference():
-                        continue
-                    if type(tensor) not in (nn.Parameter, Tensor):
-                        raise InvalidInput(
-                            f"This model is loaded with quantised weights ({type(tensor).__name__})"
-                            ", which cannot be trained on. Load it in fp16, bf16 or fp8."
-                        )
-                    kept.append((store, name, tensor))
-        for store, name, tensor in kept:
-            normal = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
-                tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride()
-            )
-            is_parameter = isinstance(tensor, nn.Parameter)
-            store[name] = nn.Parameter(normal, requires_grad=False) if is_parameter else normal
+                for name, tensor in list(store.items()):
+                    if tensor is not None and tensor.is_inference() and not _is_gguf(tensor):
+                        changes.replace(store, name, _normal(tensor))
         yield
-    finally:
-        for store, name, tensor in kept:
-            store[name] = tensor
+
+
+def _is_gguf(tensor: Tensor) -> bool:
+    return getattr(tensor, "gguf_cls", None) is not None
+
+
+def _normal(tensor: Tensor) -> Tensor:
+    """A tensor of the same storage that was not made under inference_mode."""
+    normal = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
+        tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride()
+    )
+    is_parameter = isinstance(tensor, nn.Parameter)
+    return nn.Parameter(normal, requires_grad=False) if is_parameter else normal
 
 
 @contextmanager
@@ -80,13 +120,22 @@ def out_of_place(unet: nn.Module) -> Iterator[None]:
     def copied(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         return (given[0].clone(), *given[1:]) if torch.is_grad_enabled() else given
 
-    hooks = [norm.register_forward_pre_hook(copied) for norm in norms]
-    try:
-        with wrapped(blocks, _on_a_copy):
-            yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with Changes(unet) as changes, wrapped(unet, blocks, _on_a_copy):
+        for norm in norms:
+            add_pre_hook(changes, norm, copied)
+        yield
+
+
+def add_pre_hook(changes: Changes, module: nn.Module, hook: Callable[..., Any]) -> None:
+    """A forward pre-hook until the changes end."""
+    changes.then(partial(_remove_hook, module, hook))
+    module.register_forward_pre_hook(hook)
+
+
+def _remove_hook(module: nn.Module, hook: Callable[..., Any]) -> None:
+    hooks = module._forward_pre_hooks
+    for key in [key for key, other in hooks.items() if other is hook]:
+        del hooks[key]
 
 
 @contextmanager
@@ -98,26 +147,20 @@ def checkpointed(unet: nn.Module) -> Iterator[None]:
     Gradients equal those without it to the bit on a CPU.
     """
     blocks = [m for name, m in unet.named_modules() if _CHECKPOINTED.fullmatch(name)]
-    with wrapped(blocks, _recomputed):
+    with wrapped(unet, blocks, _recomputed):
         yield
-
-
-Forward = Callable[..., Any]
 
 
 @contextmanager
-def wrapped(blocks: Sequence[nn.Module], wrap: Callable[[Forward], Forward]) -> Iterator[None]:
-    """The blocks' forward is wrapped on the instance; what a host has put there comes back."""
-    earlier = {block: block.__dict__.get("forward") for block in blocks}
-    try:
+def wrapped(
+    model: nn.Module, blocks: Sequence[nn.Module], wrap: Callable[[Forward], Forward]
+) -> Iterator[None]:
+    """The forward of some modules of a model is wrapped on the instance; what a host has put there
+    comes back."""
+    with Changes(model) as changes:
         for block in blocks:
-            block.forward = wrap(block.forward)  # type: ignore[method-assign]
+            changes.replace_forward(block, wrap(block.forward))
         yield
-    finally:
-        for block, forward in earlier.items():
-            block.__dict__.pop("forward", None)
-            if forward is not None:
-                block.__dict__["forward"] = forward
 
 
 def _recomputed(forward: Forward) -> Forward:

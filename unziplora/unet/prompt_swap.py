@@ -12,7 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from unziplora.errors import InvalidInput
+from unziplora.unet.changes import Changes
 from unziplora.unet.layer_names import attention_layers, group_of, reads_text
+from unziplora.unet.patches import add_pre_hook
 
 
 @contextlib.contextmanager
@@ -35,9 +37,7 @@ def other_context(unet: nn.Module, group: str, context: Tensor) -> Iterator[None
     def replace(layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         return (context.to(given[0].dtype), *given[1:])
 
-    hooks = [layer.register_forward_pre_hook(replace) for layer in layers]
-    try:
+    with Changes(unet) as changes:
+        for layer in layers:
+            add_pre_hook(changes, layer, replace)
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

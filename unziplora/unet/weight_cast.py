@@ -8,9 +8,8 @@ scale of its own, without which most weights of SDXL would be subnormal in e4m3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from torch.nn.grad import conv2d_input
 from torch.utils._pytree import tree_map
 
 from unziplora.method.branches import BranchPair
-from unziplora.unet.patches import Forward, wrapped
+from unziplora.unet.changes import Changes, Forward
 
 _FP8 = torch.float8_e4m3fn
 _LARGEST = torch.finfo(_FP8).max
@@ -40,18 +39,14 @@ def cast_by_layer(
     compute = torch.bfloat16 if in_fp16(unet) else None
     made = _InFp8 if fp8 else _Cast
     layers = [made(layer, pairs.get(layer), compute) for layer in unet.modules() if _suits(layer)]
-    try:
-        with ExitStack() as stack:
-            if compute is not None:
-                for norm in filter(_is_norm, unet.modules()):
-                    stack.enter_context(wrapped([norm], partial(_norm_in_fp32, norm)))
-                stack.enter_context(wrapped([unet], _in_bf16))
-            for layer in layers:
-                layer.enter()
-            yield
-    finally:
+    with Changes(unet) as changes:
+        if compute is not None:
+            for norm in filter(_is_norm, unet.modules()):
+                changes.replace_forward(norm, _norm_in_fp32(norm, norm.forward))
+            changes.replace_forward(unet, _in_bf16(unet.forward))
         for layer in layers:
-            layer.leave()
+            layer.enter(changes)
+        yield
 
 
 def in_fp16(unet: nn.Module) -> bool:
@@ -92,24 +87,12 @@ class _Cast:
     ) -> None:
         self._layer, self._pair, self._compute = layer, pair, compute
 
-    def enter(self) -> None:
-        layer, pair = self._layer, self._pair
-        self._earlier = layer.__dict__.get("forward")
-        self._forward = pair.base if pair is not None else layer.forward
-        if pair is not None:
-            pair.base = self.forward
-        else:
-            layer.forward = self.forward  # type: ignore[method-assign]
-
-    def leave(self) -> None:
-        if not hasattr(self, "_forward"):  # `enter` failed, or was not reached
-            return
+    def enter(self, changes: Changes) -> None:
+        self._forward = self._pair.base if self._pair is not None else self._layer.forward
         if self._pair is not None:
-            self._pair.base = self._forward
-            return
-        self._layer.__dict__.pop("forward", None)
-        if self._earlier is not None:
-            self._layer.__dict__["forward"] = self._earlier
+            changes.replace(self._pair.__dict__, "base", self.forward)
+        else:
+            changes.replace_forward(self._layer, self.forward)
 
     def forward(self, x: Tensor) -> Tensor:
         if self._compute is not None and torch.is_grad_enabled():
@@ -142,27 +125,19 @@ class _Cast:
 class _InFp8(_Cast):
     """One layer whose weight lies in fp8, with a scale for each row."""
 
-    def enter(self) -> None:
+    def enter(self, changes: Changes) -> None:
         weight = self._layer._parameters["weight"]
         assert weight is not None
-        self._original = weight
         rows = weight.detach().flatten(1).float()
         scale = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / _LARGEST
         # in fp16 scales would be subnormal
         scale = scale.to(torch.bfloat16 if weight.dtype == torch.float16 else weight.dtype)
         codes = (rows / scale.float()).clamp(-_LARGEST, _LARGEST).to(_FP8)
         self._scale = scale.view(-1, *[1] * (weight.ndim - 1))
-        self._away = _sent_away(weight)
-        self._layer._parameters["weight"] = nn.Parameter(
-            codes.view(weight.shape), requires_grad=False
-        )
-        super().enter()
-
-    def leave(self) -> None:
-        super().leave()
-        if hasattr(self, "_away"):
-            self._away()
-            self._layer._parameters["weight"] = self._original
+        send_away(weight, changes)
+        stand_in = nn.Parameter(codes.view(weight.shape), requires_grad=False)
+        changes.replace(self._layer._parameters, "weight", stand_in)
+        super().enter(changes)
 
     def weight(self, dtype: torch.dtype) -> Tensor:
         if dtype == torch.float16:
@@ -232,8 +207,8 @@ class _Frozen(torch.autograd.Function):
         return ctx.layer.backward(grads[0], ctx.shape), None
 
 
-def _sent_away(weight: Tensor) -> Callable[[], None]:
-    """Frees a weight's memory on its device, and returns what brings it back.
+def send_away(weight: Tensor, changes: Changes) -> None:
+    """Frees a weight's memory on its device until the changes end.
 
     Its storage is emptied, not replaced: a host may hold other tensors of it (Forge does). On a
     CPU, and where several weights share a storage, it stays where it is.
@@ -241,13 +216,14 @@ def _sent_away(weight: Tensor) -> Callable[[], None]:
     storage = weight.untyped_storage()
     size = math.prod(weight.shape) * weight.element_size()
     if weight.device.type not in ("cuda", "xpu") or storage.nbytes() != size:
-        return lambda: None
+        return
     copy = weight.detach().to("cpu")
 
     def bring_back() -> None:
-        storage.resize_(size)
+        if storage.nbytes() != size:
+            storage.resize_(size)
         with torch.no_grad():
             weight.detach().copy_(copy)
 
+    changes.then(bring_back)
     storage.resize_(0)
-    return bring_back

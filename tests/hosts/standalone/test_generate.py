@@ -15,7 +15,8 @@ from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.hosts.standalone.generate import generate, loaded, save_image
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.testing.random_checkpoint import Widths, write_random_model
-from unziplora.unet.layer_names import attention_layers, family, kohya_name
+from unziplora.unet.architectures import family
+from unziplora.unet.layer_names import attention_layers, kohya_name
 
 TINY = Widths((32, 64, 64), (32, 32, 32, 32), (32, 32), (1, 2))
 

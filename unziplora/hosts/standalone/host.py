@@ -19,12 +19,15 @@ from unziplora.checkpoints.checkpoint import Checkpoint, load_vae, open_checkpoi
 from unziplora.checkpoints.identify import ModelFile, identify
 from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.host import Defaults, ModelIdentity, PredictionType, SizeIds
+from unziplora.hosts.posterior import checked, latents_of
 from unziplora.hosts.standalone import sampling
 from unziplora.hosts.standalone.text import encode
 from unziplora.images.infotext import KEY, infotext
 from unziplora.training.memory_forecast import has_bf16
-from unziplora.unet.patches import frozen
+from unziplora.unet.changes import lent
+from unziplora.unet.patches import frozen, in_eval_mode
 
+_OTHER_VAE = "Name a good one with --vae: an fp32 VAE, or the SDXL VAE fixed for fp16."
 _KEPT_PROMPTS = 64  # embeddings of so many prompts are remembered, so that previews load no encoder
 
 
@@ -105,20 +108,17 @@ class StandaloneHost:
     def borrow(self) -> Iterator[None]:
         """Lends the UNet frozen and in eval mode; flags and modes come back in every outcome.
 
-        Raises UnZipLoRAError while it is lent already.
+        Raises UnZipLoRAError while it is lent already, ModelDamaged where an earlier run left it
+        damaged.
         """
         if not self._lent.acquire(blocking=False):
             raise UnZipLoRAError("The model is lent to another run. Wait until that has ended.")
-        modes = [(module, module.training) for module in self.unet.modules()]
         try:
-            self.unet.eval()
-            with frozen(self.unet):
+            with lent(self.unet), in_eval_mode(self.unet), frozen(self.unet):
                 yield
         finally:
-            for module, mode in modes:
-                module.training = mode
-            self._free()
             self._lent.release()
+            self._free()
 
     @property
     def lent(self) -> bool:
@@ -161,19 +161,9 @@ class StandaloneHost:
 
         def run(vae: Any) -> Tensor:
             posterior = vae.encode(pixels.to(vae.device, torch.float32)).latent_dist
-            latents: Tensor = posterior.mean
-            if generator is not None:
-                noise = torch.randn(latents.shape, generator=generator)
-                latents = latents + posterior.std * noise.to(latents.device)
-            return sampling.scaled(latents, vae.config)
+            return sampling.scaled(latents_of(posterior, generator), vae.config)
 
-        latents = self._with_vae(run)
-        if not torch.isfinite(latents).all():
-            raise UnZipLoRAError(
-                "The VAE makes NaN of this image. "
-                "Name a good one with --vae: an fp32 VAE, or the SDXL VAE fixed for fp16."
-            )
-        return latents
+        return checked(self._with_vae(run), _OTHER_VAE)
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Image.Image:

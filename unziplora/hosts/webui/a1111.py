@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from unziplora.errors import InvalidInput
 from unziplora.host import PredictionType, SizeIds
+from unziplora.hosts.posterior import checked, latents_of
 from unziplora.hosts.webui import conditioning as sgm
 from unziplora.hosts.webui.base import (
+    OTHER_VAE,
     WebUIHost,
-    checked,
-    latents_of,
     loaded_model,
     zero_snr_chosen,
 )
@@ -180,7 +180,7 @@ class A1111Host(WebUIHost):
                     latents = self._encoded(vae, pixels.to(self.device).float(), generator)
                 finally:
                     vae.to(dtype)
-        return checked(latents)
+        return checked(latents, OTHER_VAE)
 
     def _encoded(self, vae: Any, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         with webui("devices").without_autocast():

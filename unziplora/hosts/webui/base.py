@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from unziplora.checkpoints.hints import defaults_in, family_in
 from unziplora.errors import InvalidInput, UnZipLoRAError
@@ -22,8 +22,11 @@ from unziplora.host import Defaults, ModelIdentity, PredictionType
 from unziplora.hosts.webui import txt2img
 from unziplora.hosts.webui.txt2img import webui
 from unziplora.lora.read import read_metadata
+from unziplora.unet.changes import lent
+from unziplora.unet.patches import in_eval_mode
 
 JOB = "UnZipLoRA training"
+OTHER_VAE = "Choose another VAE in the WebUI's settings, such as the SDXL VAE fixed for fp16."
 _INPAINTING_CHANNELS = 9  # latents, the masked image's latents, and the mask
 
 
@@ -87,13 +90,17 @@ class WebUIHost:
             task = progress.create_task_id("unziplora")
             shared.state.begin(job=JOB)
             progress.start_task(task)
-            modes = [(module, module.training) for module in self.unet.modules()]
             try:
-                with torch.inference_mode(False), torch.enable_grad(), _kept_loaded(), self._lent():
+                with (
+                    torch.inference_mode(False),
+                    torch.enable_grad(),
+                    _kept_loaded(),
+                    lent(self.unet),
+                    in_eval_mode(self.unet),
+                    self._lent(),
+                ):
                     yield
             finally:
-                for module, mode in modes:
-                    module.training = mode
                 progress.finish_task(task)
                 shared.state.end()
 
@@ -169,22 +176,3 @@ def loaded_model() -> Any:
 def zero_snr_chosen() -> bool:
     """Whether the WebUI's option "Noise schedule for sampling" asks for zero terminal SNR."""
     return bool(webui("shared").opts.sd_noise_schedule == "Zero Terminal SNR")
-
-
-def latents_of(posterior: Any, generator: torch.Generator | None) -> Tensor:
-    """The mean of a VAE's posterior, or a sample drawn with a CPU generator; fp32, unscaled."""
-    latents: Tensor = posterior.mean.float()
-    if generator is not None:
-        noise = torch.randn(latents.shape, generator=generator)
-        latents = latents + posterior.std.float() * noise.to(latents.device)
-    return latents
-
-
-def checked(latents: Tensor) -> Tensor:
-    """The same. Raises UnZipLoRAError where the VAE made NaN or infinity."""
-    if not torch.isfinite(latents).all():
-        raise UnZipLoRAError(
-            "The VAE makes NaN of this image. Choose another VAE in the WebUI's settings, "
-            "such as the SDXL VAE fixed for fp16."
-        )
-    return latents

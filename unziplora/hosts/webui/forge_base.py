@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from unziplora.errors import InvalidInput
 from unziplora.host import PredictionType
-from unziplora.hosts.webui.base import WebUIHost, checked, latents_of
+from unziplora.hosts.posterior import checked, latents_of
+from unziplora.hosts.webui.base import OTHER_VAE, WebUIHost
 from unziplora.unet.patches import frozen, normal_tensors, out_of_place
 
 Regulation = Callable[[Any], Tensor]
@@ -113,7 +114,7 @@ class ForgeObjectsHost(WebUIHost):
             with self._regulated(vae, lambda posterior: latents_of(posterior, generator)):
                 encoded = self._scaled(vae, vae.encode(pixels.movedim(1, -1) * 0.5 + 0.5))
         with torch.no_grad():
-            return checked(encoded.clone().float().to(self.device))
+            return checked(encoded.clone().float().to(self.device), OTHER_VAE)
 
     def _regulated(
         self, vae: Any, regulation: Regulation

@@ -91,6 +91,7 @@ class LdmPatchedHost(ForgeObjectsHost):
         and 31)."""
         posterior = _patched("ldm.modules.distributions.distributions").DiagonalGaussianDistribution
         return wrapped(
+            vae.first_stage_model,
             [vae.first_stage_model.regularization],
             lambda _: lambda moments: (regulation(posterior(moments)), {}),
         )
