@@ -20,7 +20,7 @@ from benchmarks.reliability.small import begin
 from unziplora import files as atomic
 from unziplora.errors import UnZipLoRAError
 from unziplora.lora.inspect import inspect
-from unziplora.lora.read import read_metadata
+from unziplora.lora.tensor_file import read_metadata
 from unziplora.training.events import Event, Finished, LorasSaved, Message
 from unziplora.training.run_folder import HIDDEN, RunFolder, run_path
 

@@ -34,7 +34,7 @@ from unziplora.host import SizeIds
 from unziplora.images.load import fit, open_image
 from unziplora.lora.inspect import inspect
 from unziplora.lora.merge import merge
-from unziplora.lora.read import read_metadata
+from unziplora.lora.tensor_file import read_metadata
 from unziplora.method.methods import table_for
 from unziplora.training.events import StepDone
 from unziplora.training.run_folder import RunFolder, damaged

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.reliability.killed import MOMENTS, train
 from unziplora.errors import InvalidInput
 from unziplora.lora.inspect import inspect
-from unziplora.lora.read import read_metadata
+from unziplora.lora.tensor_file import read_metadata
 from unziplora.training.run_folder import HIDDEN, RunFolder, run_path
 
 MOST_SECONDS = 300.0  # for a run that nobody kills

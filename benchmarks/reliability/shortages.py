@@ -17,7 +17,7 @@ import torch
 import unziplora
 from benchmarks.reliability.small import begin
 from unziplora.errors import UnZipLoRAError
-from unziplora.lora.read import read_metadata
+from unziplora.lora.tensor_file import read_metadata
 from unziplora.training import pair_writer as output
 from unziplora.training import run_folder as state
 from unziplora.training.events import Event

@@ -20,7 +20,7 @@ from tests.hosts.checkpoints import velocity_model
 from tests.hosts.programs import API, WebUI
 from unziplora.hosts.standalone.generate import generate
 from unziplora.hosts.standalone.host import StandaloneHost
-from unziplora.lora.read import read_metadata
+from unziplora.lora.tensor_file import read_metadata
 from unziplora.mini import IMAGE, STYLE
 
 PROMPT = "a sks cat in crayon drawing style"

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unziplora.app.job_queue import Job
-from unziplora.app.service import Pair, Service
+from unziplora.app.service import Service
+from unziplora.lora.pair import Pair
 from unziplora.training.events import Message, Previewed, Started, StepDone
 from unziplora.training.memory_forecast import Forecast
 from unziplora.training.memory_plans import PLANS

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,44 +30,16 @@ from unziplora.errors import InvalidInput, WriteError
 from unziplora.host import Defaults, Host
 from unziplora.images.load import open_image
 from unziplora.lora.merge import merge
+from unziplora.lora.pair import Pair, find_pair, find_pairs, pair_files
 from unziplora.lora.publish import publish
-from unziplora.lora.read import read_metadata
-from unziplora.method.prompts import BRANCHES
 from unziplora.training.events import Finished, LorasSaved, Message, Started, StepDone
 from unziplora.training.memory_forecast import Forecast, forecast, smallest
-from unziplora.training.pair_writer import pair_files
 from unziplora.training.run import Run, check_destination, with_model_defaults
 from unziplora.training.run_folder import RunFolder, list_runs, run_path
 from unziplora.training.settings import Settings
 
 # A model's UNet (on the meta device, where it is not loaded yet), its device and what suits it
 ModelInfo = tuple[nn.Module, torch.device, Defaults]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two files of one run in the output folder, and what their headers say."""
-
-    name: str
-    content: Path
-    style: Path
-    content_trigger: str
-    style_trigger: str
-    method: str
-    steps: str
-    model: str
-
-    def as_json(self) -> dict[str, str]:
-        return {
-            "name": self.name,
-            "content": self.content.name,
-            "style": self.style.name,
-            "content_trigger": self.content_trigger,
-            "style_trigger": self.style_trigger,
-            "method": self.method,
-            "steps": self.steps,
-            "model": self.model,
-        }
 
 
 class Service:
@@ -210,16 +182,11 @@ class Service:
 
     def pairs(self) -> list[Pair]:
         """The pairs in the output folder, the newest first."""
-        contents = {path: _changed(path) for path in self.folder().glob("*_content.safetensors")}
-        names = (
-            path.name.removesuffix("_content.safetensors")
-            for path in sorted(contents, key=lambda path: -contents[path])
-        )
-        return [pair for name in names if (pair := _pair(self.folder(), name)) is not None]
+        return find_pairs(self.folder())
 
     def pair(self, name: str) -> Pair:
         """Raises InvalidInput where there is none of this name."""
-        pair = _pair(self.folder(), name) if name and Path(name).name == name else None
+        pair = find_pair(self.folder(), name)
         if pair is None:
             raise InvalidInput(
                 f"There is no pair named {name!r} in the output folder. Choose one of the list."
@@ -231,13 +198,10 @@ class Service:
         folder stays. Gives the removed names back."""
         pair = self.pair(name)
         removed = []
-        for file in (pair.content, pair.style):
-            for ending in (".safetensors", ".json", ".png", ".preview.png"):
-                path = file.with_suffix("").with_name(file.stem + ending)
-                if path.is_file():
-                    with _removing(path.name):
-                        path.unlink(missing_ok=True)
-                    removed.append(path.name)
+        for path in pair.all_files():
+            with _removing(path.name):
+                path.unlink(missing_ok=True)
+            removed.append(path.name)
         return removed
 
     def merge(self, name: str, parts: Sequence[tuple[Path, float]]) -> Path:
@@ -354,33 +318,3 @@ def _removing(name: str) -> Iterator[None]:
 def _settings(given: Mapping[str, Any]) -> Settings:
     """Raises InvalidInput for fields that are no settings or have no sensible value."""
     return Settings.from_json(json.dumps({k: v for k, v in given.items() if v is not None}))
-
-
-def _pair(folder: Path, name: str) -> Pair | None:
-    """The pair of this name; None where there is none, or its two files are not of one run."""
-    files = pair_files(folder, name)
-    heads = {branch: read_metadata(files[branch]) for branch in BRANCHES}
-    try:
-        said = {branch: json.loads(head["ss_network_args"]) for branch, head in heads.items()}
-        if said["content"]["pair"] != said["style"]["pair"]:
-            return None
-        return Pair(
-            name,
-            files["content"],
-            files["style"],
-            str(said["content"]["trigger"]),
-            str(said["style"]["trigger"]),
-            str(said["content"]["method"]),
-            heads["content"].get("ss_steps", ""),
-            heads["content"].get("ss_sd_model_name", ""),
-        )
-    except (KeyError, ValueError, TypeError):
-        return None
-
-
-def _changed(path: Path) -> float:
-    """Seconds since 1970; 0 where the file is gone."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0

@@ -5,7 +5,6 @@ It knows no host: whoever asks for it brings what draws a row.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 
 from unziplora.errors import InvalidInput
 from unziplora.images.figure import Cell, Row, figure
-from unziplora.lora.read import read_metadata
+from unziplora.lora.metadata import read_info
 
 WeightedLora = tuple[Path, float]
 # prompts, LoRAs with weights, the first one's seed -> an image for each prompt
@@ -58,7 +57,7 @@ def words_of(
     """
     found = {}
     for role, path in (("content", content), ("style", style)):
-        trigger = (given or {}).get(role) or _trigger(path)
+        trigger = (given or {}).get(role) or read_info(path).trigger
         if not trigger:
             raise InvalidInput(
                 f"{path.name} does not say what calls it in a prompt. Say it with --{role}-trigger."
@@ -115,17 +114,6 @@ def sheet(
         first = rows[0]
         rows[0] = replace(first, cells=[Cell(image, "the image trained on"), *first.cells])
     return figure(rows, side=SIDE)
-
-
-def _trigger(path: Path) -> str | None:
-    metadata = read_metadata(path)
-    if phrase := metadata.get("modelspec.trigger_phrase"):
-        return phrase
-    try:
-        arguments = json.loads(metadata.get("ss_network_args", "{}"))
-        return str(arguments["trigger"])
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _with_article(noun: str) -> str:

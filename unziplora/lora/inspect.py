@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unziplora.errors import InvalidInput
+from unziplora.lora.metadata import info_of
 from unziplora.lora.read import LoraFile, read_lora
 from unziplora.lora.write import LoraLayer, tensor_hash
 from unziplora.unet.architectures import architecture_of, family
@@ -147,26 +147,20 @@ def _hash_matches(file: LoraFile) -> bool | None:
 
 def _header(metadata: Mapping[str, str]) -> dict[str, str]:
     """The essentials under readable names, ours first."""
-    try:
-        ours = json.loads(metadata.get("ss_network_args", "{}"))
-    except (ValueError, RecursionError):
-        ours = {}
-    ours = ours if isinstance(ours, dict) else {}
+    info = info_of(metadata)
     wanted = {
-        "role": ours.get("role"),
-        "pair": ours.get("pair"),
-        "method": ours.get("method"),
-        "trigger": ours.get("trigger") or metadata.get("modelspec.trigger_phrase"),
-        "title": metadata.get("modelspec.title") or metadata.get("ss_output_name"),
-        "base": metadata.get("ss_sd_model_name"),
-        "base sha256": metadata.get("ss_new_sd_model_hash"),
-        "prediction": metadata.get("modelspec.prediction_type"),
-        "steps": metadata.get("ss_steps"),
-        "made by": ours.get("software") or metadata.get("ss_network_module"),
-        "date": metadata.get("modelspec.date"),
+        "role": info.role,
+        "pair": info.pair,
+        "method": info.method,
+        "trigger": info.trigger,
+        "title": info.title,
+        "base": info.model_name,
+        "base family": info.family,
+        "base sha256": info.model_sha256,
+        "prediction": info.prediction_type,
+        "steps": info.steps,
+        "memory plan": info.plan,
+        "made by": info.software,
+        "date": info.date,
     }
-    return {
-        what: "".join(c if c.isprintable() else " " for c in str(value))[:200]
-        for what, value in wanted.items()
-        if value not in (None, "", "None")
-    }
+    return {what: str(value)[:200] for what, value in wanted.items() if value is not None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unziplora.errors import InvalidInput
+from unziplora.lora.metadata import merged_metadata
 from unziplora.lora.read import LoraFile, read_lora
 from unziplora.lora.write import LoraLayer, SavedLora, save_lora, tensor_hash
 from unziplora.unet.layer_names import group_of
@@ -62,34 +62,11 @@ def _sum(name: str, own: Sequence[tuple[LoraLayer, float]]) -> LoraLayer:
 
 
 def _metadata(path: Path, files: Sequence[tuple[LoraFile, float]]) -> dict[str, str]:
-    """The first part's header, with what is no longer true replaced."""
-    triggers = [file.metadata.get("modelspec.trigger_phrase", "") for file, _ in files]
-    trigger = ", ".join(dict.fromkeys(t for t in triggers if t))
     rank = sum(max(lora.down.shape[0] for lora in file.layers.values()) for file, _ in files)
-    names = [file.path.stem for file, _ in files]
-    sources = [
-        {"name": file.path.stem, "weight": weight, "hash": tensor_hash(file.path)[:12]}
-        for file, weight in files
+    parts = [
+        (file.path.stem, weight, tensor_hash(file.path), file.metadata) for file, weight in files
     ]
-    kept = {
-        key: value
-        for key, value in files[0][0].metadata.items()
-        if key.startswith(("ss_", "modelspec.")) and "hash" not in key and "thumbnail" not in key
-    }
-    return {
-        **kept,
-        "ss_base_model_version": kept.get("ss_base_model_version", "sdxl_base_v1-0"),
-        "ss_output_name": path.stem,
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": str(rank),
-        "ss_network_alpha": str(float(rank)),
-        "ss_network_args": json.dumps({"role": "merged", "trigger": trigger, "of": sources}),
-        "ss_training_comment": "A sum of " + " and ".join(names),
-        "ss_tag_frequency": json.dumps({"merged": {trigger: 1}}),
-        "modelspec.title": path.stem,
-        "modelspec.trigger_phrase": trigger,
-        "modelspec.usage_hint": f'Weight 1, with "{trigger}" in the prompt.',
-    }
+    return merged_metadata(path.stem, rank, parts)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""What a LoRA file says of itself: kohya's ss_ keys and ModelSpec 1.0.1, all strings.
+"""What a LoRA file says of itself, written and read: kohya's ss_ keys and ModelSpec 1.0.1.
 
 Sources: kohya-ss/sd-scripts train_network.py:1003-1065 and library/train_util.py:3455-3469 (ss_),
 library/sai_model_spec.py:38-66 (ModelSpec). Base names only: no path of the user is ever written.
+What others wrote is never trusted: a value that cannot be read is missing, and a note says so.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from PIL import Image
 
+from unziplora.lora.tensor_file import read_metadata
 from unziplora.method.prompts import BranchName
+
+_LONGEST = 1000  # characters of a value that is shown
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,10 @@ class Header:
     role: content or style. name: the file's stem, different for every file. pair: an id that both
     files share. trigger: what calls it in a prompt. open_columns: share of open columns by group,
     0 to 1. model_sha256: of the base checkpoint. started, finished: seconds since 1970.
-    resolution: (width, height) in pixels. network: whatever else says how it was made.
+    resolution: (width, height) in pixels. family: what a hub calls the base model, where known.
+    plan: the memory plan of the last steps; optimizer: what updated A and B under it, and
+    fused_backward: whether it did so while the backward pass ran. network: whatever else says how
+    it was made.
     """
 
     role: BranchName
@@ -53,10 +60,13 @@ class Header:
     started: float
     finished: float
     mixed_precision: str
+    plan: str
+    fused_backward: bool
     checkpointing: bool
     max_grad_norm: float
     min_snr_gamma: float | None
     software: str
+    family: str | None = None
     open_columns: Mapping[str, float] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
     thumbnail: Image.Image | None = None
@@ -89,6 +99,9 @@ class Header:
             "pair": self.pair,
             "method": self.method,
             "architecture": self.architecture,
+            "family": self.family,
+            "memory_plan": self.plan,
+            "fused_backward": self.fused_backward,
             "trigger": self.trigger,
             "prompts": dict(self.prompts),
             "open_columns": {group: round(share, 4) for group, share in self.open_columns.items()},
@@ -155,6 +168,200 @@ class Header:
         if self.thumbnail is not None:
             values["thumbnail"] = _data_url(self.thumbnail)
         return {f"modelspec.{key}": value for key, value in values.items()}
+
+
+@dataclass(frozen=True)
+class LoraInfo:
+    """What a file's header says of it; None or empty where it does not say.
+
+    role: content, style or merged. pair: an id that the two files of a pair share. trigger: what
+    calls it in a prompt. rank: of most layers. alpha: of most layers, as kohya writes it. date:
+    ISO 8601. tensor_hash: sshs_model_hash. notes: what could not be read, a sentence each.
+    """
+
+    role: str | None = None
+    pair: str | None = None
+    method: str | None = None
+    trigger: str | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    architecture: str | None = None
+    family: str | None = None
+    plan: str | None = None
+    software: str | None = None
+    title: str | None = None
+    model_name: str | None = None
+    model_sha256: str | None = None
+    prediction_type: str | None = None
+    steps: int | None = None
+    rank: int | None = None
+    date: str | None = None
+    tensor_hash: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_info(path: Path) -> LoraInfo:
+    """What a file says of itself; nothing where it is no .safetensors file."""
+    return info_of(read_metadata(path))
+
+
+def info_of(metadata: Mapping[str, str]) -> LoraInfo:
+    """The typed form of a header."""
+    notes: list[str] = []
+    ours = _object(metadata, "ss_network_args", notes)
+    prompts = ours.get("prompts")
+    texts = prompts.items() if isinstance(prompts, dict) else ()
+    return LoraInfo(
+        role=_word(ours.get("role")),
+        pair=_word(ours.get("pair")),
+        method=_word(ours.get("method")),
+        trigger=_word(ours.get("trigger")) or _word(metadata.get("modelspec.trigger_phrase")),
+        prompts={str(key): text for key, value in texts if (text := _word(value)) is not None},
+        architecture=_word(ours.get("architecture")),
+        family=_word(ours.get("family")),
+        plan=_word(ours.get("memory_plan")),
+        software=_word(ours.get("software")) or _word(metadata.get("ss_network_module")),
+        title=_word(metadata.get("modelspec.title")) or _word(metadata.get("ss_output_name")),
+        model_name=_word(metadata.get("ss_sd_model_name")),
+        model_sha256=_word(metadata.get("ss_new_sd_model_hash")),
+        prediction_type=_word(metadata.get("modelspec.prediction_type")),
+        steps=_number(metadata.get("ss_steps")),
+        rank=_number(metadata.get("ss_network_dim")),
+        date=_word(metadata.get("modelspec.date")),
+        tensor_hash=_word(metadata.get("sshs_model_hash")),
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What peft keeps of one network's adapter: rank and alpha, and exceptions from them by the
+    end of a module's name (peft tuners/tuners_utils.py, get_pattern_key). rank_stabilised: the
+    scale is alpha / sqrt(r)."""
+
+    rank: float
+    alpha: float
+    ranks: Mapping[str, float] = field(default_factory=dict)
+    alphas: Mapping[str, float] = field(default_factory=dict)
+    rank_stabilised: bool = False
+
+    def alpha_of(self, module: str) -> float:
+        """module: its name below the network, with dots."""
+        return _by_pattern(self.alphas, module, self.alpha)
+
+
+def adapter_configs(metadata: Mapping[str, str], notes: list[str]) -> dict[str, AdapterConfig]:
+    """peft's configs in a header, by network ("unet", "text_encoder", "text_encoder_2"; "": of all)
+    as diffusers writes them from 0.34 on: one object whose keys begin with the network's name."""
+    said = _object(metadata, "lora_adapter_metadata", notes)
+    networks: dict[str, dict[str, Any]] = {}
+    for key, value in said.items():
+        network, _, name = key.rpartition(".")
+        if isinstance(value, dict) and "lora_alpha" in value:  # nested instead of flat
+            networks[key] = value
+        else:
+            networks.setdefault(network, {})[name] = value
+    return {network: c for network, one in networks.items() if (c := _adapter_config(one))}
+
+
+def _adapter_config(said: Mapping[str, Any]) -> AdapterConfig | None:
+    rank, alpha = _real(said.get("r")), _real(said.get("lora_alpha"))
+    if alpha is None:
+        return None
+    return AdapterConfig(
+        rank or 0.0,
+        alpha,
+        _pattern(said.get("rank_pattern")),
+        _pattern(said.get("alpha_pattern")),
+        said.get("use_rslora") is True,
+    )
+
+
+def _pattern(said: Any) -> dict[str, float]:
+    pairs = said.items() if isinstance(said, dict) else ()
+    return {str(key).lstrip("^"): n for key, value in pairs if (n := _real(value)) is not None}
+
+
+def _by_pattern(pattern: Mapping[str, float], module: str, otherwise: float) -> float:
+    for end, value in pattern.items():
+        if module == end or module.endswith(f".{end}"):
+            return value
+    return otherwise
+
+
+def merged_metadata(
+    name: str, rank: int, parts: Sequence[tuple[str, float, str, Mapping[str, str]]]
+) -> dict[str, str]:
+    """The header of a merged file: the first part's, with what is no longer true replaced.
+
+    parts: name, weight, tensor hash and header of each.
+    """
+    infos = [info_of(metadata) for *_, metadata in parts]
+    trigger = ", ".join(dict.fromkeys(info.trigger for info in infos if info.trigger))
+    families = {info.family for info in infos}
+    arguments = {
+        "role": "merged",
+        "trigger": trigger,
+        "of": [{"name": one, "weight": w, "hash": digest[:12]} for one, w, digest, _ in parts],
+        "family": families.pop() if len(families) == 1 else None,
+    }
+    kept = {
+        key: value
+        for key, value in parts[0][3].items()
+        if key.startswith(("ss_", "modelspec.")) and "hash" not in key and "thumbnail" not in key
+    }
+    return {
+        **kept,
+        "ss_base_model_version": kept.get("ss_base_model_version", "sdxl_base_v1-0"),
+        "ss_output_name": name,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": str(float(rank)),
+        "ss_network_args": json.dumps(arguments, ensure_ascii=False),
+        "ss_training_comment": merged_description([one for one, *_ in parts]),
+        "ss_tag_frequency": json.dumps({"merged": {trigger: 1}}, ensure_ascii=False),
+        "modelspec.title": name,
+        "modelspec.trigger_phrase": trigger,
+        "modelspec.usage_hint": f'Weight 1, with "{trigger}" in the prompt.',
+    }
+
+
+def merged_description(names: Sequence[str]) -> str:
+    """One sentence for headers and cards of a merged file."""
+    return "The sum of " + " and ".join(names)
+
+
+def _object(metadata: Mapping[str, str], key: str, notes: list[str]) -> dict[str, Any]:
+    """A value that is a JSON object; empty, with a note, where it should be one and is not."""
+    text = metadata.get(key)
+    if not text or text == "None":  # kohya's way to say that there are no arguments
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        notes.append(f"{key} in its header cannot be read.")
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _word(value: Any) -> str | None:
+    """Text as it can be shown on one line; None for what says nothing."""
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        return None
+    text = "".join(c if c.isprintable() else " " for c in str(value)[:_LONGEST]).strip()
+    return text if text not in ("", "None") else None
+
+
+def _number(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _real(value: Any) -> float | None:
+    """A finite number of a config."""
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if known and abs(value) < 1e30 else None
 
 
 def _text(value: Any) -> str:

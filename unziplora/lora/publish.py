@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unziplora import files as atomic
 from unziplora.errors import InvalidInput
-from unziplora.lora.read import read_metadata
+from unziplora.lora.metadata import read_info
 from unziplora.method.prompts import BRANCHES
 
 # Hugging Face names a base model by its repository; others are left to the user
@@ -44,22 +44,21 @@ def publish(folder: Path, files: Mapping[str, Path], images: Mapping[str, Path])
 
 
 def _head(path: Path) -> dict[str, str]:
-    metadata = read_metadata(path)
-    try:
-        said = json.loads(metadata["ss_network_args"])
-        return {
-            "trigger": str(said["trigger"]),
-            "combined": str(said["prompts"]["combined"]),
-            "method": str(said["method"]),
-            "steps": metadata["ss_steps"],
-            "rank": metadata["ss_network_dim"],
-            "model": metadata["ss_sd_model_name"],
-        }
-    except (KeyError, ValueError, TypeError) as error:
+    info = read_info(path)
+    said = {
+        "trigger": info.trigger,
+        "combined": info.prompts.get("combined"),
+        "method": info.method,
+        "steps": info.steps,
+        "rank": info.rank,
+        "model": info.model_name,
+    }
+    if None in said.values():
         raise InvalidInput(
             f"{path.name} does not say how it was made. Only pairs that were trained here can be "
             "published."
-        ) from error
+        )
+    return {key: str(value) for key, value in said.items()}
 
 
 def _card(

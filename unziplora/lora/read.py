@@ -87,15 +87,6 @@ def read_lora(path: Path) -> LoraFile:
         ) from error
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The header's metadata; empty where there is none, or where this is no .safetensors file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError, RuntimeError):
-        return {}
-
-
 def _modules(path: Path, keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], Counter[str]]:
     """The keys of `down`, `up` and `alpha` by module, and how many there are of other kinds."""
     modules: dict[str, dict[str, str]] = {}

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from unziplora.errors import InvalidInput
 from unziplora.host import Host
-from unziplora.lora.metadata import Header
-from unziplora.lora.read import read_metadata
+from unziplora.lora.metadata import Header, read_info
+from unziplora.lora.pair import pair_files
 from unziplora.lora.sidecars import write_side_files
 from unziplora.lora.write import LoraLayer, save_lora
 from unziplora.method.prompts import BRANCHES, BranchName
+from unziplora.training.memory_plans import Plan
 from unziplora.training.run_folder import RunInfo
 from unziplora.unet.attach import Attachment, layer_shapes
 from unziplora.unet.layer_names import group_of
@@ -27,17 +28,12 @@ from unziplora.version import __version__
 
 @dataclass(frozen=True)
 class TrainingInfo:
-    """How a pair came about: steps done, (height, width) of the training image, and whether
-    activations were checkpointed."""
+    """How a pair came about: steps done, (height, width) of the training image, and the memory
+    plan of the last steps."""
 
     steps: int
     size: tuple[int, int]
-    checkpointing: bool
-
-
-def pair_files(folder: Path, name: str) -> dict[BranchName, Path]:
-    """Where a pair's two LoRAs go."""
-    return {branch: folder / f"{name}_{branch}.safetensors" for branch in BRANCHES}
+    plan: Plan
 
 
 def written_names(name: str) -> set[str]:
@@ -60,7 +56,7 @@ def check_own(folder: Path, name: str, pair: str) -> None:
     """Raises InvalidInput where a file of the pair's name exists and was not written by the
     pair."""
     for path in pair_files(folder, name).values():
-        if path.exists() and read_metadata(path).get("ss_session_id") != pair:
+        if path.exists() and read_info(path).pair != pair:
             raise InvalidInput(
                 f"{path.name} exists and is not this run's. Move it away, and resume the run again."
             )
@@ -141,18 +137,21 @@ def _header(
         planned_steps=settings.total_steps,
         lr=settings.chosen_lr,
         lr_schedule=settings.lr_schedule,
-        optimizer="torch.optim.AdamW",
+        optimizer=_optimizer(made.plan),
         seed=settings.seed,
         resolution=(made.size[1], made.size[0]),
         model_name=info.model.name,
         model_sha256=info.model.sha256,
+        family=info.model.family,
         prediction_type=host.prediction_type,
         zero_terminal_snr=bool(host.alphas_cumprod[-1] < 1e-6),  # WebUIs put 5e-8 in 0's place
         architecture=info.architecture,
         started=info.started,
         finished=time.time(),
-        mixed_precision={torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "no"),
-        checkpointing=made.checkpointing,
+        mixed_precision=_mixed_precision(dtype, made.plan),
+        plan=made.plan.name,
+        fused_backward=made.plan.in_backward,
+        checkpointing=made.plan.checkpointing,
         max_grad_norm=settings.max_grad_norm,
         min_snr_gamma=settings.min_snr_gamma,
         software=f"unziplora {__version__}",
@@ -162,13 +161,28 @@ def _header(
     )
 
 
+def _optimizer(plan: Plan) -> str:
+    """What updated A and B; mergers are torch's AdamW under every plan."""
+    if plan.in_backward:
+        return "unziplora.training.fused_backward.InBackward(AdamW with 8-bit moments)"
+    return "torch.optim.AdamW"
+
+
+def _mixed_precision(dtype: torch.dtype, plan: Plan) -> str:
+    """kohya's word for what the base computed in. The small plans differentiate an fp16 base in
+    bf16; a base that is kept in fp8 computes in bf16 too."""
+    narrow = dtype not in (torch.float32, torch.float64)
+    if plan.in_backward and narrow:
+        return "bf16"
+    return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "no")
+
+
 def _how(info: RunInfo) -> dict[str, Any]:
     """The method's own numbers, for those who compare."""
     settings = info.settings
     how: dict[str, Any] = {
         "init": settings.init,
         "weight_decay": settings.weight_decay,
-        "fused_backward": False,
     }
     if settings.chosen_method.columns:
         how |= {

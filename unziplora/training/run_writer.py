@@ -189,7 +189,7 @@ class RunWriter:
         return self.fallback_folder
 
     def _made(self, trainer: Trainer) -> TrainingInfo:
-        return TrainingInfo(trainer.step, trainer.image_size, trainer.plan.checkpointing)
+        return TrainingInfo(trainer.step, trainer.image_size, trainer.plan)
 
     def _images(self, step: int) -> dict[BranchName, Image.Image]:
         """Those on the pair's cards: the last previews, or the image trained on."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from unziplora.app.service import Pair
+from unziplora.lora.pair import Pair
 from unziplora.ui.run_html import button, data_url
 
 USES = ("both", "content", "style")

@@ -21,7 +21,7 @@ from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.host import Defaults, ModelIdentity, PredictionType
 from unziplora.hosts.webui import txt2img
 from unziplora.hosts.webui.txt2img import webui
-from unziplora.lora.read import read_metadata
+from unziplora.lora.tensor_file import read_metadata
 from unziplora.unet.changes import lent
 from unziplora.unet.patches import in_eval_mode
 
