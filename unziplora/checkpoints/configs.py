@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from unziplora.checkpoints.header import Shape
-from unziplora.checkpoints.key_map import Table, inverse, rename, unet_table, vae_table
+from unziplora.checkpoints.key_map import vae_table
 from unziplora.errors import InvalidInput
+from unziplora.unet.module_table import Table, inverse, rename, unet_table
 
 Shapes = Mapping[str, Shape]
 

@@ -17,13 +17,10 @@ from unziplora.checkpoints.key_map import (
     CLIP_L,
     UNET,
     VAE,
-    Table,
     clip_g_table,
-    inverse,
-    rename,
-    unet_table,
     vae_table,
 )
+from unziplora.unet.module_table import Table, inverse, rename, unet_table
 
 Named = tuple[str, Tensor]
 Importer = Callable[[str, Tensor], Iterator[Named]]

@@ -32,11 +32,12 @@ from unziplora.checkpoints.convert import (
     vae_importer,
 )
 from unziplora.checkpoints.hints import DEFAULTS
-from unziplora.checkpoints.key_map import CLIP_G, CLIP_L, UNET, VAE, unet_table
+from unziplora.checkpoints.key_map import CLIP_G, CLIP_L, UNET, VAE
 from unziplora.errors import InvalidInput
 from unziplora.files import writing
 from unziplora.host import PredictionType
 from unziplora.unet.architectures import family
+from unziplora.unet.module_table import unet_table
 
 _VOCABULARY = 49408
 _SIZE_CHANNELS = 256  # of the sinusoids of each size id; fixed in sgm's SDXL config
