@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks.block_probe import active, measure, standard_pairs
+from mini_world.block_probe import active, measure, standard_pairs
 from mini_world.captions import article
 from mini_world.probes import Judge
 from mini_world.sampler import Sampler

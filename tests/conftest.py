@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,39 @@ settings.load_profile("unziplora")
 torch.set_num_threads(1)  # small tensors: more threads cost more than they give
 
 ROOT = Path(__file__).parent.parent
+SLOW = 2.0  # processor seconds, with the fixtures that a test is the first to need
+SECONDS = "processor seconds"
+BEGAN = pytest.StashKey[float]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    item.stash[BEGAN] = processor_seconds()
+    return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    used = processor_seconds() - item.stash[BEGAN]
+    if used > SLOW and item.get_closest_marker("slow") is None:
+        item.user_properties.append((SECONDS, round(used, 1)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names the tests that have become too slow for the quick tier. Nothing fails: how long
+    something takes is no question of right and wrong."""
+    reports = [r for kind in terminalreporter.stats.values() for r in kind if hasattr(r, "when")]
+    slow = {r.nodeid: dict(r.user_properties).get(SECONDS) for r in reports if r.when == "teardown"}
+    slow = {name: used for name, used in slow.items() if used}
+    if slow:
+        terminalreporter.section(f"above {SLOW:g} {SECONDS} and not marked as slow")
+        for name, used in sorted(slow.items()):
+            terminalreporter.write_line(f"{used:6} {name}")
+
+
+def processor_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def python_blocks(markdown: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.testclient import TestClient
 
+from tests.waiting import until
 from unziplora.app.http_api import PREFIX, add_routes
 from unziplora.app.service import Service
 
@@ -36,12 +36,12 @@ def body(image_file: Path, **more: Any) -> dict[str, Any]:
 
 
 def finished(client: TestClient, job_id: str) -> dict[str, Any]:
-    for _ in range(600):
+    def run() -> dict[str, Any]:
         told: dict[str, Any] = client.get(f"{PREFIX}/runs/{job_id}").json()
-        if told["state"] not in ("waiting", "running"):
-            return told
-        time.sleep(0.05)
-    raise AssertionError("the run did not end")
+        return told
+
+    until(lambda: run()["state"] not in ("waiting", "running"))
+    return run()
 
 
 def test_a_run_is_started_watched_and_its_files_are_fetched(
@@ -66,10 +66,7 @@ def test_a_run_is_started_watched_and_its_files_are_fetched(
 
 def test_a_stopped_run_is_found_again_and_goes_on(client: TestClient, image_file: Path) -> None:
     job = client.post(f"{PREFIX}/runs", json=body(image_file, steps=400)).json()
-    for _ in range(600):
-        if client.get(f"{PREFIX}/runs/{job['id']}").json()["step"] >= 1:
-            break
-        time.sleep(0.02)
+    until(lambda: client.get(f"{PREFIX}/runs/{job['id']}").json()["step"] >= 1)
     client.post(f"{PREFIX}/runs/{job['id']}/commands", json={"command": "stop"})
     assert finished(client, job["id"])["state"] == "stopped"
     assert client.get(f"{PREFIX}/resumable").json() == ["pair"]

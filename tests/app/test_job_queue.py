@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.waiting import until
 from unziplora import python_api as api
 from unziplora.app.job_queue import ENDED, Job, Jobs
 from unziplora.errors import InvalidInput
@@ -32,13 +32,6 @@ def submit(host: Any, image_file: Path, tmp_path: Path) -> Callable[..., Job]:
         return jobs.submit(name, begin, lambda: api.resume(tmp_path / name, host=host))
 
     return submit
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.01)
 
 
 def ended(job: Job) -> bool:

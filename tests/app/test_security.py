@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ pytest.importorskip("gradio", reason="the app's page needs gradio")
 
 from fastapi.testclient import TestClient
 
+from tests.waiting import until
 from unziplora.app.http_api import PREFIX
 from unziplora.app.job_queue import ENDED
 from unziplora.app.server import make_app
@@ -126,12 +126,9 @@ def trained(client: TestClient, image_file: Path, **more: Any) -> dict[str, Any]
     body = {"image": image, "subject": "tree", "style": "flat drawing", "steps": 2, "rank": 2,
             "name": "pair", "preview_every": 1, "preview_steps": 1, **more}  # fmt: skip
     job = client.post(f"{PREFIX}/runs", json=body).json()
-    for _ in range(3000):
-        told: dict[str, Any] = client.get(f"{PREFIX}/runs/{job['id']}").json()
-        if told["state"] in ENDED:
-            return told
-        time.sleep(0.05)
-    raise AssertionError("the run did not end")
+    until(lambda: client.get(f"{PREFIX}/runs/{job['id']}").json()["state"] in ENDED)
+    told: dict[str, Any] = client.get(f"{PREFIX}/runs/{job['id']}").json()
+    return told
 
 
 LEADING_OUT = [
@@ -247,8 +244,7 @@ def test_files_that_are_shared_do_not_say_whose_they_are(
         "subject": "tree", "style": "ink", "steps": 3, "rank": 2, "name": "pair",
         "preview_every": 1, "preview_steps": 1, "snapshot_every": 2, "keep_state": True,
     })  # fmt: skip
-    while job.state not in ENDED:
-        time.sleep(0.05)
+    until(lambda: job.state in ENDED)
     assert job.state == "completed", job.error
     shared = [*service.publish("pair").rglob("*")]
     shared.append(service.merge("both", [(path, 1.0) for path in job.files.values()]))

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.waiting import until
+from unziplora.app.job_queue import ENDED
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
 from unziplora.lora.read import read_lora
@@ -39,12 +41,8 @@ def service(host: Any, tmp_path: Path, saved: list[dict[str, Path]]) -> Service:
 
 def trained(service: Service, image: Path, name: str) -> None:
     job = service.start(image, {**SETTINGS, "name": name})
-    for _ in range(1200):
-        if job.state not in ("waiting", "running"):
-            assert job.state == "completed", job.error
-            return
-        time.sleep(0.05)
-    raise AssertionError("the run did not end")
+    until(lambda: job.state not in ("waiting", "running"))
+    assert job.state == "completed", job.error
 
 
 def test_a_pair_is_found_and_the_program_is_told(
@@ -123,11 +121,8 @@ def test_a_sheet_and_a_run_never_use_the_model_at_once(service: Service, image_f
         assert job.state == "waiting"
         with pytest.raises(InvalidInput, match="in use"):
             service.sheet("one", "one")
-    for _ in range(1200):
-        if job.state == "completed":
-            return
-        time.sleep(0.05)
-    raise AssertionError("the run did not go on")
+    until(lambda: job.state in ENDED)
+    assert job.state == "completed", job.error
 
 
 def test_without_a_name_the_words_get_a_number_where_they_are_taken(

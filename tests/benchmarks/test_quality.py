@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.block_probe import Shift, active, standard_pairs
 from benchmarks.quality.report import differences, markdown, preferred, table
 from benchmarks.quality.runs import Job, prompts_of
 from benchmarks.quality.scores import LEAKS, Scorer, overall
 from benchmarks.quality.targets import CHOOSING, FINAL, SAMPLES
+from mini_world.block_probe import Shift, active, standard_pairs
 from mini_world.probes import Judge
 from mini_world.world import CORE_KINDS, HELD_OUT_STYLES
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from tests.waiting import until
 from unziplora.app.sheet import SIDE
 from unziplora.cli.arguments import size, weighted
 from unziplora.cli.commands import _standalone_host, main
@@ -100,13 +100,10 @@ def test_ctrl_c_saves_the_state_and_resume_goes_on(
         [*command, *begin], stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
     ) as process:
         progress = tmp_path / RUN / "progress.csv"
-        deadline = time.monotonic() + 120
-        while not progress.exists():
-            assert time.monotonic() < deadline, "training did not begin"
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.1)
+        until(lambda: progress.exists() or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate()
     assert process.returncode == 130
     assert b"--resume" in out
     assert (tmp_path / RUN / "state.safetensors").exists()

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.reliability.shortages import checksum, hashes
 from benchmarks.reliability.small import SETTINGS, begin, image
+from tests.waiting import until
 from unziplora.app.job_queue import COMMANDS, ENDED, Job
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
@@ -25,13 +26,6 @@ GIVEN = {**SETTINGS, "subject": "cat", "style": "ink"}
 def service(host: Any, tmp_path: Path) -> Service:
     image().save(tmp_path / "image.png")
     return Service(lambda: host, lambda: tmp_path / "out")
-
-
-def until(condition: Any, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.01)
 
 
 def test_any_order_of_commands_ends_with_the_files_of_an_undisturbed_run(

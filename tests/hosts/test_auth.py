@@ -10,7 +10,6 @@ import pytest
 
 from tests.hosts.programs import API, KINDS, WebUI, place
 
-pytestmark = pytest.mark.timeout(1800)
 PAGE, OWN = (
     ("someone", "secret"),
     ("robot", "key"),

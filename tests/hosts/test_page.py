@@ -15,7 +15,6 @@ from PIL import Image
 from tests.hosts.programs import WebUI
 
 SAID = "a sks cat in crayon drawing style"
-pytestmark = pytest.mark.timeout(1800)
 SHOTS = Path(os.environ.get("UNZIPLORA_SHOTS", "build/screenshots"))
 PROGRAMS = {"a1111": "Automatic1111", "forge": "Forge", "reforge": "reForge",
             "classic": "forge-classic"}  # fmt: skip

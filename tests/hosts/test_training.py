@@ -30,7 +30,6 @@ SAID_OF_560 = {
     "reforge": "SDXL with 560 keys (UNet: 560, CLIP: 0) at weight 1.0",
     "classic": "SDXL-UNet with 560 keys at weight 1.0 (skipped 0 keys)",
 }
-pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")

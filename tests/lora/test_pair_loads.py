@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tests.sgm_unet import make_sgm_unet
+from unziplora.checkpoints.checkpoint import open_checkpoint
 from unziplora.checkpoints.convert import export_sgm
 from unziplora.checkpoints.key_map import UNET
 from unziplora.host import SizeIds
@@ -53,7 +55,7 @@ def trained(host: Any, unet: nn.Module, steps: int = 4, init: Any = "zero") -> I
     )
     p = settings.prompts
     context, pooled = host.encode_prompts([p.combined, p.content, p.style])
-    latents = torch.randn(1, 4, 8, 8, generator=torch.manual_seed(3))
+    latents = torch.randn(1, 4, 8, 8, generator=torch.manual_seed(3)).to(host.dtype)
     trainer = Trainer(host, settings, attachment, TrainingInputs(latents, context, pooled, SIZES))
     for _ in range(steps):
         trainer.advance()
@@ -106,11 +108,13 @@ class SgmHost:
     def __init__(self, host: StandaloneHost) -> None:
         self._host = host
         self.unet = make_sgm_unet(SMALL.unet, context=sum(SMALL.text), vector=SMALL.text[1] + 1536)
-        encoders = host._checkpoint.text_encoders("cpu", torch.float32)
+        encoders = open_checkpoint(host.file).text_encoders("cpu", torch.float32)
         tensors = export_sgm(host.unet, None, *encoders)
         own = {k.removeprefix(UNET): v for k, v in tensors.items() if k.startswith(UNET)}
         self.unet.load_state_dict(own, strict=True)
         self.unet.requires_grad_(False)
+        if host.dtype == torch.float64:
+            make_double(self.unet)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._host, name)
@@ -120,8 +124,17 @@ class SgmHost:
 
         ids = timestep_embedding(added["time_ids"].flatten(), 256).reshape(len(latents), -1)
         y = torch.cat([added["text_embeds"], ids], dim=1)
-        result: Tensor = self.unet(latents, timesteps, context=context, y=y)
+        result: Tensor = self.unet(latents, timesteps, context=context, y=y.to(latents.dtype))
         return result
+
+
+def make_double(unet: nn.Module) -> None:
+    """sgm computes its group norms and time embeddings in fp32, whatever its weights are."""
+    unet.double()
+    for module in unet.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.forward = partial(nn.GroupNorm.forward, module)  # type: ignore[method-assign]
+    unet.get_submodule("time_embed").register_forward_pre_hook(lambda _, x: (x[0].double(),))
 
 
 @pytest.fixture(scope="module")
@@ -131,27 +144,33 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[StandaloneHost, SgmH
     return host, SgmHost(host)
 
 
-def test_a_step_on_sgm_is_the_same_step_as_on_diffusers(
-    both: tuple[StandaloneHost, SgmHost],
-) -> None:
-    steps = []
-    for host in both:
-        with trained(host, host.unet, steps=0, init="random") as trainer:
-            loss = trainer._gradients()  # of the first step, before the update
-            gradients = {
-                name: parameter.grad.clone()
-                for name, parameter in trainer.attachment.named_parameters()
-                if parameter.grad is not None
-            }
-            steps.append((loss.diffusion, gradients))
-    (our_loss, ours), (their_loss, theirs) = steps
+def gradients_of_one_step(host: Any) -> tuple[float, dict[str, Tensor]]:
+    """The loss of a first step, and every gradient as it arrives at A and B."""
+    with trained(host, host.unet, steps=0, init="random") as trainer:
+        gradients: dict[str, Tensor] = {}
+
+        def add(name: str, grad: Tensor) -> None:
+            gradients[name] = gradients.get(name, torch.zeros_like(grad)) + grad
+
+        for name, parameter in trainer.attachment.named_parameters():
+            parameter.register_hook(partial(add, name))
+        return trainer.advance().diffusion, gradients
+
+
+def test_a_step_on_sgm_is_the_same_step_as_on_diffusers(tmp_path: Path) -> None:
+    """In double precision: in fp32 a layer's gradient is a sum of cancelling terms, whose rounding
+    depends on the processor."""
+    path = write_random_model(tmp_path / "m.safetensors")
+    host = StandaloneHost.open(path, device="cpu", dtype=torch.float64)
+    our_loss, ours = gradients_of_one_step(host)
+    their_loss, theirs = gradients_of_one_step(SgmHost(host))
     assert our_loss == pytest.approx(their_loss, rel=1e-5)
     assert ours.keys() == theirs.keys()
-    assert len(ours) == 2 * 2 * 560  # A and B of both branches
+    assert len([name for name in ours if not name.endswith("merger")]) == 2 * 2 * 560
     for name, gradient in ours.items():
         scale = gradient.abs().max()
         assert scale > 0, name
-        assert (gradient - theirs[name]).abs().max() <= 1e-3 * scale, name
+        assert (gradient - theirs[name]).abs().max() <= 1e-4 * scale, name
 
 
 def kohya_apply(unet: nn.Module, path: Path, weight: float) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with SIGKILL, which Windows does not have")
-@pytest.mark.timeout(900)
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     from benchmarks.reliability.kills import run  # loads what is forked: the documented host
 

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.reliability.shortages import PLACES, checksum, listeners, memory
 from benchmarks.reliability.small import SETTINGS, image
+from tests.waiting import until
 from unziplora.app.job_queue import ENDED
 from unziplora.app.service import Service
 
@@ -51,8 +52,7 @@ def test_a_listener_of_the_queue_that_raises_at_every_event_ends_no_run(
     image().save(tmp_path / "image.png")
     given = {**SETTINGS, "subject": "cat", "style": "ink"}
     job = service.start(tmp_path / "image.png", given)
-    while job.state not in ENDED:
-        time.sleep(0.02)
+    until(lambda: job.state in ENDED)
     assert job.state == "completed"
     assert checksum(host) == before
 

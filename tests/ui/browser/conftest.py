@@ -12,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 import pytest
 
 from tests.ui.browser.pages import Page
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[3]
 SHOTS = ROOT / "build" / "screenshots"
@@ -132,18 +132,21 @@ def serving(python: tuple[str, str], folder: Path, command: list[str]) -> Iterat
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}/"
     try:
-        for _ in range(360):
-            assert process.poll() is None, log.read_text()[-3000:]
-            try:
-                urllib.request.urlopen(url, timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.5)
+        until(lambda: answers(url) or process.poll() is not None, pause=0.5)
+        assert process.poll() is None, log.read_text()[-3000:]
         yield Served(url, folder, gradio)
         assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=60).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")

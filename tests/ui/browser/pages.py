@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-SLOW = 120_000
+from tests.waiting import until
+
+HANGS = 600_000  # milliseconds: nothing that works takes so long, on any computer
 
 
 class Page:
@@ -16,7 +18,7 @@ class Page:
     def __init__(self, page: Any, url: str, shots: Path) -> None:
         self.page, self.url, self._shots = page, url, shots
         self.errors: list[str] = []
-        page.set_default_timeout(SLOW)
+        page.set_default_timeout(HANGS)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.route("**/*", self._route)
 
@@ -96,6 +98,16 @@ class Page:
         area.filter(has_text=re.compile(pattern)).wait_for()
         text: str = area.inner_text()
         return text
+
+    def click_until_said(self, button: str, where: str, pattern: str) -> None:
+        """Presses a button until it is answered so: for what the page shows no sign of."""
+
+        def answered() -> bool:
+            self.click(button)
+            self.page.wait_for_timeout(500)
+            return bool(re.search(pattern, self.page.locator(f"#uz_{where}").first.inner_text()))
+
+        until(answered)
 
     def silent(self, where: str) -> None:
         """Waits until an area of the page says nothing."""
