@@ -1,0 +1,1 @@
+"""The emoji world: the same things drawn by several vendors, in many styles, truth known."""

@@ -1,0 +1,70 @@
+"""Training images on disk: `python -m mini_world.emoji.shards --run-dir DIR --count 4 --wide`.
+
+A shard is NNNN.npy, (SHARD, 128, 128, 3) uint8, beside NNNN.json with what each image shows and
+four captions of it, in core/ (what the UNet learns first) or, with --wide, in wide/ (all that may
+be trained on, for the VAE and the networks that judge). Shard n is always the same; several
+processes may draw at once with different --first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mini_world.emoji.captions import caption
+from mini_world.emoji.world import CORE_KINDS, CORE_STYLES, Artwork, training_artwork
+from mini_world.scenes import PICTURE
+
+SHARD = 1000
+CORE = {"context_share": 0.12, "neutral_share": 0.3, "reach": 0.6}  # moderate places at first
+
+
+def facts(artwork: Artwork, rng: np.random.Generator) -> dict[str, Any]:
+    return {
+        "kind": artwork.who.kind,
+        "vendor": artwork.who.vendor,
+        "hue": artwork.who.hue,
+        "style": artwork.style,
+        "variant": artwork.variant,
+        "context": artwork.context,
+        "captions": [caption(artwork, rng) for _ in range(4)],
+    }
+
+
+def draw_shard(folder: Path, number: int, wide: bool) -> None:
+    """Shard `number`; its files appear when it is whole."""
+    rng = np.random.default_rng((41, number, int(wide)))
+    pixels = np.zeros((SHARD, PICTURE, PICTURE, 3), np.uint8)
+    known = []
+    for i in range(SHARD):
+        artwork = (
+            training_artwork(rng) if wide else training_artwork(rng, CORE_KINDS, CORE_STYLES, **CORE)
+        )
+        pixels[i] = artwork.draw()
+        known.append(facts(artwork, rng))
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f"{number:04d}.part.npy"
+    np.save(unfinished, pixels)
+    (folder / f"{number:04d}.json").write_text(json.dumps(known))
+    unfinished.rename(folder / f"{number:04d}.npy")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=10)
+    parser.add_argument("--wide", action="store_true")
+    arguments = parser.parse_args()
+    folder = arguments.run_dir / ("wide" if arguments.wide else "core")
+    for number in range(arguments.first, arguments.first + arguments.count):
+        if not (folder / f"{number:04d}.npy").exists():
+            draw_shard(folder, number, arguments.wide)
+
+
+if __name__ == "__main__":
+    main()
