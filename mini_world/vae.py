@@ -79,16 +79,16 @@ class ReconstructionLoss(nn.Module):
         across = (error[..., 1:] - error[..., :-1]).abs().mean()
         down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
         texture = (self.texture(made) - self.texture(truth)).abs().mean()
-        colour = torch.einsum("oc,nchw->nohw", OPPONENT, F.avg_pool2d(error, 8, 4)).abs().mean()
+        colour = torch.einsum("oc,nchw->nohw", OPPONENT.to(error), F.avg_pool2d(error, 8, 4)).abs().mean()
         return error.abs().mean() + 0.5 * (across + down) + texture + 2 * colour
 
 
 @torch.no_grad()
-def near(latents: Tensor) -> Tensor:
+def near(latents: Tensor, share: float = DECODER_NOISE) -> Tensor:
     """Latents with a trace of noise, alike in all their directions: a UNet's are never exact."""
     flat = latents.float().movedim(1, -1).reshape(-1, 4)
-    spread = torch.linalg.cholesky(flat.T.cov() + 1e-6 * torch.eye(4))
-    noise = torch.randn(flat.shape) @ spread.T * DECODER_NOISE
+    spread = torch.linalg.cholesky(flat.T.cov() + 1e-6 * torch.eye(4, device=flat.device))
+    noise = torch.randn_like(flat) @ spread.T * share
     return latents + noise.view(latents.movedim(1, -1).shape).movedim(-1, 1)
 
 

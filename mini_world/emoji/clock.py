@@ -1,0 +1,48 @@
+"""How long a training stretch lasts, and when something is due in it."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from types import FrameType
+
+
+class Clock:
+    """Runs for some minutes, or until SIGTERM or ctrl-C; then `running` is False."""
+
+    def __init__(self, minutes: float) -> None:
+        self._end, self._start = minutes, time.monotonic()
+        self._last: dict[str, float] = {}
+        self._stopped = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopped = True
+
+    @property
+    def minutes(self) -> float:
+        return (time.monotonic() - self._start) / 60
+
+    @property
+    def share(self) -> float:
+        """Of the stretch that is over, 0..1."""
+        return min(1.0, self.minutes / self._end)
+
+    @property
+    def running(self) -> bool:
+        return not self._stopped and self.share < 1
+
+    @property
+    def falling(self) -> float:
+        """A cosine from 1 at the stretch's start to 0 at its end."""
+        return 0.5 * (1 + math.cos(math.pi * self.share))
+
+    def due(self, what: str, every: float) -> bool:
+        """True once in each `every` minutes."""
+        now = self.minutes
+        if now - self._last.setdefault(what, 0.0) < every:
+            return False
+        self._last[what] = now
+        return True
