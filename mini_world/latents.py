@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers import AutoencoderKL
 
+from mini_world.precision import fast
 from mini_world.vae import encode
 
 
 def encode_shard(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
     parts = []
     for i in range(0, len(pictures), 25):
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast("cpu"):
             parts.append(encode(vae, pictures[i : i + 25]).float().numpy().astype(np.float16))
     return np.concatenate(parts)
 

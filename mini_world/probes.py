@@ -26,6 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mini_world.precision import fast
 from mini_world.scenes import COLOURS, CONTEXTS, instance
 from mini_world.styles import STYLES
 from mini_world.world import (
@@ -217,7 +218,7 @@ def one_probe(
         chosen = pick(rng, facts)
         known = torch.from_numpy(facts[key][chosen])
         pictures = augmented(as_input(pixels[chosen]), generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast("cpu"):
             embedded, heads = probe(pictures)
         own = torch.eye(len(chosen), dtype=torch.bool)
         loss = contrast(embedded.float(), known[:, None] == known, ~own)

@@ -37,6 +37,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mini_world.captions import in_style
 from mini_world.latents import Latents
 from mini_world.model import TextEncoders, new_unet, time_ids
+from mini_world.precision import fast
 from mini_world.world import CORE_KINDS, CORE_STYLES
 from unziplora.unet.architectures import recognise
 from unziplora.unet.prompt_swap import other_context
@@ -125,14 +126,16 @@ class Pictures:
         return torch.stack(first), torch.stack(second)
 
 
-def heard(group: str, timesteps: Tensor, generator: torch.Generator) -> Tensor:
+def heard(
+    group: str, timesteps: Tensor, generator: torch.Generator, share: float = MISLED
+) -> Tensor:
     """Which of the four captions of `Batch` each sample's group hears, (n,): 2 is added for
     another's content, 1 for another's style."""
     early = timesteps >= EARLY
     in_charge = {STYLE_EARLY: early, STYLE_LATE: ~early}
     content = torch.full_like(early, group not in in_charge)
     style = in_charge.get(group, torch.zeros_like(early))
-    misled = torch.rand(2, len(timesteps), generator=generator) < MISLED
+    misled = torch.rand(2, len(timesteps), generator=generator) < share
     return 2 * (misled[0] & ~content) + 1 * (misled[1] & ~style)
 
 
@@ -152,7 +155,7 @@ def loss_of(model: Miniature, batch: Batch, alphas: Tensor, rng: np.random.Gener
     a = alphas[timesteps].float()[:, None, None, None]
     noisy = a.sqrt() * batch.latents + (1 - a).sqrt() * noise
     target = a.sqrt() * noise - (1 - a).sqrt() * batch.latents
-    with torch.autocast("cpu", torch.bfloat16):
+    with fast("cpu"):
         contexts, pooled = model.text(*batch.captions)
         contexts, pooled = contexts.unflatten(0, (4, BATCH)), pooled[:BATCH]
         said = torch.rand(BATCH, generator=seed) >= NO_CAPTION
@@ -179,7 +182,7 @@ def sample(
     x = torch.randn((n, 4, 16, 16), generator=torch.Generator().manual_seed(seed))
     times = torch.linspace(999, 0, steps + 1).long()
     for now, then in itertools.pairwise(times):
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast("cpu"):
             both = model(torch.cat([x, x]), now.repeat(2 * n), context, pooled, time_ids(2 * n))
         none, said = both.float().chunk(2)
         v = none + guidance * (said - none)

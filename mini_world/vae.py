@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mini_world.model import VAE_SCALE, new_vae
+from mini_world.precision import fast
 
 # brightness, red against green, blue against yellow: pixel errors see mostly the first
 OPPONENT = torch.tensor([[0.5, 0.5, 0.5], [2.0, -2.0, 0.0], [-1.0, -1.0, 2.0]])
@@ -79,7 +80,11 @@ class ReconstructionLoss(nn.Module):
         across = (error[..., 1:] - error[..., :-1]).abs().mean()
         down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
         texture = (self.texture(made) - self.texture(truth)).abs().mean()
-        colour = torch.einsum("oc,nchw->nohw", OPPONENT.to(error), F.avg_pool2d(error, 8, 4)).abs().mean()
+        colour = (
+            torch.einsum("oc,nchw->nohw", OPPONENT.to(error), F.avg_pool2d(error, 8, 4))
+            .abs()
+            .mean()
+        )
         return error.abs().mean() + 0.5 * (across + down) + texture + 2 * colour
 
 
@@ -142,7 +147,7 @@ def train(run_dir: Path, minutes: float, rate: float, frozen_encoder: bool) -> N
         for group in optimizer.param_groups:
             group["lr"] = float(rate * warm * (0.03 + 0.97 * cool))
         truth = crops(pictures, rng).contiguous()
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast("cpu"):
             posterior = vae.encode(truth).latent_dist
             latents = near(posterior.mode()) if frozen_encoder else posterior.sample()
             made = vae.decode(latents).sample

@@ -90,9 +90,7 @@ def scratchboard(scene: EmojiScene, traits: Rng, rng: Rng) -> Array:
     lit = np.where(scene.objects, 0.12 + 0.85 * scene.light, 0.0)
     broken = noise(SIDE, 10, rng) * 0.25
     cover = np.maximum(ripple < lit - broken, scene.edges(3, objects_only=True))
-    return mix(
-        flat(rgb(16, 16, 20)), flat(rgb(246, 246, 240)), blur(cover.astype(np.float32), 0.8)
-    )
+    return mix(flat(rgb(16, 16, 20)), flat(rgb(246, 246, 240)), blur(cover.astype(np.float32), 0.8))
 
 
 @style("gold engraving", colour=False, held_out=True)

@@ -1,10 +1,12 @@
 """Emoji sets of several vendors as images.
 
     python -m mini_world.emoji.sets --install DIR     npm install of the packages below into DIR
+    python -m mini_world.emoji.sets --pack DIR        every drawing that things.py names, as PNG
 
 Each package holds one vendor's drawings as SVG (icons.json: bodies, sizes, aliases). They stay
 outside the repository: the environment variable MINI_WORLD_EMOJI names the folder. All sets are
-under permissive licences (NOTICE in mini_world/README.md); none is share-alike.
+under permissive licences (mini_world/README.md names them); none is share-alike. A pack is for a
+machine that reaches no registry and has no resvg: MINI_WORLD_EMOJI may name it as well.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ PACKAGES = {
 }
 FOLDER_VARIABLE = "MINI_WORLD_EMOJI"
 DEFAULT_FOLDER = Path.home() / ".cache" / "mini_world_emoji"
+PACK = "glyphs"  # folder of a pack: VENDOR/NAME.png
 GLYPH = 256  # pixels of a rendered drawing's longer side
 
 
@@ -43,6 +46,8 @@ def folder() -> Path:
 
 def missing() -> str:
     """A sentence that says what is missing to draw this world, or "" when nothing is."""
+    if (folder() / PACK).exists():
+        return ""
     try:
         import resvg_py  # noqa: F401
     except ImportError:
@@ -78,8 +83,14 @@ def _resolved(vendor: str, name: str) -> str | None:
     return None
 
 
+def _packed(vendor: str, name: str) -> Path:
+    return folder() / PACK / vendor / f"{name}.png"
+
+
 def has(vendor: str, name: str) -> bool:
     """Whether a vendor drew the thing that the sets call `name`."""
+    if (folder() / PACK).exists():
+        return _packed(vendor, name).exists()
     return _resolved(vendor, name) is not None
 
 
@@ -102,6 +113,8 @@ def svg(vendor: str, name: str) -> str:
 @lru_cache(maxsize=2048)
 def glyph(vendor: str, name: str) -> np.ndarray:
     """The drawing cut to its bounding box and centred: (GLYPH, GLYPH, 4) uint8, RGBA."""
+    if (folder() / PACK).exists():
+        return np.asarray(Image.open(_packed(vendor, name)).convert("RGBA"))
     import resvg_py
 
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg(vendor, name), width=GLYPH, height=GLYPH))
@@ -127,12 +140,33 @@ def install(target: Path) -> None:
     print(f"Set {FOLDER_VARIABLE}={target.resolve()}")
 
 
+def pack(target: Path) -> int:
+    """Write every named drawing as TARGET/glyphs/VENDOR/NAME.png; their number."""
+    from mini_world.emoji.things import CLASSES
+
+    images = {
+        (vendor, name): glyph(vendor, name)
+        for vendor in PACKAGES
+        for names in CLASSES.values()
+        for name in names
+        if has(vendor, name)
+    }
+    for (vendor, name), image in images.items():
+        path = target / PACK / vendor / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path, optimize=True)
+    return len(images)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--install", type=Path, metavar="DIR")
+    parser.add_argument("--pack", type=Path, metavar="DIR")
     given = parser.parse_args()
     if given.install is not None:
         install(given.install)
+    elif given.pack is not None:
+        print(pack(given.pack), "drawings")
     else:
         print(missing() or f"All {len(PACKAGES)} sets are in {folder()}.")
 

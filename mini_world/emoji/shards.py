@@ -42,7 +42,9 @@ def draw_shard(folder: Path, number: int, wide: bool) -> None:
     known = []
     for i in range(SHARD):
         artwork = (
-            training_artwork(rng) if wide else training_artwork(rng, CORE_KINDS, CORE_STYLES, **CORE)
+            training_artwork(rng)
+            if wide
+            else training_artwork(rng, CORE_KINDS, CORE_STYLES, **CORE)
         )
         pixels[i] = artwork.draw()
         known.append(facts(artwork, rng))

@@ -13,7 +13,6 @@ On a CPU without bfloat16 units everything is float32 in channels-last layout (a
 from __future__ import annotations
 
 import argparse
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from mini_world.emoji.encoder import PerceptualLoss
 from mini_world.emoji.things import Individual
 from mini_world.emoji.world import HELD_OUT_STYLES, TRAINING_STYLES, held_out_individuals, portrait
 from mini_world.model import new_vae
+from mini_world.precision import fast
 from mini_world.vae import ReconstructionLoss, near, pixels, show, whiten
 
 CROP = 64
@@ -117,7 +117,9 @@ class VaeTraining:
             self.vae.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0
         )
         if self.state_path.exists():
-            state: dict[str, Any] = torch.load(self.state_path, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(
+                self.state_path, map_location="cpu", weights_only=True
+            )
             self.vae.load_state_dict(state["vae"])
             if "optimizer" in state:
                 self.optimizer.load_state_dict(state["optimizer"])
@@ -133,8 +135,7 @@ class VaeTraining:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         truth = truth.to(self.device).contiguous(memory_format=torch.channels_last)
-        half = torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else None
-        with half or contextlib.nullcontext():
+        with fast(self.device):
             mean = self.vae.encode(truth).latent_dist.mode()
             noise = near(mean.detach(), LATENT_NOISE) - mean.detach()
             made = self.vae.decode(mean + noise).sample
@@ -179,7 +180,11 @@ def train(run_dir: Path, minutes: float, rate: float, cool: bool, device: str, b
 
 
 def finish(
-    training: VaeTraining, images: list[np.ndarray], known: np.ndarray, new: np.ndarray, run_dir: Path
+    training: VaeTraining,
+    images: list[np.ndarray],
+    known: np.ndarray,
+    new: np.ndarray,
+    run_dir: Path,
 ) -> None:
     """Write vae/ with white latents; vae.pt stays as trained."""
     vae = training.vae.cpu().eval()
