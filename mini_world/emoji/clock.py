@@ -28,7 +28,7 @@ class Clock:
     @property
     def share(self) -> float:
         """Of the stretch that is over, 0..1."""
-        return min(1.0, self.minutes / self._end)
+        return min(1.0, self.minutes / self._end) if self._end > 0 else 1.0
 
     @property
     def running(self) -> bool:

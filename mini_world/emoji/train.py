@@ -39,8 +39,8 @@ from mini_world.model import time_ids
 from mini_world.precision import fast
 from mini_world.train import Miniature, alphas_cumprod, heard, sample
 from mini_world.vae import decode
-from unziplora.unet.names import recognise
-from unziplora.unet.swap import other_context
+from unziplora.unet.layer_names import recognise
+from unziplora.unet.prompt_swap import other_context
 
 RATE, WARM_STEPS, BATCH = 1.2e-3, 100, 32
 MIN_SNR = 5.0
@@ -54,8 +54,8 @@ OTHER_SIZE = 0.15  # of samples: another original size is named, so that it mean
 def first_model() -> Miniature:
     """The shipped miniature's UNet and text encoders."""
     from unziplora import mini
-    from unziplora.hosts.standalone.checkpoint import open_checkpoint
-    from unziplora.hosts.standalone.identify import identify
+    from unziplora.checkpoints.checkpoint import open_checkpoint
+    from unziplora.checkpoints.identify import identify
 
     parts, cpu = open_checkpoint(identify(mini.MODEL)), torch.device("cpu")
     model = Miniature()

@@ -38,8 +38,8 @@ PERCEPTUAL, SQUARED = 0.35, 4.0  # weights beside mini_world.vae's errors
 def first_vae() -> AutoencoderKL:
     """The shipped miniature's VAE: what this training starts from."""
     from unziplora import mini
-    from unziplora.hosts.standalone.checkpoint import open_checkpoint
-    from unziplora.hosts.standalone.identify import identify
+    from unziplora.checkpoints.checkpoint import open_checkpoint
+    from unziplora.checkpoints.identify import identify
 
     vae = new_vae()
     shipped = open_checkpoint(identify(mini.MODEL)).vae(torch.device("cpu"))

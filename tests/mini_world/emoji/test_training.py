@@ -1,0 +1,83 @@
+"""Training on the emoji world resumes where it stopped, and learns. Random data: no set needed."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from mini_world.emoji import latents as latents_of
+from mini_world.emoji.clock import Clock
+from mini_world.emoji.latents import encode_new
+from mini_world.emoji.train import UnetTraining
+from mini_world.model import new_vae
+
+
+def run_dir(path: Path, images: int = 8) -> Path:
+    """A folder as latents.py leaves it."""
+    rng = np.random.default_rng(1)
+    for part in ("core", "latents"):
+        (path / part).mkdir(parents=True)
+    np.save(path / "latents" / "0000.npy", rng.normal(size=(images, 4, 16, 16)).astype(np.float16))
+    facts = [{"captions": ["a cat in neon sign style on a beach"], "style": "neon sign"}] * images
+    (path / "core" / "0000.json").write_text(json.dumps(facts))
+    return path
+
+
+def test_a_training_resumes_with_the_same_weights_average_and_step(tmp_path: Path) -> None:
+    folder, rng = run_dir(tmp_path), np.random.default_rng(0)
+    first = UnetTraining(folder, "cpu", from_nothing=True)
+    first.one_step(1e-3, 2, rng)
+    first.save()
+    again = UnetTraining(folder, "cpu")
+    assert again.step == 1
+    for ours, theirs in ((first.model, again.model), (first.average, again.average)):
+        for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(a, b), name
+    one = first.one_step(1e-3, 2, np.random.default_rng(4))
+    assert again.one_step(1e-3, 2, np.random.default_rng(4)) == one
+
+
+def test_steps_on_one_image_lower_its_loss(tmp_path: Path) -> None:
+    training = UnetTraining(run_dir(tmp_path, images=1), "cpu", from_nothing=True)
+    losses = [training.one_step(1e-3, 2, np.random.default_rng(3)) for _ in range(5)]
+    assert losses[-1] < losses[0]
+
+
+def test_latents_of_another_vae_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "core").mkdir()
+    np.save(tmp_path / "core" / "0000.npy", np.zeros((2, 128, 128, 3), np.uint8))
+    monkeypatch.setattr(
+        latents_of, "encode", lambda vae, images: np.zeros((len(images), 4, 16, 16))
+    )
+    torch.manual_seed(0)
+    vae: AutoencoderKL = new_vae()
+    vae.save_pretrained(tmp_path / "vae")
+    assert encode_new(tmp_path) == 1
+    assert encode_new(tmp_path) == 0
+    with torch.no_grad():
+        vae.quant_conv.bias += 1
+    vae.save_pretrained(tmp_path / "vae")
+    assert encode_new(tmp_path) == 1
+
+
+def test_a_clock_stops_at_sigterm_and_its_cosine_falls() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        clock = Clock(minutes=60)
+        assert clock.running
+        assert clock.falling > 0.99
+        assert not clock.due("save", every=1)
+        signal.raise_signal(signal.SIGTERM)
+        assert not clock.running
+        assert not Clock(minutes=0.0).running
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
