@@ -148,7 +148,7 @@ class UnetTraining:
         self.model = (Miniature() if fresh else first_model()).to(self.device)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), RATE, betas=(0.9, 0.99), weight_decay=0
+            self.model.parameters(), RATE, betas=(0.9, 0.99), weight_decay=0, fused=True
         )
         if self._state.exists():
             self._load(torch.load(self._state, map_location="cpu", weights_only=True))

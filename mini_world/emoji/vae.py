@@ -114,7 +114,7 @@ class VaeTraining:
         self.error = ReconstructionLoss().to(self.device)
         self.perceptual = PerceptualLoss().to(self.device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(
-            self.vae.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0
+            self.vae.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0, fused=True
         )
         if self.state_path.exists():
             state: dict[str, Any] = torch.load(
