@@ -39,7 +39,7 @@ from mini_world.model import time_ids
 from mini_world.precision import fast
 from mini_world.train import Miniature, alphas_cumprod, heard, sample
 from mini_world.vae import decode
-from unziplora.unet.layer_names import recognise
+from unziplora.unet.architectures import recognise
 from unziplora.unet.prompt_swap import other_context
 
 RATE, WARM_STEPS, BATCH = 1.2e-3, 100, 32
