@@ -1,9 +1,90 @@
-// What only a WebUI's own page can do: fill txt2img's prompt, and show new cards on its Lora page.
+// What only a WebUI's own page can do: edit txt2img's prompt, give the image of a gallery, and show
+// new cards on the Lora page. docs/ui-protocol.md describes what passes between this and the tab.
 
+const unziploraLetter = '[\\p{L}\\p{N}_]';
+
+// A pattern for a phrase that stands on its own, with an optional pattern in front of it.
+function unziploraPhrase(text, before = '') {
+    const plain = text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+    return new RegExp(`(?<!${unziploraLetter})${before}${plain}(?!${unziploraLetter})`, 'gu');
+}
+
+// The prompt without what removed words leave behind: doubled commas and spaces, empty brackets.
+function unziploraTidy(prompt) {
+    return prompt
+        .replace(/\(\s*(:\s*[\d.]+\s*)?\)/g, '')
+        .replace(/[ \t]+/g, ' ')
+        .replace(/ ?,(\s*,)+/g, ',')
+        .replace(/ +,/g, ',')
+        .replace(/^[\s,]+|[\s,]+$/g, '');
+}
+
+function unziploraAppend(prompt, words) {
+    return prompt.trim() ? `${unziploraTidy(prompt)}, ${words}` : words;
+}
+
+// The prompt with the first match of a pattern replaced.
+function unziploraFirst(prompt, pattern, replacement) {
+    return prompt.replace(new RegExp(pattern.source, 'u'), replacement);
+}
+
+// The words of a pair in a prompt. wanted, called: of each role, whether the pair's LoRA will be
+// called, and whether it was. Words are only taken out where this pair put them in.
+function unziploraWords(prompt, pair, wanted, called) {
+    const subject = unziploraPhrase(pair.content.trigger, '(?:(?:an?|the)\\s+)?');
+    const style = unziploraPhrase(pair.style.trigger, '(?:in\\s+)?');
+    const image = unziploraPhrase('an image');
+    const has = (pattern) => prompt.search(pattern) >= 0;
+    if (called.content && !wanted.content) {
+        prompt = prompt.replace(subject, wanted.style ? 'an image' : '');
+    }
+    if (called.style && !wanted.style) {
+        prompt = prompt.replace(style, '');
+        if (!wanted.content) prompt = prompt.replace(image, '');
+    }
+    if (wanted.content && !has(subject)) {
+        const words = `a ${pair.content.trigger}`;
+        const free = called.style && has(image);
+        prompt = free ? unziploraFirst(prompt, image, () => words) : unziploraAppend(prompt, words);
+    }
+    if (wanted.style && !has(style)) {
+        const words = `in ${pair.style.trigger}`;
+        const noun = [wanted.content && subject, called.content && image].find((p) => p && has(p));
+        if (noun) prompt = unziploraFirst(prompt, noun, (found) => `${found} ${words}`);
+        else prompt = unziploraAppend(prompt, prompt.trim() ? words : `an image ${words}`);
+    }
+    return unziploraTidy(prompt);
+}
+
+// A prompt with a pair's calls and trigger words as asked for, in place of those that were there.
+// pair: {content: {name, trigger, weight}, style: {...}, toggle}; a weight of 0 leaves one out.
+// toggle: where the prompt has exactly these calls already, they are taken out.
+// eslint-disable-next-line no-unused-vars
+function unziploraEdit(prompt, pair) {
+    const roles = ['content', 'style'];
+    const calls = [...prompt.matchAll(/<lora:([^:>]+)(?::([^>]*))?>/g)];
+    const own = (role) => calls.filter((call) => call[1] === pair[role].name);
+    const same = roles.every((role) => {
+        const found = own(role).map((call) => Number(call[2] ?? 1));
+        return pair[role].weight ? found.length === 1 && found[0] === pair[role].weight : !found.length;
+    });
+    const each = (value) => ({content: value('content'), style: value('style')});
+    const remove = pair.toggle && same;
+    const wanted = each((role) => !remove && pair[role].weight !== 0);
+    const called = each((role) => own(role).length > 0);
+    for (const call of roles.flatMap(own)) prompt = prompt.replace(call[0], '');
+    const words = unziploraWords(prompt, pair, wanted, called);
+    const added = roles.filter((role) => wanted[role])
+        .map((role) => `<lora:${pair[role].name}:${pair[role].weight}>`);
+    return [words, ...added].filter(Boolean).join(' ');
+}
+
+// Takes a pair, as JSON, into txt2img's prompt.
 // eslint-disable-next-line no-unused-vars
 function unziploraToPrompt(text) {
+    if (!text) return [];
     const box = gradioApp().querySelector('#txt2img_prompt textarea');
-    box.value = box.value.trim() ? `${box.value.trim()}, ${text}` : text;
+    box.value = unziploraEdit(box.value, JSON.parse(text));
     updateInput(box);
     switch_to_txt2img();
     return [];
@@ -13,13 +94,13 @@ function unziploraToPrompt(text) {
 // eslint-disable-next-line no-unused-vars
 async function unziploraImage(tab) {
     const gallery = gradioApp().getElementById(`${tab}_gallery`);
-    const image = gallery?.querySelector('.selected img') ?? gallery?.querySelector('img');
-    if (!image) return '';
-    const image = await (await fetch(image.src)).blob();
+    const shown = gallery?.querySelector('.selected img') ?? gallery?.querySelector('img');
+    if (!shown) return '';
+    const data = await (await fetch(shown.src)).blob();
     return new Promise((resolve) => {
         const reader = new FileReader();
         reader.onload = () => resolve(reader.result);
-        reader.readAsDataURL(image);
+        reader.readAsDataURL(data);
     });
 }
 
@@ -31,10 +112,15 @@ function unziploraNewCards() {
 }
 
 onUiLoaded(() => {
-    let earlier = null;
+    let earlier = null, waiting = false;
     setInterval(() => {
         const state = gradioApp().querySelector('#uz_live [data-state]')?.dataset.state ?? null;
-        if (state !== earlier && ['completed', 'stopped'].includes(state)) unziploraNewCards();
+        if (state !== earlier && ['completed', 'stopped'].includes(state)) waiting = true;
+        // The Lora page reads the loaded checkpoint, which may be changing after a run.
+        else if (waiting && gradioApp().querySelector('#uz_model [data-loaded]')) {
+            waiting = false;
+            unziploraNewCards();
+        }
         earlier = state;
     }, 1000);
 });

@@ -84,7 +84,7 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     page = visitor.page
     visitor.webui.post("/sdapi/v1/options", {"unziplora_preview_steps": 2})
     visitor.webui.draw("a house")  # Forge knows its model from its first image on
-    page.locator("#uz_estimate").get_by_text("GB free: plan full").wait_for()
+    page.locator("#uz_model").get_by_text("GB free (plan: full)").wait_for()
     visitor.shot("train-empty")
     page.locator("#uz_image input[type=file]").set_input_files(image)
     visitor.field("uz_subject").fill("cat")
@@ -116,8 +116,9 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     visitor.tab("Results", "#tab_unziplora")
     card = page.locator("#uz_cards article").filter(has_text="clicked")
     card.wait_for()
-    page.locator("#uz_publish").click()
-    page.locator("#uz_results_said").get_by_text("clicked-to-share").wait_for()
+    card.locator("summary").click()
+    card.get_by_role("button", name="publish").click()
+    page.locator("#uz_results_message").get_by_text("clicked-to-share").wait_for()
     with Image.open(visitor.webui.loras / "clicked-to-share" / "images" / "both.png") as image:
         told = image.info["parameters"]
     assert told.startswith(f"{SAID} <lora:clicked_content:1> <lora:clicked_style:1>\n")
@@ -141,9 +142,9 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     visitor.tab("UnZipLoRA")
     visitor.tab("Train", "#tab_unziplora")
     page.get_by_role("button", name="From img2img").click()
-    page.locator("#uz_said").get_by_text("There is no image to take").wait_for()
+    page.locator("#uz_message").get_by_text("There is no image to copy").wait_for()
     page.get_by_role("button", name="From txt2img").click()
-    page.locator("#uz_said").get_by_text("The image is taken over").wait_for()
+    page.locator("#uz_message").get_by_text("Image copied from txt2img").wait_for()
     page.wait_for_function(
         "() => [...document.querySelectorAll('#uz_image img')].some(i => i.naturalWidth === 128)"
     )
@@ -158,11 +159,11 @@ def test_an_interrogator_that_cannot_fetch_its_models_is_told_in_a_sentence(
         assert page.locator("#uz_suggest").count() == 0
         pytest.skip("forge-classic has no interrogator, and no button for it.")
     page.locator("#uz_suggest").click()
-    page.locator("#uz_said").get_by_text("There is no image to look at").wait_for()
+    page.locator("#uz_message").get_by_text("There is no image to look at").wait_for()
     page.locator("#uz_image input[type=file]").set_input_files(image)
     page.locator("#uz_image img").wait_for()
     page.locator("#uz_suggest").click()
-    page.locator("#uz_said").get_by_text("Type the style words yourself").wait_for()
+    page.locator("#uz_message").get_by_text("Type the style words yourself").wait_for()
     assert visitor.field("uz_style").input_value() == ""
     visitor.shot("suggest")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fastapi.responses import PlainTextResponse
 from unziplora.app.http_api import add_routes, from_elsewhere
 from unziplora.app.service import ModelInfo, Service
 from unziplora.app.sheet import Draw, WeightedLora
+from unziplora.host import ModelIdentity
 
 
 def make_app(
@@ -25,11 +26,12 @@ def make_app(
     login: str | None = None,
     draw_with: Callable[[Any], Draw] | None = None,
     unloaded: Callable[[], ModelInfo | None] = lambda: None,
+    checkpoint: Callable[[], ModelIdentity | None] = lambda: None,
 ) -> FastAPI:
     """Page and API on one FastAPI application. open_host: called once, when the first run's turn
     comes; folder: where pairs go; login: "user:password", which the page and every route then
     ask for; draw_with: of a host, what draws sheets with it; unloaded: what is known of the model
-    before it is opened."""
+    before it is opened; checkpoint: its name and family."""
     from unziplora.ui.gradio_compat import mount
     from unziplora.ui.page import build
 
@@ -46,9 +48,16 @@ def make_app(
         return known.result() if known.done() else None
 
     # it may take seconds, in which the page is there already
-    known = ThreadPoolExecutor(1).submit(unloaded)
+    reading = ThreadPoolExecutor(1)
+    known, identity = reading.submit(unloaded), reading.submit(checkpoint)
     drawing = draw if draw_with else None
-    service = Service(opened, lambda: folder, draw=drawing, model_info=model_info)
+    service = Service(
+        opened,
+        lambda: folder,
+        draw=drawing,
+        model_info=model_info,
+        checkpoint=lambda: _result(identity),
+    )
     # its listing of routes is open, so there is none where a login is asked for
     app = FastAPI(title="UnZipLoRA", openapi_url=None if login else "/openapi.json")
     app.add_middleware(_SameOrigin)
@@ -56,6 +65,11 @@ def make_app(
     add_routes(app, service, allow_basic(login))
     mounted: FastAPI = mount(app, build(service), login)
     return mounted
+
+
+def _result(of: Future[ModelIdentity | None]) -> ModelIdentity | None:
+    """None while it is not there, and where it failed: the model's own error says why."""
+    return of.result() if of.done() and of.exception() is None else None
 
 
 class _SameOrigin:

@@ -27,7 +27,7 @@ from unziplora.app.bug_report import report
 from unziplora.app.job_queue import ENDED, Job, Jobs
 from unziplora.app.sheet import Draw, sheet, words_of
 from unziplora.errors import InvalidInput, WriteError
-from unziplora.host import Defaults, Host
+from unziplora.host import Defaults, Host, ModelIdentity
 from unziplora.images.load import open_image
 from unziplora.lora.merge import merge
 from unziplora.lora.pair import Pair, find_pair, find_pairs, pair_files
@@ -36,7 +36,7 @@ from unziplora.training.events import Finished, LorasSaved, Message, Started, St
 from unziplora.training.memory_forecast import Forecast, forecast, smallest
 from unziplora.training.run import Run, check_destination, with_model_defaults
 from unziplora.training.run_folder import RunFolder, list_runs, run_path
-from unziplora.training.settings import Settings
+from unziplora.training.settings import PAPER_RANK, Settings
 
 # A model's UNet (on the meta device, where it is not loaded yet), its device and what suits it
 ModelInfo = tuple[nn.Module, torch.device, Defaults]
@@ -48,7 +48,7 @@ class Service:
     that a WebUI can refresh its list. draw: makes images for sheets, where the program can.
     model_info: the model that a run would get, as far as that is known without loading it.
     defaults: the program's own, for settings that are not given. program: what a report says of
-    it."""
+    it. checkpoint: name and family of that model, as far as they are known."""
 
     def __init__(
         self,
@@ -59,10 +59,11 @@ class Service:
         model_info: Callable[[], ModelInfo | None] = lambda: None,
         defaults: Callable[[], Mapping[str, Any]] = dict,
         program: Callable[[], Mapping[str, str]] = lambda: {"program": "unziplora app"},
+        checkpoint: Callable[[], ModelIdentity | None] = lambda: None,
     ) -> None:
         self.open_host, self.folder, self._saved = open_host, folder, saved
         self.draw, self._model_info, self._defaults = draw, model_info, defaults
-        self._program = program
+        self._program, self.checkpoint = program, checkpoint
         self._seconds_per_step: dict[tuple[Any, ...], float] = {}  # of the last run of a kind
         self._forecast_cache: tuple[Any, float, Forecast] | None = None  # for what, when
         self.jobs = Jobs()
@@ -111,6 +112,23 @@ class Service:
         expected = self._forecast(unet, device, chosen)
         pace = self._seconds_per_step.get(_kind(chosen, expected.architecture, expected.plan.name))
         return expected, None if pace is None else pace * chosen.total_steps
+
+    def model_defaults(self, method: str = "unziplora") -> dict[str, Any]:
+        """Steps, learning rate, rank and resolution of a run whose settings name none: the loaded
+        model's, or the paper's while no model is known."""
+        chosen = Settings("any", "any", method=method)
+        try:
+            model = self._model_info()
+        except InvalidInput:  # it cannot be trained on, which `forecast` says
+            model = None
+        if model is not None:
+            chosen = with_model_defaults(chosen, model[0], model[2])
+        return {
+            "steps": chosen.total_steps,
+            "lr": chosen.chosen_lr,
+            "rank": chosen.rank or PAPER_RANK,
+            "resolution": chosen.resolution or Defaults().resolution,
+        }
 
     def _forecast(self, unet: nn.Module, device: torch.device, chosen: Settings) -> Forecast:
         """Asked again for the same only after a while: a page asks all the time, and SDXL's UNet

@@ -158,7 +158,7 @@ def app(given: argparse.Namespace) -> int:
     try:
         from unziplora.app.server import make_app, serve
         from unziplora.hosts.standalone.generate import drawing
-        from unziplora.hosts.standalone.host import unloaded
+        from unziplora.hosts.standalone.host import identity_of, unloaded
 
         served = make_app(
             lambda: _open_host(given),
@@ -166,6 +166,7 @@ def app(given: argparse.Namespace) -> int:
             given.login,
             draw_with=drawing,
             unloaded=lambda: unloaded(_model_path(given), _dtype(given.precision)),
+            checkpoint=lambda: identity_of(_model_path(given)),
         )
     except ImportError as error:
         raise InvalidInput(

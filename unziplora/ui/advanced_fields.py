@@ -1,8 +1,9 @@
-"""The advanced fields of the Train tab, and the presets that fill them."""
+"""The advanced fields of the Train tab: what each is called, and the settings that they give."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
 import gradio as gr
@@ -11,105 +12,132 @@ from unziplora.errors import InvalidInput
 from unziplora.method.methods import METHODS
 from unziplora.training.settings import Settings
 from unziplora.ui.gradio_compat import plain_html
+from unziplora.ui.html import number
 
-# What a preset writes into the fields; an empty one means: as in the paper, or the model's own.
-SMALLEST = "smallest"  # of the memory plans that the model can run
-PRESETS: Mapping[str, Mapping[str, str]] = {
-    "Paper": {},
-    "Fast": {"steps": "300", "lr": "1e-4"},
-    "Low memory": {"memory": SMALLEST, "rank": "16"},
+_TYPES = get_type_hints(Settings)
+_NUMBER_KINDS = {int: "a whole number", float: "a number, for example 5e-5"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of text. kind: of its value. placeholder: the default where no model decides it."""
+
+    label: str
+    info: str
+    kind: type = str
+    placeholder: str = ""
+
+
+TEXTS: Mapping[str, Field] = {
+    "token": Field("Trigger token", "a rare word that names your subject"),
+    "steps": Field("Training steps", "how many", int),
+    "lr": Field("Learning rate", "of both LoRAs", float),
+    "rank": Field("Network rank (dim)", "size of the files", int),
+    "alpha": Field("Network alpha", "scale is alpha / rank", float, "same as rank"),
+    "lr_warmup": Field("Warm-up steps", "of the learning rate", int, "0"),
+    "resolution": Field("Resolution", "pixels a side", int),
+    "seed": Field("Seed", "same seed, same result", int, "0"),
+    "preview_every": Field("Preview every N steps", "0 = off", int, "0"),
+    "snapshot_every": Field("Save every N steps", "0 = off", int, "0"),
+    "prompt_combined": Field("Prompt of the image", "both LoRAs"),
+    "prompt_content": Field("Prompt of the content", "read by the content LoRA"),
+    "prompt_style": Field("Prompt of the style", "read by the style LoRA"),
 }
-PRESETS_SAID = "Fast: half the steps at twice the rate. Low memory: the smallest plan, rank 16."
-_PRESET_FIELDS: Mapping[str, str] = {"steps": "", "lr": "", "rank": "", "memory": "auto"}
-_NUMBERS = ("steps", "rank", "lr", "resolution", "seed", "preview_every", "snapshot_every")
-NEEDING = ("method", "steps", "rank", "resolution", "memory")  # what memory and time depend on
-_MEMORY = get_args(get_type_hints(Settings)["memory"])
+FORECAST_FIELDS = ("method", "steps", "rank", "resolution", "memory")  # memory and time need these
+DEFAULT_FIELDS = ("steps", "lr", "rank", "resolution")  # their defaults are the model's
+PROMPT_FIELDS = ("prompt_combined", "prompt_content", "prompt_style")
 
 
-def advanced(preview_every: int) -> dict[str, Any]:
+def build_fields(preview_every: int) -> dict[str, Any]:
     """The inputs by their settings' names, and "overwrite"."""
-    fields: dict[str, Any] = {}
     with gr.Accordion("Advanced", open=False, elem_id="uz_advanced"):
+        fields = _training_fields() | _saving_fields(preview_every)
+        plain_html('<p class="uz-aside">Leave a field empty for the default shown in it.</p>')
+        plain_html('<div class="uz-title">Prompts that will be trained</div>')
         with gr.Row():
-            fields["method"] = _choice("method", list(METHODS), "unziplora", "others: to compare")
-            fields["token"] = _text("token", "a rare word: its name", "", value="sks")
-            fields["memory"] = _choice("memory", list(_MEMORY), "auto", "auto: what fits")
-        with gr.Row():
-            fields["steps"] = _text("steps", "how long it trains", "600")
-            fields["rank"] = _text("rank", "size of the files", "64")
-            fields["lr"] = _text("lr", "how fast it learns", "5e-5", "Learning rate")
-            fields["resolution"] = _text("resolution", "pixels a side", "the model's")
-        with gr.Row():
-            fields["seed"] = _text("seed", "for repeating it", "0")
-            fields["preview_every"] = _text(
-                "preview_every", "steps; 0: never", "never", "Previews every", str(preview_every)
-            )
-            fields["snapshot_every"] = _text("snapshot_every", "steps", "never", "Snapshots every")
-            fields["overwrite"] = gr.Checkbox(
-                False, label="Overwrite files of this name", elem_id="uz_overwrite", min_width=120
-            )
-        plain_html('<p class="uz-aside">Empty: as in the paper, or as the model asks.</p>')
+            fields |= {name: _text(name) for name in PROMPT_FIELDS}
     return fields
 
 
-def preset(name: str, smallest_plan: Callable[[], str]) -> tuple[Any, ...]:
-    """Updates of the fields that presets fill, in the order of `preset_fields`."""
-    values = {**_PRESET_FIELDS, **PRESETS.get(name, {})}
-    if values["memory"] == SMALLEST:
-        values["memory"] = smallest_plan()
-    return tuple(gr.update(value=values[field]) for field in _PRESET_FIELDS)
+def _training_fields() -> dict[str, Any]:
+    with gr.Row():
+        fields = {
+            "token": _text("token", "sks"),
+            "method": _choice("method", METHODS, "Method", "Other methods, for comparison"),
+            "memory": _choice("memory", get_args(_TYPES["memory"]), "Memory plan",
+                              "auto = fastest that fits"),
+        }  # fmt: skip
+    with gr.Row():
+        fields |= {name: _text(name) for name in ("steps", "lr", "lr_warmup")}
+        fields["lr_schedule"] = _choice(
+            "lr_schedule", get_args(_TYPES["lr_schedule"]), "Scheduler", "of the learning rate"
+        )
+    with gr.Row():
+        fields |= {name: _text(name) for name in ("rank", "alpha", "resolution", "seed")}
+    return fields
 
 
-def preset_fields(fields: Mapping[str, Any]) -> list[Any]:
-    """The inputs that a preset fills."""
-    return [fields[field] for field in _PRESET_FIELDS]
+def _saving_fields(preview_every: int) -> dict[str, Any]:
+    with gr.Row():
+        return {
+            "preview_every": _text("preview_every", str(preview_every)),
+            "snapshot_every": _text("snapshot_every"),
+            "overwrite": gr.Checkbox(
+                False, label="Overwrite existing files", elem_id="uz_overwrite", min_width=120
+            ),
+        }
 
 
-def settings(
+def read_settings(
     subject: str, style: str, name: str, values: Mapping[str, Any]
 ) -> tuple[dict[str, Any], bool]:
-    """What was typed, as a run's settings, and whether it may replace what is there. Raises
-    InvalidInput where a number is none."""
+    """A run's settings from the fields, and whether it may overwrite files. Raises InvalidInput
+    where a number is none."""
     typed = dict(values)
-    overwrite = bool(typed.pop("overwrite"))
+    overwrite = bool(typed.pop("overwrite", False))
     words = {"subject": (subject or "").strip(), "style": (style or "").strip()}
     named = {"name": name.strip()} if name and name.strip() else {}
-    return {**given(typed), **words, **named}, overwrite
+    return {**read_fields(typed), **words, **named}, overwrite
 
 
-def given(typed: Mapping[str, Any]) -> dict[str, Any]:
+def read_fields(typed: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that are not empty, as settings. Raises InvalidInput where a number is none."""
-    said = {field: _said(field, value) for field, value in typed.items()}
-    return {field: value for field, value in said.items() if value is not None}
+    values = {name: _value(name, value) for name, value in typed.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _said(field: str, value: Any) -> Any:
+def placeholders(defaults: Mapping[str, Any]) -> Iterable[Any]:
+    """Updates of the fields in DEFAULT_FIELDS that show the model's defaults."""
+    return [gr.update(placeholder=number(defaults[name])) for name in DEFAULT_FIELDS]
+
+
+def _value(name: str, value: Any) -> Any:
     """A number where one was typed; None for an empty field: the setting's own default."""
     text = str(value or "").strip()
-    if field not in _NUMBERS or not text:
+    kind = TEXTS[name].kind if name in TEXTS else str
+    if kind is str or not text:
         return text or None
     try:
-        return float(text) if field == "lr" else int(text)
+        return kind(text)
     except ValueError as error:
-        kind = "a number, as 5e-5" if field == "lr" else "a whole number"
         raise InvalidInput(
-            f"{field.replace('_', ' ').capitalize()} cannot be {text!r}. Type {kind}, or leave it "
+            f"{TEXTS[name].label} cannot be {text!r}. Type {_NUMBER_KINDS[kind]}, or leave it "
             "empty."
         ) from error
 
 
-def _choice(field: str, choices: list[str], value: str, info: str) -> Any:
+def _choice(name: str, choices: Iterable[str], label: str, info: str) -> Any:
+    """A dropdown of a setting, at its default."""
     return gr.Dropdown(
-        choices, value=value, label=field.capitalize(), info=info, elem_id=f"uz_{field}",
+        list(choices), value=getattr(Settings, name), label=label, info=info, elem_id=f"uz_{name}",
         min_width=120,
     )  # fmt: skip
 
 
-def _text(
-    field: str, info: str, placeholder: str, label: str | None = None, value: str = ""
-) -> Any:
+def _text(name: str, value: str = "") -> Any:
     """A field of text, for numbers too: gr.Number makes 0 of an empty one (gradio 6.31)."""
+    field = TEXTS[name]
     return gr.Textbox(
-        value, label=label or field.capitalize(), info=info, placeholder=placeholder,
-        max_lines=1, elem_id=f"uz_{field}", min_width=120,
+        value, label=field.label, info=field.info, placeholder=field.placeholder, max_lines=1,
+        elem_id=f"uz_{name}", min_width=120,
     )  # fmt: skip

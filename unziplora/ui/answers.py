@@ -1,25 +1,46 @@
-"""Answers of the page: what was done, or why not, in words that a user can act on."""
+"""What the page answers: the value of an action with its message, or why it failed."""
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Callable
+from typing import Any, TypeVar
 
-from unziplora.errors import UnZipLoRAError
-from unziplora.ui import run_html as render
+from unziplora.errors import InvalidInput, UnZipLoRAError
+from unziplora.ui.html import message
+
+T = TypeVar("T")
 
 
-def told(action: Callable[[], str]) -> str:
-    """What an action says, as HTML. Where it fails, why; the trace of what nobody foresaw goes to
-    the program's own output."""
+def attempt(action: Callable[[], T]) -> tuple[T | None, str]:
+    """The action's value and no message; where it fails, None and the reason as HTML. The trace of
+    an unexpected error goes to the program's own output."""
     try:
-        return render.message(action())
+        return action(), ""
     except UnZipLoRAError as error:
-        return render.message(str(error), error=True)
-    except Exception as error:
+        return None, message(str(error), error=True)
+    except Exception as error:  # a border: whatever failed, the page answers in words
         traceback.print_exc()
-        return render.message(
-            f"This should not have happened ({type(error).__name__}: {error}). "
-            "Try again; the window or log of the program says more.",
-            error=True,
+        text = (
+            f"Unexpected error ({type(error).__name__}: {error}). Try again; the program's window "
+            "or log has the details."
         )
+        return None, message(text, error=True)
+
+
+def message_from(action: Callable[[], str]) -> str:
+    """The sentence that an action returns, or why it failed, as HTML."""
+    text, problem = attempt(action)
+    return problem or message(text or "")
+
+
+def parse_request(text: str | None) -> dict[str, Any]:
+    """What a button inside HTML requests (docs/ui-protocol.md). Raises InvalidInput."""
+    try:
+        request = json.loads(text or "")
+    except (ValueError, TypeError, RecursionError):
+        request = None
+    if not isinstance(request, dict):
+        raise InvalidInput("The page requested something unknown. Reload it.")
+    return request

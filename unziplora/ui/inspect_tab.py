@@ -9,11 +9,13 @@ from typing import Any
 import gradio as gr
 
 from unziplora.lora.inspect import GroupReport, Report, inspect
-from unziplora.ui.answers import told
+from unziplora.ui.answers import attempt
+from unziplora.ui.block_names import plain_names
 from unziplora.ui.charts import bar
 from unziplora.ui.gradio_compat import plain_html, when
+from unziplora.ui.html import aside, group_name
 
-_LEAD = "Any LoRA file, of this program or another: what it holds, and how much of each block."
+_LEAD = "Any LoRA file, of this program or another: its contents, and how much is in each block."
 
 
 def build() -> None:
@@ -24,18 +26,13 @@ def build() -> None:
     when(file.change, look, [file], [shown], show_progress="minimal")
 
 
-def look(given: Any) -> str:
-    """The report as HTML. given: of gradio 3 a file object, of 4 a path, or None."""
-    if given is None:
+def look(uploaded: Any) -> str:
+    """The report as HTML. uploaded: of gradio 3 a file object, of 4 a path, or None."""
+    if uploaded is None:
         return ""
-    found: list[str] = []
-
-    def read() -> str:
-        found.append(report(inspect(Path(getattr(given, "name", given)))))
-        return ""
-
-    answer = told(read)
-    return found[0] if found else answer
+    path = Path(getattr(uploaded, "name", uploaded))
+    shown, problem = attempt(lambda: report(inspect(path)))
+    return shown or problem
 
 
 def report(of: Report) -> str:
@@ -55,11 +52,12 @@ def report(of: Report) -> str:
     if of.not_finite:
         facts["not finite"] = f"{len(of.not_finite)} layers, the first {of.not_finite[0]}"
     rows = "".join(
-        f"<tr><th>{escape(what)}</th><td>{escape(said)}</td></tr>" for what, said in facts.items()
+        f"<tr><th>{escape(what)}</th><td>{escape(text)}</td></tr>" for what, text in facts.items()
     )
     return (
         f'<div class="uz-title">{escape(of.name)}</div><div class="uz-report">'
-        f'<table class="uz-table uz-facts"><tbody>{rows}</tbody></table>{_groups(of)}</div>'
+        f'<table class="uz-table uz-facts"><tbody>{rows}</tbody></table><div>{_groups(of)}</div>'
+        "</div>"
     )
 
 
@@ -67,18 +65,23 @@ def _groups(of: Report) -> str:
     if not of.groups:
         return ""
     largest = max(group.norm for group in of.groups) or 1.0
-    rows = "".join(_row(group, largest) for group in of.groups)
+    names = plain_names([group.group for group in of.groups])
+    rows = "".join(_row(group, names[group.group], largest) for group in of.groups)
+    note = (
+        "Trained columns: the share of the block's outputs that the LoRA changes. Norm: how much "
+        "it changes them."
+    )
     return (
-        '<table class="uz-table"><thead><tr><th>group</th><th>open columns</th><th></th>'
-        f"<th>norm</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+        '<table class="uz-table"><thead><tr><th>block</th><th>trained columns (%)</th><th></th>'
+        f"<th>norm</th><th></th></tr></thead><tbody>{rows}</tbody></table>{aside(note)}"
     )
 
 
-def _row(group: GroupReport, largest: float) -> str:
-    opened = bar([("open", group.open_columns)], f"open columns {group.open_columns:.0%}")
+def _row(group: GroupReport, name: str, largest: float) -> str:
+    trained = bar([("open", group.open_columns)], f"trained columns {group.open_columns:.0%}")
     norm = bar([("norm", group.norm / largest)], f"norm {group.norm:.3g}")
     return (
-        f"<tr><th>{escape(group.group)}</th>"
-        f'<td>{opened}</td><td class="uz-number">{group.open_columns:.0%}</td>'
+        f"<tr><th>{group_name(name, group.group)}</th>"
+        f'<td>{trained}</td><td class="uz-number">{group.open_columns:.0%}</td>'
         f'<td>{norm}</td><td class="uz-number">{group.norm:.2g}</td></tr>'
     )

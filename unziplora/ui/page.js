@@ -1,30 +1,67 @@
 () => {
+  // docs/ui-protocol.md describes the attributes and events that this script reads and sends.
   // A1111 and Forge render the page inside theirs, where it may be set up twice.
   if (window.unziplora) return [];
   const root = () => document.querySelector('gradio-app')?.shadowRoot ?? document;
   const find = (id) => root().querySelector('#' + id);
   const seen = (element) => element !== null && element.offsetParent !== null;
-  window.unziplora = {asked: '', asking: 0};
+  window.unziplora = {request: '', asked: 0};
 
-  // Asks for news every second while a run goes on, else every third: gradio 3.41 has no timer.
+  // Asks for news every second while a run is active, else every third: gradio 3.41 has no timer.
   // Not again before the last answer, unless that is lost: a busy computer is slow to give it.
-  let idle = 0;
+  let idle = 2;
   const poll = () => {
     const live = find('uz_live');
     if (!seen(live) || document.hidden) return;
-    idle = live.querySelector('[data-going]') ? 0 : (idle + 1) % 3;
-    if (idle !== 0 || Date.now() - window.unziplora.asking < 30000) return;
-    window.unziplora.asking = Date.now();
+    idle = live.querySelector('[data-active]') ? 0 : (idle + 1) % 3;
+    if (idle !== 0) return;
+    const waited = window.unziplora.asked ? Date.now() - window.unziplora.asked : 0;
+    if (waited > 4000 || window.unziplora.away) checkServer();
+    if (waited > 0 && waited < 30000) return;
+    window.unziplora.asked = Date.now();
     find('uz_poll')?.click();
   };
   window.unziploraPoll = window.unziploraPoll ?? setInterval(poll, 1000);
 
-  // Buttons inside HTML say in data-uz what they ask for and in data-to which tab.
+  // Says it when the server no longer answers, and loads the page again when it is back: gradio's
+  // own connection does not survive a restart.
+  const checkServer = async () => {
+    let answers = true;
+    try {
+      await fetch(location.href, {method: 'HEAD', cache: 'no-store'});
+    } catch {
+      answers = false;
+    }
+    const away = find('uz_away');
+    if (!answers) {
+      window.unziplora.away = true;
+      away?.classList.add('uz-shown');
+    } else if (window.unziplora.away) {
+      window.unziplora.away = false;
+      away?.classList.remove('uz-shown');
+      window.unziplora.asked = 0;
+      if (typeof gradioApp === 'function') find('uz_back')?.classList.add('uz-shown');
+      else location.reload();
+    }
+  };
+
+  // Buttons inside HTML have their request in data-uz, the tab that answers it in data-to, and in
+  // data-tab the one that they open.
+  const openTab = (name) => {
+    // gradio 3 gives them no role; 6 has a second button of each, to measure it
+    const all = '#uz_tabs button[role=tab], #uz_tabs > .tab-nav > button';
+    const buttons = [...root().querySelectorAll(all)];
+    buttons.find((button) => button.textContent.trim() === name)?.click();
+  };
   document.addEventListener('click', (event) => {
-    const button = event.composedPath().find((element) => element.dataset?.uz);
+    const path = event.composedPath();
+    const button = path.find((element) => element.dataset?.uz || element.dataset?.tab);
     if (!button) return;
-    window.unziplora.asked = button.dataset.uz;
-    find('uz_ask_' + button.dataset.to)?.click();
+    if (button.dataset.uz) {
+      window.unziplora.request = button.dataset.uz;
+      find('uz_ask_' + button.dataset.to)?.click();
+    }
+    if (button.dataset.tab) openTab(button.dataset.tab);
   });
 
   // An image pasted anywhere on the Train tab; A1111 and Forge do this themselves.

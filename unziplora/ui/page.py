@@ -10,11 +10,12 @@ import gradio as gr
 
 from unziplora.app.service import Service
 from unziplora.ui import combine_tab, inspect_tab, results_tab, train_tab
-from unziplora.ui.gradio_compat import blocks, plain_html, when
+from unziplora.ui.gradio_compat import blocks, hidden, plain_html, when
 from unziplora.ui.host_features import HostFeatures
 
 __all__ = ["HostFeatures", "build"]
 
+REQUESTS = ("train", "results", "use", "card")  # where buttons inside HTML send their requests
 _HERE = Path(__file__).parent
 
 
@@ -24,11 +25,15 @@ def build(service: Service, features: HostFeatures | None = None) -> Any:
     with blocks(title="UnZipLoRA") as page:
         # in the page itself: a WebUI would load a file of its own, the app would not
         plain_html(f"<style>{(_HERE / 'style.css').read_text('utf-8')}</style>", elem_id="uz_css")
+        # outside the tabs: gradio 6 draws a tab only once it is opened
+        with hidden():
+            requests = {to: gr.Button(elem_id=f"uz_ask_{to}") for to in REQUESTS}
+            poll = gr.Button(elem_id="uz_poll")
         with gr.Tabs(elem_id="uz_tabs"):
             with gr.TabItem("Train", elem_id="uz_tab_train"):
-                train_tab.build(service, features)
+                train_tab.build(service, features, requests, poll)
             with gr.TabItem("Results", elem_id="uz_tab_results") as results:
-                results_tab.build(service, features, results)
+                results_tab.build(service, features, requests, results)
             with gr.TabItem("Combine", elem_id="uz_tab_combine") as combine:
                 combine_tab.build(service, combine)
             with gr.TabItem("Inspect", elem_id="uz_tab_inspect"):

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from unziplora.lora.pair import Pair
-from unziplora.ui.run_html import button, data_url
+from unziplora.ui.html import button, image
 
 USES = ("both", "content", "style")
+SORTS = ("newest first", "name")
+# of a card's menu: by what a button requests, its label
+MENU: Mapping[str, str] = {
+    "sheet": "Draw sheet",
+    "publish": "Make a folder to publish",
+    "delete": "Delete",
+}
 
 
-def pairs(found: Sequence[Pair]) -> str:
-    """A card for each pair: its images, what calls it, and buttons that put it into a prompt."""
-    if not found:
+def select(found: Sequence[Pair], search: str, sort: str) -> list[Pair]:
+    """The pairs whose name or words contain each word of the search, in the chosen order. found:
+    the newest first."""
+    wanted = (search or "").lower().split()
+    kept = [pair for pair in found if all(word in _searched(pair) for word in wanted)]
+    return sorted(kept, key=lambda pair: pair.name.lower()) if sort == "name" else kept
+
+
+def _searched(pair: Pair) -> str:
+    texts = (pair.name, pair.content_trigger, pair.style_trigger, pair.method, pair.model)
+    return " ".join(texts).lower()
+
+
+def pairs(shown: Sequence[Pair], total: int, can_draw: bool) -> str:
+    """A card for each pair. total: of pairs in the output folder."""
+    if not total:
         return '<div class="uz-quiet">No pair yet. What you train will be here.</div>'
-    return f'<div class="uz-cards">{"".join(_card(pair) for pair in found)}</div>'
+    if not shown:
+        return '<div class="uz-quiet">No pair fits the search. Clear it to see all.</div>'
+    return f'<div class="uz-cards">{"".join(_card(pair, can_draw) for pair in shown)}</div>'
 
 
-def _card(pair: Pair) -> str:
+def _card(pair: Pair, can_draw: bool) -> str:
     images = "".join(
-        f"<figure>{_image(file.with_suffix('.png'), f'{role} of {pair.name}')}"
+        f"<figure>{image(file.with_suffix('.png'), f'{role} of {pair.name}')}"
         f"<figcaption>{role}: {escape(trigger)}</figcaption></figure>"
         for role, file, trigger in (
             ("content", pair.content, pair.content_trigger),
@@ -29,45 +52,51 @@ def _card(pair: Pair) -> str:
         )
     )
     made = f"{pair.method}, {pair.steps} steps, {pair.model}"
-    buttons = "".join(
+    uses = "".join(
         button(use.capitalize(), "use", {"use": use, "name": pair.name},
                f"put {use} of {pair.name} into the prompt")
         for use in USES
     )  # fmt: skip
+    menu = "".join(
+        button(label, "card", {"do": do, "name": pair.name}, f"{label.lower()}: {pair.name}")
+        for do, label in MENU.items()
+        if do != "sheet" or can_draw
+    )
     return (
         f'<article class="uz-card"><h4>{escape(pair.name)}</h4>'
         f'<div class="uz-two">{images}</div><p class="uz-aside">{escape(made)}</p>'
-        f'<div class="uz-buttons"><span>Prompt:</span>{buttons}</div></article>'
+        f'<div class="uz-buttons"><span>Prompt:</span>{uses}</div>'
+        f'<details class="uz-menu"><summary aria-label="more for {escape(pair.name)}">More'
+        f'</summary><div class="uz-buttons">{menu}</div></details></article>'
     )
-
-
-def _image(path: Path, spoken: str) -> str:
-    url = data_url(path)
-    return f'<img src="{url}" alt="{escape(spoken)}">' if url else '<div class="uz-blank"></div>'
 
 
 def runs(names: Mapping[str, Path]) -> str:
-    """Runs that have not ended and can go on; by name, the image that each was trained on."""
+    """Runs that have not ended and can continue; by name, the image that each was trained on."""
     if not names:
         return ""
     rows = "".join(
-        f"<li>{_image(image, f'image of {name}')}<b>{escape(name)}</b>"
+        f"<li>{image(path, f'image of {name}')}<b>{escape(name)}</b>"
         + button("Resume", "results", {"do": "resume", "name": name}, f"resume {name}")
         + button("Delete", "results", {"do": "delete", "name": name}, f"delete the run {name}")
         + "</li>"
-        for name, image in names.items()
+        for name, path in names.items()
     )
     return (
-        '<div class="uz-title">Unfinished runs <span>they go on where they stopped</span></div>'
+        '<div class="uz-title">Unfinished runs <span>they continue where they stopped</span></div>'
         f'<ul class="uz-rows uz-runs">{rows}</ul>'
     )
 
 
+def weights_of(use: str, content: float, style: float) -> tuple[float, float]:
+    """The weights of both LoRAs where both, or one of them, are used."""
+    return (content if use in ("both", "content") else 0.0,
+            style if use in ("both", "style") else 0.0)  # fmt: skip
+
+
 def prompt(pair: Pair, use: str, content: float, style: float) -> str:
-    """What goes into a prompt: trigger words and calls of both LoRAs, or of one; a weight of 0
-    leaves one out."""
-    content = content if use in ("both", "content") else 0
-    style = style if use in ("both", "style") else 0
+    """Trigger words and calls of both LoRAs, or of one; a weight of 0 leaves one out."""
+    content, style = weights_of(use, content, style)
     words, calls = [], []
     if content:
         words.append(f"a {pair.content_trigger}")
@@ -76,3 +105,18 @@ def prompt(pair: Pair, use: str, content: float, style: float) -> str:
         words.append(f"in {pair.style_trigger}" if content else f"an image in {pair.style_trigger}")
         calls.append(f"<lora:{pair.style.stem}:{style:g}>")
     return " ".join([*words, *calls])
+
+
+def prompt_edit(pair: Pair, use: str, content: float, style: float, *, toggle: bool) -> str:
+    """What javascript/unziplora.js edits a prompt with, as JSON (docs/ui-protocol.md)."""
+    content, style = weights_of(use, content, style)
+    edit = {
+        "content": _edit(pair.content, pair.content_trigger, content),
+        "style": _edit(pair.style, pair.style_trigger, style),
+        "toggle": toggle,
+    }
+    return json.dumps(edit)
+
+
+def _edit(file: Path, trigger: str, weight: float) -> dict[str, str | float]:
+    return {"name": file.stem, "trigger": trigger, "weight": float(f"{weight:g}")}

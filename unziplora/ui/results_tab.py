@@ -2,208 +2,202 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
-from unziplora.ui import pair_html as cards
-from unziplora.ui import run_html as render
-from unziplora.ui.answers import told
+from unziplora.ui import pair_html
+from unziplora.ui.answers import attempt, message_from, parse_request
 from unziplora.ui.gradio_compat import copyable_text, hidden, plain_html, when
 from unziplora.ui.host_features import HostFeatures
+from unziplora.ui.html import message
+from unziplora.ui.sheet_part import action, draw_sheet, sheet_image, weight_sliders
 
-_MOST_WEIGHT = 1.5
+_UNKNOWN = "The page requested something unknown. Reload it."
+_REQUEST = "(_, ...rest) => [window.unziplora.request, ...rest]"
 
 
-def build(service: Service, features: HostFeatures, tab: Any) -> None:
-    """Inside a TabItem, at whose selection the list is read anew."""
-    shown = plain_html(elem_id="uz_cards")
-    said = plain_html(elem_id="uz_results_said")
-    with gr.Column(visible=False, elem_id="uz_chosen") as chosen:
-        with gr.Row():
-            names = gr.Dropdown([], label="Pair", elem_id="uz_pair")
-            use = gr.Radio(list(cards.USES), value="both", label="Use", elem_id="uz_use")
-        with gr.Row():
-            content, style = weights("uz")
-        prompt = copyable_text(
-            label="Prompt", info="calls the LoRAs with their trigger words", lines=2,
-            elem_id="uz_prompt", interactive=True,
-        )  # fmt: skip
-        with gr.Row():
-            send = action("Into the txt2img prompt", "uz_to_prompt", features.to_prompt is not None)
-            draw = action("Draw a sheet", "uz_draw", service.draw is not None)
-            share = action("Make a folder to publish", "uz_publish")
-            remove = action("Delete this pair", "uz_delete")
-        sheet = sheet_image("uz_sheet")
-    doomed = gr.State(("", ""))
-    with gr.Row(visible=False, elem_id="uz_confirm") as confirm:
-        question = plain_html()
-        yes = gr.Button("Delete for good", variant="stop", size="sm", elem_id="uz_delete_yes")
-        no = gr.Button("Keep", size="sm", elem_id="uz_delete_no")
-    unfinished = plain_html(elem_id="uz_unfinished")
-    refresh = gr.Button("Refresh", size="sm", elem_id="uz_refresh")
-    with hidden():
-        asked = gr.Textbox()
-        ask, ask_use = gr.Button(elem_id="uz_ask_results"), gr.Button(elem_id="uz_ask_use")
+def build(service: Service, features: HostFeatures, requests: Mapping[str, Any], tab: Any) -> None:
+    """Inside a TabItem, at whose selection the list is read again. requests: hidden buttons, which
+    page.js presses."""
+    results = _Results(service, features, requests)
+    results.connect_list(tab)
+    results.connect_prompt()
+    results.connect_cards()
 
-    listed = [shown, chosen, names, unfinished]
-    asking = [doomed, confirm, question]
 
-    def look(name: str | None) -> tuple[Any, ...]:
-        found = service.pairs()
+class _Results:
+    def __init__(
+        self, service: Service, features: HostFeatures, requests: Mapping[str, Any]
+    ) -> None:
+        self._requests = requests
+        self._service, self._to_prompt = service, features.to_prompt
+        with gr.Column(visible=False, elem_id="uz_chosen") as self.chosen:
+            with gr.Row():
+                self.name = gr.Dropdown([], label="Pair", elem_id="uz_pair")
+                self.use = gr.Radio(list(pair_html.USES), value="both", label="Use",
+                                    elem_id="uz_use")  # fmt: skip
+            with gr.Row():
+                self.content, self.style = weight_sliders("uz")
+            self.prompt = copyable_text(
+                label="Prompt", info="calls the LoRAs with their trigger words", lines=2,
+                elem_id="uz_prompt", interactive=True,
+            )  # fmt: skip
+            self.send = action("Into the txt2img prompt", "uz_to_prompt",
+                               self._to_prompt is not None)  # fmt: skip
+        self.answer = plain_html(elem_id="uz_results_message")
+        with gr.Row(visible=False, elem_id="uz_confirm") as self.confirm:
+            self.question = plain_html()
+            self.yes = gr.Button("Delete for good", variant="stop", size="sm",
+                                 elem_id="uz_delete_yes")  # fmt: skip
+            self.no = gr.Button("Keep", size="sm", elem_id="uz_delete_no")
+        self.sheet = sheet_image("uz_sheet")
+        with gr.Row(elem_id="uz_find"):
+            self.search = gr.Textbox(label="Search", placeholder="name or words", max_lines=1,
+                                     min_width=140, elem_id="uz_search")  # fmt: skip
+            self.sort = gr.Dropdown(list(pair_html.SORTS), value=pair_html.SORTS[0], label="Sort",
+                                    min_width=140, elem_id="uz_sort")  # fmt: skip
+        self.cards = plain_html(elem_id="uz_cards")
+        self.unfinished = plain_html(elem_id="uz_unfinished")
+        self.refresh = gr.Button("Refresh", size="sm", elem_id="uz_refresh")
+        self.doomed = gr.State(("", ""))
+        with hidden():
+            self.request = gr.Textbox()
+            self.edit = gr.Textbox(elem_id="uz_edit")
+        self.finding = [self.name, self.search, self.sort]
+        self.listed = [self.cards, self.chosen, self.name, self.unfinished]
+        self.asking = [self.doomed, self.confirm, self.question]
+
+    def connect_list(self, tab: Any) -> None:
+        """Reading the list again, and deleting."""
+        for event in (tab.select, self.refresh.click, self.search.change, self.sort.change):
+            when(event, self._look, self.finding, self.listed)
+        changed = [self.answer, *self.asking, *self.listed]
+        inputs = [self.request, *self.finding]
+        when(self._requests["results"].click, self._for_run, inputs, changed, js=_REQUEST)
+        when(self.yes.click, self._delete, [self.doomed, *self.finding], changed)
+        when(self.no.click, lambda: _ask("", ""), None, self.asking)
+
+    def connect_prompt(self) -> None:
+        """The prompt follows the pair, its use and the weights; cards and a button send it."""
+        prompting = [self.name, self.use, self.content, self.style]
+        for source in prompting:
+            when(source.change, self._write, prompting, [self.prompt])
+        chosen = [self.name, self.use, self.chosen, self.edit, self.answer]
+        inputs = [self.request, self.content, self.style]
+        picked = when(self._requests["use"].click, self._choose, inputs, chosen, js=_REQUEST)
+        if self._to_prompt is not None:
+            when(picked.then, None, [self.edit], None, js=self._to_prompt)
+            edited = when(self.send.click, self._edit, prompting, [self.edit])
+            when(edited.then, None, [self.edit], None, js=self._to_prompt)
+
+    def connect_cards(self) -> None:
+        """The menu of a card."""
+        inputs = [self.request, self.content, self.style]
+        outputs = [self.answer, *self.asking, self.sheet]
+        when(self._requests["card"].click, self._for_card, inputs, outputs, js=_REQUEST,
+             show_progress="minimal")  # fmt: skip
+
+    def _look(self, name: str | None, search: str, sort: str) -> tuple[Any, ...]:
+        found = self._service.pairs()
         known = [pair.name for pair in found]
         value = name if name in known else next(iter(known), None)
-        images = {run: service.run_folder(run).image for run in service.resumable()}
+        shown = pair_html.select(found, search, sort)
+        images = {run: self._service.run_folder(run).image for run in self._service.resumable()}
         return (
-            cards.pairs(found),
+            pair_html.pairs(shown, len(found), self._service.draw is not None),
             gr.update(visible=bool(known)),
             gr.update(choices=known, value=value),
-            cards.runs(images),
+            pair_html.runs(images),
         )
 
-    def write(name: str | None, use: str, content: float, style: float) -> str:
-        if not name:
-            return ""
+    def _write(self, name: str | None, use: str, content: float, style: float) -> str:
         try:
-            return cards.prompt(service.pair(name), use, content, style)
+            return pair_html.prompt(self._service.pair(name or ""), use, content, style)
+        except InvalidInput:  # none is chosen, or it was deleted meanwhile
+            return ""
+
+    def _edit(self, name: str | None, use: str, content: float, style: float) -> str:
+        try:
+            pair = self._service.pair(name or "")
         except InvalidInput:
             return ""
+        return pair_html.prompt_edit(pair, use, content, style, toggle=False)
 
-    def chose(asked: str) -> tuple[Any, Any, str]:
-        picked: list[str] = []
+    def _choose(self, request: str, content: float, style: float) -> tuple[Any, ...]:
+        """A pair's button Both, Content or Style."""
 
-        def choose() -> str:
-            row = _row(asked)
-            pair = service.pair(str(row.get("name")))
-            if row.get("use") not in cards.USES:
-                raise InvalidInput("The page asked for something unknown. Reload it.")
-            picked.extend((pair.name, row["use"]))
-            return f"The prompt for {row['use']} of {pair.name} is below."
+        def choose() -> tuple[str, str, str]:
+            row = parse_request(request)
+            pair, use = self._service.pair(str(row.get("name"))), str(row.get("use"))
+            if use not in pair_html.USES:
+                raise InvalidInput(_UNKNOWN)
+            edit = pair_html.prompt_edit(pair, use, content, style, toggle=True)
+            return pair.name, use, edit
 
-        answer = told(choose)
-        if not picked:
-            return gr.update(), gr.update(), answer
-        return gr.update(value=picked[0]), gr.update(value=picked[1]), answer
+        chosen, problem = attempt(choose)
+        if chosen is None:
+            return gr.update(), gr.update(), gr.update(), "", problem
+        name, use, edit = chosen
+        known = [pair.name for pair in self._service.pairs()]
+        where = "in the Prompt field" if self._to_prompt is None else "for txt2img"
+        said = message(f"Prompt {where}: {use} of {name}.")
+        return gr.update(choices=known, value=name), use, gr.update(visible=True), edit, said
 
-    def act(asked: str, name: str | None) -> tuple[Any, ...]:
-        row: dict[str, Any] = {}
+    def _for_run(self, request: str, *finding: Any) -> tuple[Any, ...]:
+        """Resume or Delete of an unfinished run."""
 
-        def go_on() -> str:
-            row.update(_row(asked))
+        def obey() -> tuple[str, str]:
+            row = parse_request(request)
+            name = str(row.get("name"))
             if row.get("do") == "delete":
-                return ""
-            return f"{service.resume(str(row.get('name'))).name} goes on: see the Train tab."
+                return name, ""
+            return "", f"{self._service.resume(name).name} is in the queue: see the Train tab."
 
-        answer = told(go_on)
-        if row.get("do") == "delete":
-            return ("", *_ask("run", str(row.get("name"))), *look(name))
-        return (answer, *_ask("", ""), *look(name))
+        answer, problem = attempt(obey)
+        doomed, text = answer or ("", "")
+        return (problem or message(text), *_ask("run", doomed), *self._look(*finding))
 
-    def delete(doomed: tuple[str, str], name: str | None) -> tuple[Any, ...]:
-        def remove() -> str:
-            kind, which = doomed
-            if kind == "run":
-                service.delete_run(which)
-                return f"The run {which} is deleted."
-            return f"Deleted: {', '.join(service.delete(which))}."
-
-        answer = told(remove)
-        return (answer, *_ask("", ""), *look(name))
-
-    def publish(name: str | None) -> str:
-        return told(
-            lambda: (
-                f"{service.publish(name or '').name} is in the output folder: both files, "
-                "images, a model card and a text for Civitai."
+    def _for_card(self, request: str, content: float, style: float) -> tuple[Any, ...]:
+        """An entry of a card's menu."""
+        row, problem = attempt(lambda: parse_request(request))
+        name, do = str((row or {}).get("name")), (row or {}).get("do")
+        if do == "delete":
+            files, problem = attempt(lambda: self._files(name))
+            return (problem, *_ask("pair", name if files else "", files or ()), gr.update())
+        if do == "sheet":
+            answer, sheet = draw_sheet(self._service, name, name, content, style)
+            return (answer, *_ask("", ""), sheet)
+        if do == "publish":
+            problem = message_from(
+                lambda: f"The folder to publish is {self._service.publish(name)}."
             )
-        )
+        return (problem or message(_UNKNOWN, error=True), *_ask("", ""), gr.update())
 
-    js = "(asked, ...rest) => [window.unziplora.asked, ...rest.slice(0, 1)]"
-    picked_js = "() => [window.unziplora.asked]"
-    prompting = [names, use, content, style]
-    looked = [
-        when(tab.select, look, [names], listed),
-        when(refresh.click, look, [names], listed),
-        when(ask.click, act, [asked, names], [said, *asking, *listed], js=js),
-        when(yes.click, delete, [doomed, names], [said, *asking, *listed]),
-    ]
-    for event in looked:
-        when(event.then, write, prompting, [prompt])
-    picked = when(ask_use.click, chose, [asked], [names, use, said], js=picked_js)
-    written = when(picked.then, write, prompting, [prompt])
-    if features.to_prompt is not None:
-        when(written.then, None, [prompt], None, js=features.to_prompt)
-        when(send.click, None, [prompt], None, js=features.to_prompt)
-    for source in prompting:
-        when(source.change, write, prompting, [prompt])
-    when(share.click, publish, [names], [said])
-    when(remove.click, lambda name: _ask("pair", name or ""), [names], asking)
-    when(no.click, lambda: _ask("", ""), None, asking)
-    drawing = drawer(service)
-    when(
-        draw.click, lambda name, *weights: drawing(name, name, *weights),
-        [names, content, style], [said, sheet], show_progress="full",
-    )  # fmt: skip
+    def _files(self, name: str) -> list[str]:
+        return [path.name for path in self._service.pair(name).all_files()]
+
+    def _delete(self, doomed: tuple[str, str], *finding: Any) -> tuple[Any, ...]:
+        kind, name = doomed
+
+        def delete() -> str:
+            if kind == "run":
+                self._service.delete_run(name)
+                return f"The run {name} is deleted."
+            return f"Deleted: {', '.join(self._service.delete(name))}."
+
+        answer = message_from(delete)
+        return (answer, *_ask("", ""), *self._look(*finding))
 
 
-def weights(prefix: str) -> tuple[Any, Any]:
-    """Two sliders."""
-    return tuple(
-        gr.Slider(
-            0, _MOST_WEIGHT, value=1, step=0.05, label=f"{role.capitalize()} weight",
-            elem_id=f"{prefix}_{role}_weight",
-        )
-        for role in ("content", "style")
-    )  # type: ignore[return-value]  # fmt: skip
-
-
-def drawer(service: Service) -> Callable[..., tuple[str, Any]]:
-    """Draws the sheet of two pairs, with what is said of it."""
-
-    def draw(one: str | None, other: str | None, *weights: float) -> tuple[str, Any]:
-        made: list[Any] = []
-
-        def make() -> str:
-            made.append(service.sheet(one or "", other or "", (weights[0], weights[1])))
-            return "Content in new scenes, the style on other things, and both."
-
-        answer = told(make)
-        return answer, gr.update(value=made[0], visible=True) if made else gr.update()
-
-    return draw
-
-
-def sheet_image(elem_id: str) -> Any:
-    """Where a sheet is shown, without gradio's label, which would cover its heading."""
-    return gr.Image(
-        label="Sheet", show_label=False, visible=False, interactive=False, elem_id=elem_id
-    )
-
-
-def action(label: str, elem_id: str, visible: bool = True) -> Any:
-    """A small button, one of a row."""
-    return gr.Button(label, size="sm", elem_id=elem_id, visible=visible, min_width=120)
-
-
-def _ask(kind: str, name: str) -> tuple[Any, Any, str]:
+def _ask(kind: str, name: str, files: Any = ()) -> tuple[Any, Any, str]:
     """The question before something is deleted, or none."""
-    what = {
-        "pair": f"Delete the two files of {name} and what lies beside them?",
-        "run": f"Delete the run {name}, with its saved state? It cannot go on then.",
-    }.get(kind, "")
-    return (kind, name), gr.update(visible=bool(kind and name)), render.message(what)
-
-
-def _row(asked: str) -> dict[str, Any]:
-    """What a button inside HTML asked for. Raises InvalidInput."""
-    try:
-        row = json.loads(asked)
-    except (ValueError, TypeError, RecursionError):
-        row = None
-    if not isinstance(row, dict):
-        raise InvalidInput("The page asked for something unknown. Reload it.")
-    return row
+    questions: Mapping[str, str] = {
+        "pair": f"Delete {name}? These files are removed: {', '.join(files)}.",
+        "run": f"Delete the run {name}, with its saved state? It cannot be resumed then.",
+    }
+    question = questions[kind] if name else ""
+    return (kind, name), gr.update(visible=bool(question)), message(question)

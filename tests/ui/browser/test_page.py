@@ -53,13 +53,13 @@ def trained(page: Page, served: Served, train: Any) -> Any:
 
 def test_bad_input_is_answered_in_a_sentence(page: Page, image_file: Path, tmp_path: Path) -> None:
     page.click("train")
-    page.says("said", "There is no image")
+    page.says("message", "There is no image")
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(image_file.read_bytes()[:200])
     page.drop("image", damaged)
     page.fill("subject", "tree")
     page.fill("style", "flat drawing")
-    page.click_until_said("train", "said", "cut off|not an image")  # once it is uploaded
+    page.click_until_said("train", "message", "cut off|not an image")  # once it is uploaded
     page.open()
     page.image(image_file)
     page.advanced()
@@ -69,15 +69,15 @@ def test_bad_input_is_answered_in_a_sentence(page: Page, image_file: Path, tmp_p
         ("subject", "", "The subject is empty"),
         ("subject", "<lora:x:1>", "The subject has a < or >"),
         ("name", "../up", "name"),
-        ("steps", "many", "Steps cannot be 'many'"),
+        ("steps", "many", "Training steps cannot be 'many'"),
         ("steps", "-1", "steps cannot be -1"),
-        ("lr", "fast", "Lr cannot be 'fast'"),
+        ("lr", "fast", "Learning rate cannot be 'fast'"),
         ("resolution", "7", "resolution cannot be 7"),
     ):
         for other, text in {**right, field: wrong}.items():
             page.fill(other, text)
         page.click("train")
-        page.says("said", said)
+        page.says("message", said)
 
 
 def test_a_preset_writes_what_it_means_into_the_fields(page: Page) -> None:
@@ -88,15 +88,15 @@ def test_a_preset_writes_what_it_means_into_the_fields(page: Page) -> None:
         "() => document.querySelector('#uz_steps :is(input,textarea)').value === '300'"
     )
     assert page.value("lr") == "1e-4"
-    page.says("estimate", r"needs about [\d.]+ GB, [\d.]+ GB free: plan full")
+    page.says("model", r"VRAM: about [\d.]+ GB of [\d.]+ GB free \(plan: full\)")
     page.page.locator("#uz_preset").get_by_text("Low memory", exact=True).first.click()
     page.holds("rank", "16")
-    page.says("estimate", "plan low")
+    page.says("model", "plan: low")
     page.fill("rank", "many")
-    page.says("estimate", "Rank cannot be 'many'")
-    page.page.locator("#uz_preset").get_by_text("Paper", exact=True).first.click()
+    page.says("model", "Network rank .dim. cannot be 'many'")
+    page.page.locator("#uz_preset").get_by_text("Default", exact=True).first.click()
     page.holds("steps", "")
-    page.says("estimate", "plan full")
+    page.says("model", "plan: full")
 
 
 def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, train: Any) -> None:
@@ -120,12 +120,12 @@ def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, tra
     page.click("resume")
     page.state("running")
     page.click("save_now")
-    page.says("said", "snapshot")
+    page.says("message", "snapshot")
     page.click("stop")
     page.state("stopped")
     page.tab("Results")
     page.ask("resume steered")
-    page.says("results_said", "goes on")
+    page.says("results_message", "goes on")
     page.tab("Train")
     page.state("running")
     page.click("stop_and_save")
@@ -167,10 +167,10 @@ def test_a_pair_is_put_into_a_prompt_published_and_deleted(
     softer = both.replace("content:1", "content:0.5")
     page.holds("prompt", f"a sks tree in flat drawing style {softer}")
     page.click("publish")
-    page.says("results_said", "tree-flat-drawing-to-share")
+    page.says("results_message", "tree-flat-drawing-to-share")
     assert (served.folder / "tree-flat-drawing-to-share" / "README.md").exists()
     page.click("publish")
-    page.says("results_said", "exists already")
+    page.says("results_message", "exists already")
     page.shot("results")
     page.click("delete")
     page.click("delete_no")
@@ -178,7 +178,7 @@ def test_a_pair_is_put_into_a_prompt_published_and_deleted(
     assert (served.folder / "tree-flat-drawing_style.safetensors").exists()
     page.click("delete")
     page.click("delete_yes")
-    page.says("results_said", "Deleted: tree-flat-drawing_content.safetensors")
+    page.says("results_message", "Deleted: tree-flat-drawing_content.safetensors")
     assert not (served.folder / "tree-flat-drawing_style.safetensors").exists()
 
 
@@ -187,22 +187,22 @@ def test_two_pairs_are_compared_drawn_and_merged(page: Page, served: Served, tra
     trained("two")
     page.tab("Combine")
     page.click("merge")
-    page.says("combine_said", "Two pairs are needed")
+    page.says("combine_message", "Two pairs are needed")
     page.tab("Inspect")
     page.tab("Combine")  # its lists are read anew, and what was said stays
     page.page.wait_for_timeout(3000)
-    page.says("combine_said", "Two pairs are needed")
+    page.says("combine_message", "Two pairs are needed")
     page.choose("content_of", "one")
-    page.silent("combine_said")  # it was of other pairs
+    page.silent("combine_message")  # it was of other pairs
     page.choose("style_of", "two")
     page.says("overlap", r"overlap[\s\S]*output_blocks\.1\.1")
     assert page.page.locator("#uz_overlap .uz-parts").count() == 11
     page.fill("merged_name", "mixed")
     page.click("merge")
-    page.says("combine_said", "<lora:mixed:1>")
+    page.says("combine_message", "<lora:mixed:1>")
     assert (served.folder / "mixed.safetensors").exists()
     page.click("merge")
-    page.says("combine_said", "exists already")
+    page.says("combine_message", "exists already")
     page.click("combine_draw")
     page.page.wait_for_selector("#uz_combine_sheet img")
     page.shot("combine")
@@ -245,7 +245,7 @@ def test_words_of_files_and_users_are_inert(page: Page, served: Served, image_fi
     page.fill("style", "flat drawing")
     page.fill("name", EVIL)
     page.click("train")
-    page.page.wait_for_selector("#uz_said [role=alert]")
+    page.page.wait_for_selector("#uz_message [role=alert]")
     page.page.wait_for_timeout(500)
     assert page.page.evaluate("() => window.evil") is None
     assert page.page.locator("img[src=x]").count() == 0
@@ -342,7 +342,7 @@ def test_inside_a_webui_the_prompt_and_the_images_go_to_and_fro(
     page = nested_page
     page.page.get_by_role("button", name="From txt2img").click()
     page.page.wait_for_selector("#uz_image img")
-    page.says("said", "taken over")
+    page.says("message", "taken over")
     page.click("suggest")
     page.holds("style", "64 pixels")
     page.fill("subject", "tree")

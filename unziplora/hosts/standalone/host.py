@@ -272,6 +272,13 @@ def unloaded(
     return unet, device, file.defaults
 
 
+def identity_of(path: str | Path) -> ModelIdentity:
+    """Name and family of a model, without its hash, which takes seconds to compute. Raises
+    InvalidInput as `StandaloneHost.open`."""
+    file = identify(path, None)
+    return ModelIdentity(file.path.resolve().name, family=file.family)
+
+
 def _device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")

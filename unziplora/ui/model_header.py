@@ -1,0 +1,65 @@
+"""The line at the top of the Train tab: which checkpoint is trained on, its memory and its time."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from html import escape
+from typing import Any, Literal
+
+from unziplora.app.service import Service
+from unziplora.errors import UnZipLoRAError
+from unziplora.host import ModelIdentity
+from unziplora.training.memory_forecast import Forecast
+from unziplora.ui.html import rough_duration
+
+Light = Literal["green", "amber", "red"]
+_TIGHT = 0.9  # of the free memory; above it another program may make the difference
+_NOT_LOADED = "Checkpoint: not loaded yet. Its memory and time are shown once it is."
+
+
+def header(service: Service, settings: Mapping[str, Any]) -> str:
+    """As HTML. settings: of the run that the fields describe."""
+    identity = service.checkpoint()
+    try:
+        expected = service.forecast(settings)
+    except UnZipLoRAError as error:
+        return _line("red", [*_name(identity), str(error)], loaded=False)
+    except Exception:  # a border: a failing forecast must not keep the page from its news
+        traceback.print_exc()
+        expected = None
+    if expected is None:
+        return _line(None, _name(identity) or [_NOT_LOADED], loaded=False)
+    forecast, seconds = expected
+    time = [] if seconds is None else [f"about {rough_duration(seconds)}"]
+    parts = [*_name(identity), memory_sentence(forecast), *time]
+    return _line(light(forecast), parts, loaded=True)
+
+
+def memory_sentence(of: Forecast) -> str:
+    """ "VRAM: about 9.1 GB of 10.4 GB free (plan: checkpoint)" """
+    free = "" if of.free is None else f" of {of.free:.1f} GB free"
+    doubt = "" if of.fits else ", may not fit"
+    return f"VRAM: about {of.needs[of.plan.name]:.1f} GB{free} (plan: {of.plan.name}{doubt})"
+
+
+def light(of: Forecast) -> Light:
+    """Green: fits. Amber: fits tightly. Red: may not fit."""
+    if not of.fits:
+        return "red"
+    tight = of.free is not None and of.needs[of.plan.name] > _TIGHT * of.free
+    return "amber" if tight else "green"
+
+
+def _name(identity: ModelIdentity | None) -> list[str]:
+    if identity is None:
+        return []
+    family = f" ({identity.family})" if identity.family else ""
+    return [f"Checkpoint: {identity.name}{family}"]
+
+
+def _line(colour: Light | None, parts: list[str], *, loaded: bool) -> str:
+    state = " data-loaded" if loaded else ""
+    dot = f'<i class="uz-dot uz-{colour}"></i>' if colour else ""
+    text = "".join(f"<span>{escape(part)}</span>" for part in parts)
+    return f'<div class="uz-model"{state}>{dot}{text}</div>'

@@ -1,0 +1,159 @@
+"""What a run is described with on the Train tab: the image, the words, a preset, the fields."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from unziplora.app.service import Service
+from unziplora.errors import InvalidInput, UnZipLoRAError
+from unziplora.images.load import open_image
+from unziplora.method.prompts import Prompts
+from unziplora.training.settings import Settings
+from unziplora.ui import advanced_fields, presets
+from unziplora.ui.answers import attempt
+from unziplora.ui.gradio_compat import image_input, plain_html, when
+from unziplora.ui.host_features import HostFeatures
+from unziplora.ui.html import message
+
+
+@dataclass(frozen=True)
+class Form:
+    """The inputs. fields: the advanced ones, by their settings' names. fetch: by a label, the
+    button that takes an image over from a WebUI's page."""
+
+    image: Any
+    fetch: Mapping[str, Any]
+    subject: Any
+    style: Any
+    name: Any
+    suggest: Any
+    preset: Any
+    preset_note: Any
+    fields: Mapping[str, Any]
+
+    @property
+    def inputs(self) -> list[Any]:
+        return [self.image, self.subject, self.style, self.name, *self.fields.values()]
+
+    def read(self, *values: Any) -> tuple[bytes, dict[str, Any], bool]:
+        """The image, a run's settings and whether it may overwrite files, from the values of
+        `inputs`. Raises InvalidInput."""
+        image, subject, style, name, *typed = values
+        if image is None:
+            raise InvalidInput("There is no image. Drop one, paste it, or choose a file.")
+        named = dict(zip(self.fields, typed, strict=True))
+        return image, *advanced_fields.read_settings(subject, style, name, named)
+
+
+def build_form(features: HostFeatures) -> Form:
+    with gr.Row():
+        with gr.Column(scale=1, min_width=260):
+            image = image_input(label="Image", elem_id="uz_image", height=300)
+            with gr.Row(visible=bool(features.images)):
+                fetch = {label: gr.Button(label, size="sm") for label in features.images}
+        with gr.Column(scale=2, min_width=300):
+            words = _build_words(features)
+            fields = advanced_fields.build_fields(features.preview_every)
+    return Form(image=image, fetch=fetch, fields=fields, **words)
+
+
+def _build_words(features: HostFeatures) -> dict[str, Any]:
+    with gr.Row():
+        subject = gr.Textbox(
+            label="Subject", info="One word for what the image shows", placeholder="cat",
+            max_lines=1, min_width=140, elem_id="uz_subject",
+        )  # fmt: skip
+        with gr.Column(min_width=140, elem_id="uz_style_column"):
+            style = gr.Textbox(
+                label="Style", info="How it is made, 2 or 3 words",
+                placeholder="watercolor painting", max_lines=1, elem_id="uz_style",
+            )  # fmt: skip
+            suggest = None
+            if features.suggest is not None:
+                suggest = gr.Button("Suggest", size="sm", elem_id="uz_suggest")
+        name = gr.Textbox(
+            label="File name (optional)", info="of both LoRAs", max_lines=1, min_width=140,
+            placeholder="from subject and style", elem_id="uz_name",
+        )  # fmt: skip
+    preset = gr.Radio(
+        list(presets.BUILT_IN), value=presets.DEFAULT, label="Preset", elem_id="uz_preset"
+    )
+    note = plain_html(elem_id="uz_preset_note")
+    return {
+        "subject": subject, "style": style, "name": name, "suggest": suggest, "preset": preset,
+        "preset_note": note,
+    }  # fmt: skip
+
+
+def connect(form: Form, service: Service, features: HostFeatures, answer: Any) -> None:
+    """What the form's own buttons do. answer: where their messages go."""
+
+    def fill(preset: str, method: str) -> list[Any]:
+        defaults = service.model_defaults(method)
+        values = presets.built_in(preset, defaults, service.smallest_plan)
+        return [gr.update(value=value) for value in values.values()]
+
+    def suggest(image: bytes | None) -> tuple[Any, str]:
+        words, problem = attempt(lambda: _suggest(features, image))
+        text = "These are the WebUI's words for the style. Change them as you like."
+        return (gr.update(), problem) if words is None else (words, message(text))
+
+    filled = [form.fields[name] for name in presets.FIELDS]
+    when(form.preset.change, fill, [form.preset, form.fields["method"]], filled)
+    for label, js in features.images.items():
+        copy = _copying(label.removeprefix("From "))
+        # the button's own input is a field of the page, which the JavaScript's answer replaces
+        when(form.fetch[label].click, copy, [form.name], [form.image, answer], js=js)
+    if form.suggest is not None:
+        outputs = [form.style, answer]
+        when(form.suggest.click, suggest, [form.image], outputs, show_progress="minimal")
+    words = [form.subject, form.style, form.fields["token"]]
+    prompts = [form.fields[name] for name in advanced_fields.PROMPT_FIELDS]
+    for source in words:
+        when(source.change, _prompt_placeholders, words, prompts)
+
+
+def _copying(source: str) -> Any:
+    """A handler that takes a data URL over into the image's field."""
+
+    def copy(data_url: str | None) -> tuple[Any, str]:
+        image, problem = attempt(lambda: _decode(data_url))
+        if image is None:
+            return gr.update(), problem
+        return image, message(f"Image copied from {source}.")
+
+    return copy
+
+
+def _decode(data_url: str | None) -> Image.Image:
+    try:
+        data = base64.b64decode((data_url or "").rpartition("base64,")[2], validate=True)
+    except binascii.Error:
+        data = b""
+    if not data:
+        raise InvalidInput("There is no image to copy. Draw one first, or drop a file here.")
+    return open_image(data).image
+
+
+def _suggest(features: HostFeatures, image: bytes | None) -> str:
+    if image is None:
+        raise InvalidInput("There is no image to look at. Drop one first.")
+    assert features.suggest is not None
+    return features.suggest(open_image(image).image)
+
+
+def _prompt_placeholders(subject: str, style: str, token: str) -> list[Any]:
+    """The three prompts that these words give, shown in the fields that replace them."""
+    try:
+        prompts = Settings(subject.strip(), style.strip(), token.strip() or "sks").prompts
+    except (UnZipLoRAError, AttributeError):  # not typed yet
+        prompts = Prompts("", "", "")
+    texts = (prompts.combined, prompts.content, prompts.style)
+    return [gr.update(placeholder=text) for text in texts]
