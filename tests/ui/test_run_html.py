@@ -24,7 +24,7 @@ from unziplora.training.memory_plans import PLANS
 from unziplora.ui import finish_html, html, model_header, pair_html, queue_html, run_html
 from unziplora.ui.answers import attempt, message_from, parse_request
 from unziplora.ui.block_names import plain_names
-from unziplora.unet.layer_names import family
+from unziplora.unet.architectures import family
 
 EVIL = "<script>alert(1)</script>"
 
