@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-CLASSES = {"InvalidInput", "UnZipLoRAError", "TrainingFailed", "WriteError"}
+CLASSES = {"InvalidInput", "UnZipLoRAError", "TrainingFailed", "WriteError", "ModelDamaged"}
 PACKAGE = Path(__file__).parent.parent / "unziplora"
 
 

@@ -1,6 +1,6 @@
 """python -m benchmarks.reliability: tries hard to break it, and says what happened.
 
---part kills faults shortages events parsers api page endurance    which (all)
+--part kills faults cleanup shortages events parsers api page endurance    which (all)
 --json FILE    the figures as data
 --minutes M    bound of the whole: what would begin later is left out, and said to be
 --quick        a tenth of the cases
@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import tempfile
@@ -22,10 +23,11 @@ from typing import Any
 import torch
 
 from benchmarks.machine import machine
-from benchmarks.reliability import endurance, faults, fuzz, fuzz_web, shortages
+from benchmarks.reliability import cleanup, endurance, faults, fuzz, fuzz_web, shortages
 from benchmarks.reliability.small import host_maker
 from unziplora import mini
 from unziplora.hosts.standalone.host import StandaloneHost
+from unziplora.training.memory_plans import PLANS
 
 Case = tuple[str, Callable[[], Any]]
 MINUTES = 120.0
@@ -75,6 +77,24 @@ def _faults(folder: Path, share: float) -> Iterator[Case]:
         yield f"faults, {kind}", partial(faults.run, make, where, [kind], every)
 
 
+def _cleanup(folder: Path, share: float) -> Iterator[Case]:
+    """Every plan and error, on plain weights and on Forge's, with the memory full or not."""
+    make, every = host_maker(), 1 if share == 1 else 10
+    for plan, error, forge in itertools.product(PLANS, cleanup.ERRORS, (False, True)):
+        full = error == "a full memory"
+
+        def unet(forge: bool = forge) -> torch.nn.Module:
+            with torch.inference_mode(forge):
+                small: torch.nn.Module = make().unet.half()
+            return small
+
+        name = f"cleanup, {plan}, {error}{', inference tensors' if forge else ''}"
+        yield (
+            name,
+            partial(cleanup.run, unet, plan, error, every=every, forge=forge, full_in_between=full),
+        )
+
+
 def _shortages(folder: Path, share: float) -> Iterator[Case]:
     make, calls, plans = host_maker(), [1, 2, 3, 4, 5] if share == 1 else [2], ["full", "auto"]
     for place in shortages.PLACES:
@@ -112,6 +132,7 @@ def _miniature() -> Any:
 PARTS: dict[str, Callable[[Path, float], Iterator[Case]]] = {
     "kills": _kills,
     "faults": _faults,
+    "cleanup": _cleanup,
     "shortages": _shortages,
     "events": _events,
     "parsers": _parsers,
