@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from unziplora.errors import InvalidInput
 from unziplora.host import SizeIds
+from unziplora.images.colour import to_srgb
+from unziplora.images.formats import open_file
+from unziplora.images.mask import alpha_mask, on_ground
 
-SMALLEST_SIDE = 64  # pixels; below it there is nothing to learn from
-MOST_PIXELS = 100_000_000  # refused before decoding: a bomb, or a scan to scale down first
-MOST_BYTES = 500_000_000
 LONGEST_SIDE = 4  # times the shorter one: SDXL was trained on 512 x 2048 at most
-# Not every format that Pillow knows: PostScript, for one, would start another program.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_ORIENTATION = 0x0112  # EXIF
 GRID = 64  # the VAE's factor 8 times the UNet's two halvings, with room for an even number
 
 
 @dataclass(frozen=True)
 class SourceImage:
-    """image: RGB, upright, on white. notes: sentences on what was done to it."""
+    """image: RGB, sRGB, upright, on a ground. notes: sentences on what was done to it. mask: (mode
+    L) 255 where the image was opaque, or None where it was everywhere."""
 
     image: Image.Image
     notes: tuple[str, ...] = ()
+    mask: Image.Image | None = None
 
 
 @dataclass(frozen=True)
@@ -44,39 +40,27 @@ class FittedImage:
 
 
 def open_image(source: str | Path | bytes) -> SourceImage:
-    """Reads PNG, JPEG, WebP, GIF, BMP or TIFF, in any mode.
+    """Reads PNG, JPEG, WebP, GIF, BMP or TIFF, and AVIF where Pillow does, in any mode.
 
     Raises InvalidInput for what is no image, is damaged, too small, or too large to be decoded.
     """
-    data = source if isinstance(source, bytes) else _read(Path(source))
     shown = "The image" if isinstance(source, bytes) else Path(source).name
-    try:
-        with _own_rules():
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            _check_size(shown, image.size)
-            # a phone's JPEG may hold a second image (MPO), which is no animation
-            # is_animated, because n_frames reads a GIF's every frame
-            animated = image.format != "MPO" and getattr(image, "is_animated", False)
-            image.load()
-            rgb = _rgb(_upright(image))
-    except InvalidInput:
-        raise
-    except Image.DecompressionBombError as error:
-        raise _too_large(f"{shown} has") from error
-    except UnidentifiedImageError as error:
-        raise InvalidInput(
-            f"{shown} is not an image that can be read. Choose a PNG, JPEG or WebP file."
-        ) from error
-    except Exception as error:  # Pillow's decoders raise what they like on damaged files
-        raise InvalidInput(
-            f"{shown} is damaged or cut off. Open it in an image program and save it again."
-        ) from error
-    notes = []
-    if animated:
+    opened = open_file(source)
+    notes = [*opened.notes]
+    mask = alpha_mask(opened.image)
+    rgb, said = to_srgb(opened.image, shown, opened.profile, opened.coding)
+    notes += said
+    if mask is not None:
+        rgb, what = on_ground(rgb, mask, shown)
+        notes.append(what)
+        mask = _upright(mask, opened.image)
+    rgb = _upright(rgb, opened.image)
+    if opened.animated:
         notes.append(f"{shown} is animated: its first frame is used.")
     if max(rgb.size) > LONGEST_SIDE * min(rgb.size):
         notes.append(f"{shown} is longer than {LONGEST_SIDE}:1: its middle is used.")
-    return SourceImage(rgb, tuple(notes))
+    rgb.info = {}  # no profile, and nothing else of the file
+    return SourceImage(rgb, tuple(notes), mask)
 
 
 def fit(source: SourceImage, resolution: int, crop: Literal["aspect", "centre"]) -> FittedImage:
@@ -108,84 +92,11 @@ def _to_grid(side: float) -> int:
     return max(GRID, round(side / GRID) * GRID)
 
 
-@contextlib.contextmanager
-def _own_rules() -> Iterator[None]:
-    """Pillow with our limits, not those that a host has set for all of its process."""
-    earlier = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
+def _upright(image: Image.Image, stored: Image.Image) -> Image.Image:
+    """Turned as the camera's mark in the stored image says, where there is one that can be read."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large images and odd EXIF: ours say it better
-            yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = earlier
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if path.is_dir():
-            raise InvalidInput(f"{path.name} is a folder, not an image. Choose one image.")
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise InvalidInput(
-                f"{path.name} has {size / 1e6:.0f} MB, too much for an image. "
-                "Scale it down in an image program first."
-            )
-        data = path.read_bytes()
-    except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
-        raise InvalidInput(f"There is no image {str(path)!r}. Check the name.") from error
-    except OSError as error:
-        raise InvalidInput(
-            f"The image {path.name} cannot be read ({error.strerror}). Check its permissions."
-        ) from error
-    if not data:
-        raise InvalidInput(f"{path.name} is empty. Choose another image.")
-    return data
-
-
-def _check_size(shown: str, size: tuple[int, int]) -> None:
-    width, height = size
-    if min(size) < SMALLEST_SIDE:
-        raise InvalidInput(
-            f"{shown} has {width} x {height} pixels, too few to learn from. "
-            f"Choose one with at least {SMALLEST_SIDE} on each side."
-        )
-    if width * height > MOST_PIXELS:
-        raise _too_large(f"{shown} has {width} x {height} pixels:")
-
-
-def _too_large(what: str) -> InvalidInput:
-    return InvalidInput(
-        f"{what} more than {MOST_PIXELS / 1e6:.0f} million pixels. "
-        "Scale it down in an image program first."
-    )
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turned as the camera's mark says, where there is one that can be read."""
-    try:
-        return ImageOps.exif_transpose(image)
+        turned = image.copy()
+        turned.getexif()[_ORIENTATION] = stored.getexif().get(_ORIENTATION, 1)
+        return ImageOps.exif_transpose(turned)
     except Exception:  # the mark is damaged, the image is not
         return image
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """RGB in 8 bits; what is transparent shows white."""
-    if image.mode.startswith(("I", "F")):
-        return _eight_bits(image).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """A 16-bit or float image scaled, where Pillow's own conversion would clip it."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-    most = 65535.0
-    if (image.mode == "I" and values.max() <= 255) or (image.mode == "F" and values.max() > 1):
-        most = 255.0  # both modes say nothing of their range
-    elif image.mode == "F":
-        most = 1.0
-    return Image.fromarray((values / most * 255).round().clip(0, 255).astype(np.uint8))
