@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-CLASSES = {"InvalidInput", "UnZipLoRAError", "TrainingFailed", "WriteError", "ModelDamaged"}
+CLASSES = {
+    "InvalidInput", "NotFound", "UnZipLoRAError", "TrainingFailed", "WriteError", "ModelDamaged",
+}  # fmt: skip
 PACKAGE = Path(__file__).parent.parent / "unziplora"
 
 

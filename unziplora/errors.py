@@ -2,11 +2,22 @@
 
 
 class UnZipLoRAError(Exception):
-    """Something a user can act on; its message is shown as it is."""
+    """Something a user can act on; its message is shown as it is, but for characters that are not
+    printable: a file's name may hold some that move the cursor or turn the text around."""
+
+    def __str__(self) -> str:
+        return "".join(
+            c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode()
+            for c in super().__str__()
+        )
 
 
 class InvalidInput(UnZipLoRAError):
     """Refused before anything was written: a file, a word or a number that cannot be used."""
+
+
+class NotFound(InvalidInput):
+    """An id or a name that is of nothing: over HTTP, 404."""
 
 
 class WriteError(UnZipLoRAError):

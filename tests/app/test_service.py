@@ -147,10 +147,11 @@ def test_a_deleted_run_leaves_the_pair_and_what_others_put_beside_it(
     service: Service, image_file: Path, tmp_path: Path
 ) -> None:
     trained(service, image_file, "one")
-    (tmp_path / "one" / "mine.txt").write_text("kept")
+    mine = service.run_folder("one").path / "mine.txt"
+    mine.write_text("kept")
     service.delete_run("one")
     assert not service.run_folder("one").exists()
-    assert (tmp_path / "one" / "mine.txt").exists()
+    assert mine.exists()
     assert service.pair("one")
     with pytest.raises(InvalidInput, match="no run"):
         service.delete_run("one")
@@ -164,7 +165,7 @@ def test_a_deleted_pair_leaves_the_run_and_other_files(
     removed = service.delete("one")
     assert "one_content.safetensors" in removed
     assert [pair.name for pair in service.pairs()] == ["one-more"]
-    assert (tmp_path / "one" / "settings.json").exists()
+    assert service.run_folder("one").exists()
 
 
 @pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "/etc"])

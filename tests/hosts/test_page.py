@@ -118,8 +118,9 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     card.wait_for()
     card.locator("summary").click()
     card.get_by_role("button", name="publish").click()
-    page.locator("#uz_results_message").get_by_text("clicked-to-share").wait_for()
-    with Image.open(visitor.webui.loras / "clicked-to-share" / "images" / "both.png") as image:
+    page.locator("#uz_results_message").get_by_text("The folder to publish").wait_for()
+    published = visitor.webui.loras.parent / "unziplora-published" / "clicked"
+    with Image.open(published / "images" / "both.png") as image:
         told = image.info["parameters"]
     assert told.startswith(f"{SAID} <lora:clicked_content:1> <lora:clicked_style:1>\n")
     assert "Steps: 2" in told

@@ -1,7 +1,7 @@
 """Runs that wait their turn, one after the other, in a thread of their own.
 
 A page or an API reads a job's events by number and sends it commands; it may be closed, reloaded or
-opened twice, and the run goes on. Nothing here knows a host or a page.
+opened twice, and the run continues. Nothing here knows a host or a page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from unziplora.errors import InvalidInput, UnZipLoRAError
+from unziplora.app.saved_state import what_is_saved
+from unziplora.errors import InvalidInput, NotFound, UnZipLoRAError
 from unziplora.training.events import (
     Command,
     Event,
@@ -32,7 +33,8 @@ from unziplora.training.run import Run
 State = Literal["waiting", "running", "paused", "completed", "stopped", "failed", "cancelled"]
 ENDED: frozenset[State] = frozenset({"completed", "stopped", "failed", "cancelled"})
 RESUMABLE: frozenset[State] = frozenset({"paused", "stopped", "failed"})
-MOST_WAITING = 100  # each holds its image
+MOST_WAITING = 100
+MOST_WAITING_BYTES = 1_000_000_000  # of their images together, as they were uploaded
 COMMANDS: tuple[str, ...] = (
     "stop", "stop and save", "save now", "preview now", "pause", "resume", "cancel",
 )  # fmt: skip
@@ -43,11 +45,13 @@ Begin = Callable[[], Run]
 @dataclass
 class Job:
     """One run in the queue. begin: makes the run when its turn comes; again: makes the rest of it
-    after a pause. error: two sentences, where it failed; trace: for the log only."""
+    after a pause, or after a stop. size: bytes that `begin` holds until then. error: two sentences,
+    where it failed; trace: for the log only."""
 
     name: str
     begin: Begin
     again: Begin
+    size: int = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     state: State = "waiting"
     submitted: float = field(default_factory=time.time)
@@ -60,13 +64,22 @@ class Job:
     trace: str | None = None
     run: Run | None = None
     pausing: bool = False
-    asked: list[Command] = field(default_factory=list)  # before there was a run to ask
+    # commands that came before there was a run to obey them
+    early: list[Command] = field(default_factory=list)
     _events: list[Event] = field(default_factory=list)
 
     def events(self, since: int = 0) -> list[tuple[int, Event]]:
         """Those with numbers from `since` on; numbers count from 0 and never change."""
         since = max(0, since)
         return list(enumerate(self._events[since:], since))
+
+    @property
+    def event_count(self) -> int:
+        return len(self._events)
+
+    def forget_image(self) -> None:
+        """What is left to do is on the disk."""
+        self.begin, self.size = self.again, 0
 
     def note(self, event: Event) -> None:
         self._events.append(event)
@@ -79,7 +92,7 @@ class Job:
 
     def as_json(self, since: int | None = None) -> dict[str, Any]:
         """What the page and the API show; with `since`, also the events from that number on."""
-        told: dict[str, Any] = {
+        shown: dict[str, Any] = {
             "id": self.id,
             "name": self.name,
             "state": self.state,
@@ -91,8 +104,8 @@ class Job:
             "error": self.error,
         }
         if since is not None:
-            told["events"] = [event_json(n, event) for n, event in self.events(since)]
-        return told
+            shown["events"] = [event_json(n, event) for n, event in self.events(since)]
+        return shown
 
 
 def event_json(number: int, event: Event) -> dict[str, Any]:
@@ -117,20 +130,23 @@ class Jobs:
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
+        self._closed = False
         self._model = threading.Lock()  # held by whoever uses it: a run, or a sheet
-        # told of every event, in the worker's thread; what it raises ends up in the run's messages
+        # hears every event, in the worker's thread; what it raises ends up in the run's messages
         self.on_event: Callable[[Event], None] = lambda event: None
 
-    def submit(self, name: str, begin: Begin, again: Begin) -> Job:
+    def submit(self, name: str, begin: Begin, again: Begin, size: int = 0) -> Job:
         """Puts a run at the end of the queue. Raises InvalidInput where one of this name waits or
         runs already: two runs cannot share a folder; and where very many wait."""
         with self._changed:
             self._check_alone(name)
-            if len(self._waiting) >= MOST_WAITING:
+            held = size + sum(job.size for job in self._waiting)
+            if len(self._waiting) >= MOST_WAITING or held > MOST_WAITING_BYTES:
                 raise InvalidInput(
-                    f"{MOST_WAITING} runs are waiting already. Cancel some, or wait for them."
+                    f"{len(self._waiting)} runs are waiting already, as many as the queue takes. "
+                    "Cancel some, or wait for them."
                 )
-            job = Job(name, begin, again)
+            job = Job(name, begin, again, size)
             self._known[job.id] = job
             self._waiting.append(job)
             self._wake()
@@ -140,7 +156,7 @@ class Jobs:
         others = (job for job in self._known.values() if job is not itself)
         if any(job.name == name and job.state not in ENDED for job in others):
             raise InvalidInput(
-                f"A run named {name} is waiting or going on already. "
+                f"A run named {name} is waiting or running already. "
                 "Wait for it, cancel it, or choose another name."
             )
 
@@ -149,22 +165,26 @@ class Jobs:
         return list(self._known.values())
 
     def get(self, job_id: str) -> Job:
-        """Raises InvalidInput for an id that is not known."""
+        """Raises NotFound for an id that is not known."""
         job = self._known.get(job_id)
         if job is None:
-            raise InvalidInput("There is no run with this id. It may be from before a restart.")
+            raise NotFound("There is no run with this id. It may be from before a restart.")
         return job
+
+    def busy_names(self) -> set[str]:
+        """Of the runs that have not ended."""
+        return {job.name for job in self.all() if job.state not in ENDED}
 
     @property
     def current(self) -> Job | None:
         """The one that is running."""
-        return next((job for job in self._known.values() if job.state == "running"), None)
+        return next((job for job in self.all() if job.state == "running"), None)
 
     def shown(self) -> Job | None:
-        """What a page shows: the run that goes on, else a paused one, else the next, else the last
-        that ended."""
+        """What a page shows: the run that is running, else the next one, else the one that had the
+        model last, whether it has ended or is paused."""
         jobs = self.all()
-        for wanted in ("running", "paused", "waiting"):
+        for wanted in ("running", "waiting"):
             for job in jobs:
                 if job.state == wanted:
                     return job
@@ -177,26 +197,47 @@ class Jobs:
         late, does nothing. Raises InvalidInput for an unknown command or id."""
         if command not in COMMANDS:
             raise InvalidInput(
-                f"There is no command {command!r}. Choose one of {', '.join(COMMANDS)}."
+                f"There is no command {command[:50]!r}. Choose one of {', '.join(COMMANDS)}."
             )
         job = self.get(job_id)
         with self._changed:
             if command == "resume":
-                if job.state in RESUMABLE:
-                    self._check_alone(job.name, job)
-                    job.begin, job.state = job.again, "waiting"
-                    self._waiting.append(job)
-                    self._wake()
-            elif job.state == "waiting":
-                if command in ("cancel", "stop", "stop and save"):
-                    job.state = "cancelled" if not job.step else "stopped"
-                    self._waiting.remove(job)
-            elif job.state == "paused":
-                if command in ("cancel", "stop"):
-                    job.state = "stopped"
+                self._resume(job)
+            elif job.state == "waiting" and command in ("cancel", "stop", "stop and save"):
+                self._cancel(job)
+            elif job.state == "paused" and command in ("cancel", "stop"):
+                job.state = "stopped"
             elif job.state == "running":
-                self._tell(job, command)
+                self._pass_on(job, command)
             self._changed.notify_all()
+
+    def close(self, seconds: float = 60.0) -> None:
+        """When the program ends: what runs stops and saves its state, what waits never begins.
+        Comes back when the run has ended, or has not learned anything yet, or time is over."""
+        with self._changed:
+            self._closed = True
+            for job in list(self._waiting):
+                self._cancel(job)
+            current = self.current
+            if current is not None:
+                self._pass_on(current, "stop")
+                self._changed.wait_for(
+                    lambda: current.state != "running" or not current.step, timeout=seconds
+                )
+            self._changed.notify_all()
+
+    def _resume(self, job: Job) -> None:
+        if job.state in RESUMABLE and not self._closed:
+            self._check_alone(job.name, job)
+            job.forget_image()
+            job.state = "waiting"
+            self._waiting.append(job)
+            self._wake()
+
+    def _cancel(self, job: Job) -> None:
+        self._waiting.remove(job)
+        job.state = "cancelled" if not job.step else "stopped"
+        job.forget_image()
 
     @contextlib.contextmanager
     def reserve_model(self) -> Iterator[None]:
@@ -217,17 +258,17 @@ class Jobs:
         state = job.state
         with self._changed:
             self._changed.wait_for(
-                lambda: len(job._events) > since or job.state != state, timeout=seconds
+                lambda: job.event_count > since or job.state != state, timeout=seconds
             )
 
-    def _tell(self, job: Job, command: str) -> None:
+    def _pass_on(self, job: Job, command: str) -> None:
         if command in ("pause", "stop", "stop and save", "cancel"):
             job.pausing = command == "pause"
         words: dict[str, Command] = {"pause": "stop", "cancel": "stop"}
         if job.run is not None:
             job.run.send(words.get(command, command))  # type: ignore[arg-type]
         else:
-            job.asked.append(words.get(command, command))  # type: ignore[arg-type]
+            job.early.append(words.get(command, command))  # type: ignore[arg-type]
 
     def _wake(self) -> None:
         if self._worker is None or not self._worker.is_alive():
@@ -236,9 +277,9 @@ class Jobs:
         self._changed.notify_all()
 
     def _work(self) -> None:
-        while True:
+        while not self._closed:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._waiting))
+                self._changed.wait_for(lambda: bool(self._waiting) or self._closed)
             with self._model:
                 job = self._next()
                 if job is not None:
@@ -247,7 +288,7 @@ class Jobs:
     def _next(self) -> Job | None:
         """The first of the queue, its turn begun; None where it was cancelled meanwhile."""
         with self._changed:
-            if not self._waiting:
+            if not self._waiting or self._closed:
                 return None
             job = self._waiting.popleft()
             job.state, job.pausing, job.error = "running", False, None
@@ -262,10 +303,10 @@ class Jobs:
             run = job.begin()
             with self._changed:
                 job.run = run
-                for command in job.asked:
+                for command in job.early:
                     run.send(command)
-                job.asked.clear()
-            # closed whatever happens, so that the model is given back before the next one's turn
+                job.early.clear()
+            # closed whatever happens, so that the model is restored before the next one's turn
             with contextlib.closing(iter(run)) as events:
                 for event in events:
                     with self._changed:
@@ -279,15 +320,15 @@ class Jobs:
         except BaseException as error:
             job.trace = traceback.format_exc()
             job.error = (
-                f"The run ended unexpectedly ({type(error).__name__}: {error}). What it had "
-                "learned is saved as of its last whole step; resume it, and see its log.txt."
+                f"The run ended unexpectedly ({type(error).__name__}: {error}). "
+                f"{what_is_saved(run)} Its log.txt says more."
             )
         finally:
             if job.error and run is not None and run.kept_in != run.folder.path:
                 job.error += f" Its own folder refused the state, which is in {run.kept_in}."
             with self._changed:
                 job.run, job.time_left = None, None
-                job.begin = job.again  # forgets the image
+                job.forget_image()
                 job.state, job.ended = state, time.time()
                 self._changed.notify_all()
 

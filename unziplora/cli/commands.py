@@ -156,7 +156,8 @@ def sheet(given: argparse.Namespace) -> int:
 def app(given: argparse.Namespace) -> int:
     """`unziplora app`: the page without a WebUI, and the API."""
     try:
-        from unziplora.app.server import make_app, serve
+        from unziplora.app.server import make_app
+        from unziplora.app.serving import serve
         from unziplora.hosts.standalone.generate import drawing
         from unziplora.hosts.standalone.host import identity_of, unloaded
 
@@ -167,14 +168,14 @@ def app(given: argparse.Namespace) -> int:
             draw_with=drawing,
             unloaded=lambda: unloaded(_model_path(given), _dtype(given.precision)),
             checkpoint=lambda: identity_of(_model_path(given)),
+            address=given.address,
         )
     except ImportError as error:
         raise InvalidInput(
             f"The package {error.name} is missing, which the page needs. "
             "Install it with: pip install 'unziplora[standalone,app]'"
         ) from error
-    print(f"http://{given.address}:{given.port}")
-    serve(served, given.address, given.port)
+    serve(served, given.address, given.port, served.state.service.close)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -45,22 +45,27 @@ def pair_files(folder: Path, name: str) -> dict[BranchName, Path]:
     return {branch: folder / f"{name}_{branch}.safetensors" for branch in BRANCHES}
 
 
-def find_pair(folder: Path, name: str) -> Pair | None:
-    """The pair of this name; None where there is none, or its two files are not of one run."""
+def find_pair(
+    folder: Path, name: str, readable: Callable[[Path], bool] = Path.is_file
+) -> Pair | None:
+    """The pair of this name; None where there is none, or its two files are not of one run.
+    readable: whether a file may be opened."""
     if not name or Path(name).name != name:
         return None
     files = pair_files(folder, name)
+    if not all(readable(path) for path in files.values()):
+        return None
     return _pair(name, files, {branch: read_info(path) for branch, path in files.items()})
 
 
-def find_pairs(folder: Path) -> list[Pair]:
+def find_pairs(folder: Path, readable: Callable[[Path], bool] = Path.is_file) -> list[Pair]:
     """The pairs in a folder, the newest first. A file that cannot be read hides no other."""
     contents = {path: _changed(path) for path in folder.glob("*_content.safetensors")}
     names = (
         path.name.removesuffix("_content.safetensors")
         for path in sorted(contents, key=lambda path: -contents[path])
     )
-    return [pair for name in names if (pair := find_pair(folder, name)) is not None]
+    return [pair for name in names if (pair := find_pair(folder, name, readable)) is not None]
 
 
 def _pair(

@@ -170,7 +170,7 @@ class RunFolder:
                 f"There is no run in {self.path.name}. Name the folder of a run, which holds "
                 "settings.json and state.safetensors."
             ) from error
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise InvalidInput(damaged("settings.json")) from error
         if version != VERSION:
             raise InvalidInput(
@@ -223,6 +223,15 @@ class RunFolder:
             return tensors, json.loads(metadata["numbers"])
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise InvalidInput(damaged("state.safetensors")) from error
+
+    def saved_step(self) -> int | None:
+        """The step that the state on the disk is of; None where there is none that can be read."""
+        try:
+            with safe_open(self.state, framework="pt") as file:
+                step = json.loads((file.metadata() or {})["numbers"])["step"]
+            return step if type(step) is int else None
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
 
     def append_progress(self, row: dict[str, object]) -> None:
         """Adds a line to progress.csv."""

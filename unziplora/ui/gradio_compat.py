@@ -10,12 +10,19 @@ from typing import Any
 
 import gradio as gr
 
+from unziplora.app.page_values import only_text
+from unziplora.errors import InvalidInput
+
 
 def when(event: Callable[..., Any], *arguments: Any, js: str | None = None, **options: Any) -> Any:
     """Sets up an event; `js` is called `_js` in gradio 3, and in Forge's 4 by its own shim.
 
-    The name of a function in the API's listing is left out: the page is no API.
+    The name of a function in the API's listing is left out: the page is no API. Its fields of text
+    take text only, where gradio would make text of anything.
     """
+    for field in _inputs_of(arguments):
+        if isinstance(field, gr.Textbox):
+            field.preprocess = _text
     known = inspect.signature(event).parameters
     if js is not None:
         options["js" if "js" in known else "_js"] = js
@@ -28,6 +35,19 @@ def when(event: Callable[..., Any], *arguments: Any, js: str | None = None, **op
     return event(*arguments, **options)
 
 
+def _inputs_of(arguments: tuple[Any, ...]) -> list[Any]:
+    """Of an event's function: what follows it, one field or several."""
+    inputs = arguments[1] if len(arguments) > 1 else None
+    return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+
+
+def _text(value: Any) -> str | None:
+    try:
+        return only_text(value)
+    except InvalidInput as error:
+        raise gr.Error(str(error)) from error
+
+
 def fitting(component: Callable[..., Any], **options: Any) -> Any:
     """A component with those of the options that this gradio knows."""
     # Forge wraps the constructors of its components (modules/gradio_extensions.py:136); signature
@@ -36,6 +56,7 @@ def fitting(component: Callable[..., Any], **options: Any) -> Any:
     return component(**{name: value for name, value in options.items() if name in known})
 
 
+MOST_CALLS = 64  # that wait for each of the page's functions
 # by version, since reForge hides the parameters of Image (its modules/gradio_extensons.py:128)
 _IS_3 = gr.__version__.startswith("3.")
 _SOURCES: dict[str, Any] = {"source": "upload"} if _IS_3 else {"sources": ["upload", "clipboard"]}
@@ -57,7 +78,8 @@ def _uploaded(given: Any) -> bytes | None:
         return None
     if isinstance(given, str):  # gradio 3 sends "data:image/png;base64,..."
         return base64.b64decode(given.rpartition("base64,")[2])
-    return Path(given.path).read_bytes()
+    path = Path(given.path)
+    return path.read_bytes() if path.is_file() else None  # never a device, nor a FIFO
 
 
 def copyable_text(**options: Any) -> Any:
@@ -86,6 +108,8 @@ def blocks(**options: Any) -> Any:
 
 def mount(app: Any, page: Any, login: str | None) -> Any:
     """The page at the root of a FastAPI application, behind "user:password" where one is given."""
+    if not _IS_3:  # whose calls wait in no queue
+        page.queue(max_size=MOST_CALLS)
     known = inspect.signature(gr.mount_gradio_app).parameters
     # of a file: the largest LoRAs that people inspect
     wanted: dict[str, Any] = {"footer_links": [], "max_file_size": "4gb"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from unziplora.app.uploads import discard
 from unziplora.lora.inspect import GroupReport, Report, inspect
 from unziplora.ui.answers import attempt
 from unziplora.ui.block_names import plain_names
@@ -32,6 +33,7 @@ def look(uploaded: Any) -> str:
         return ""
     path = Path(getattr(uploaded, "name", uploaded))
     shown, problem = attempt(lambda: report(inspect(path)))
+    discard(path)  # an upload of up to 4 GB
     return shown or problem
 
 

@@ -167,8 +167,9 @@ def test_a_pair_is_put_into_a_prompt_published_and_deleted(
     softer = both.replace("content:1", "content:0.5")
     page.holds("prompt", f"a sks tree in flat drawing style {softer}")
     page.click("publish")
-    page.says("results_message", "tree-flat-drawing-to-share")
-    assert (served.folder / "tree-flat-drawing-to-share" / "README.md").exists()
+    page.says("results_message", "unziplora-published")
+    published = served.folder.parent / "unziplora-published" / "tree-flat-drawing"
+    assert (published / "README.md").exists()
     page.click("publish")
     page.says("results_message", "exists already")
     page.shot("results")

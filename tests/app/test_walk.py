@@ -1,0 +1,239 @@
+"""Every route and every function of the page, with a file that is nobody's business in every field.
+
+The files are named by paths, by gradio's own objects, by addresses, by links and by a FIFO. Nothing
+outside the output folder, the upload folder and Python's own files is opened, nothing is connected
+to, and no answer holds what they hold. (safetensors opens files without Python's knowledge: what it
+would read is told by the mark in the answers, and a FIFO by the walk that would never end.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+pytest.importorskip("gradio", reason="the app's page needs gradio")
+
+from fastapi.testclient import TestClient
+
+from tests.app.audit import audited, connected, opened_outside
+from tests.conftest import ROOT
+from unziplora.app.http_api import PREFIX
+from unziplora.app.server import make_app
+from unziplora.app.uploads import upload_folder
+
+MARK = "MARK-that-nobody-may-see"
+META = {"_type": "gradio.FileData"}
+
+
+@dataclass(frozen=True)
+class Walked:
+    """client: of the app; page: its gr.Blocks; out: its output folder; targets: what must stay
+    shut, by name, as paths and addresses."""
+
+    client: TestClient
+    page: Any
+    out: Path
+    targets: dict[str, str]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Ways to name the targets in a field."""
+        found: dict[str, Any] = {
+            f"{name}, FileData": {"path": path, "meta": META} for name, path in self.targets.items()
+        }
+        secret = self.targets["a file"]
+        return found | {
+            "with url": {"path": secret, "url": f"/file={secret}", "meta": META},
+            "without meta": {"path": secret},
+            "as gradio 3 names it": {"name": secret, "is_file": True, "data": None},
+            "in a list": [{"path": secret, "meta": META}],
+            "in an object": {"background": {"path": secret, "meta": META}, "layers": []},
+            "as a stream": {"path": secret, "is_stream": True, "meta": META},
+            "only by url": {"url": self.targets["an address"], "meta": META},
+        }
+
+
+@pytest.fixture
+def walked(host: Any, tmp_path: Path) -> Iterator[Walked]:
+    out = tmp_path / "out"
+    out.mkdir()
+    secret = tmp_path / "elsewhere" / "secret.safetensors"
+    secret.parent.mkdir()
+    arguments = json.dumps({"pair": "x", "trigger": MARK, "method": "unziplora"})
+    save_file({"x": torch.zeros(1)}, secret, {"ss_network_args": arguments, "title": MARK})
+    app = make_app(lambda: host, out)
+    links = [out / "link_content.safetensors", out / "link_style.safetensors",
+             out / ".unziplora" / "linked", upload_folder() / "link.png"]  # fmt: skip
+    (out / ".unziplora").mkdir()
+    for link in links:
+        link.unlink(missing_ok=True)
+        link.symlink_to(secret.parent if link.name == "linked" else secret)
+    os.mkfifo(tmp_path / "elsewhere" / "fifo")
+    targets = {
+        "a file": str(secret),
+        "a system file": "/etc/hostname",
+        "the process": "/proc/self/cmdline",
+        "a device": "/dev/zero",
+        "a FIFO": str(tmp_path / "elsewhere" / "fifo"),
+        "a link": str(links[-1]),
+        "a link among the pairs": str(links[0]),
+        "a way up": str(upload_folder() / ".." / "secret"),
+        "a folder": str(secret.parent),
+        "an address": "http://127.0.0.1:9/secret.png",
+        "a file's address": f"file://{secret}",
+    }
+    page = next(r.app for r in app.routes if hasattr(getattr(r, "app", None), "get_blocks"))
+    with TestClient(app, base_url="http://127.0.0.1:7860") as client:
+        yield Walked(client, page.get_blocks(), out, targets)
+    for link in links:
+        link.unlink()
+
+
+def functions(page: Any) -> list[tuple[int, list[Any]]]:
+    """The numbers of the page's functions in Python, with what stands in their fields."""
+    found = []
+    for number, function in page.fns.items():
+        if function.fn is not None:
+            values = [None if type(field).__name__ == "State" else getattr(field, "value", None)
+                      for field in function.inputs]  # fmt: skip
+            found.append((number, values))
+    return found
+
+
+def call(walked: Walked, number: int, data: list[Any]) -> Any:
+    body = {"fn_index": number, "data": data, "session_hash": "walk"}
+    return walked.client.post("/gradio_api/run/predict", json=body)
+
+
+def test_no_file_is_opened_for_a_value_in_any_field_of_the_page(walked: Walked) -> None:
+    calls = functions(walked.page)
+    assert sum(len(values) for _, values in calls) > 40
+    with audited() as heard:
+        for number, values in calls:
+            for place in range(len(values)):
+                for name, value in walked.values.items():
+                    sent = [*values[:place], value, *values[place + 1 :]]
+                    answer = call(walked, number, sent)
+                    assert answer.status_code == 422, (number, place, name, answer.text[:300])
+                    assert MARK not in answer.text
+                    assert "elsewhere" not in answer.text, (number, place, name)
+    check(walked, heard)
+
+
+def test_no_file_is_opened_for_a_path_typed_into_the_pages_text(walked: Walked) -> None:
+    with audited() as heard:
+        for number, values in functions(walked.page):
+            fields = walked.page.fns[number].inputs
+            for path in walked.targets.values():
+                sent = [path if type(field).__name__ in ("Textbox", "Dropdown") else value
+                        for field, value in zip(fields, values, strict=True)]  # fmt: skip
+                answer = call(walked, number, sent)
+                assert answer.status_code in (200, 422, 500), answer.text[:300]
+                assert MARK not in answer.text
+    check(walked, heard)
+
+
+def test_the_queue_refuses_what_a_direct_call_refuses(walked: Walked) -> None:
+    with audited() as heard:
+        for number, values in functions(walked.page):
+            if not values:
+                continue
+            for value in walked.values.values():
+                body = {"fn_index": number, "data": [value, *values[1:]], "session_hash": "walk"}
+                answer = walked.client.post("/gradio_api/queue/join", json=body)
+                assert answer.status_code == 422, answer.text[:300]
+    check(walked, heard)
+
+
+def test_no_route_of_gradio_gives_a_file_away_or_fetches_an_address(walked: Walked) -> None:
+    routes = gradio_routes(walked)
+    assert len(routes) > 60
+    with audited() as heard:
+        for method, path in routes:
+            for target in walked.targets.values():
+                at = quote(target, safe="")
+                filled = "".join(at if "{" in part else part for part in split_names(path))
+                for address in (filled, f"/gradio_api{filled}"):
+                    if "heartbeat" in address or "queue/data" in address:
+                        continue  # answers for as long as somebody listens
+                    answer = walked.client.request(method, address, json={"data": [target]})
+                    assert MARK not in answer.text, (method, address)
+                    if "{" in path:
+                        assert answer.status_code >= 400, (method, address, answer.status_code)
+    check(walked, heard)
+
+
+def test_no_route_of_ours_opens_what_a_body_or_an_address_names(walked: Walked) -> None:
+    paths = walked.client.get("/openapi.json").json()["paths"]
+    ours = {path: ways for path, ways in paths.items() if path.startswith(PREFIX)}
+    assert len(ours) > 15
+    values = {**walked.targets, **walked.values}
+    with audited() as heard:
+        for path, ways in ours.items():
+            for method, way in ways.items():
+                for name, value in values.items():
+                    for address, body in requests_with(path, way, value):
+                        answer = walked.client.request(method, address, json=body)
+                        assert MARK not in answer.text, (method, address, name)
+                        assert answer.status_code < 500, (method, address, name, answer.text)
+                        if body is not None or "{" in path:
+                            assert answer.status_code >= 400, (method, address, name)
+    check(walked, heard)
+
+
+def test_gradios_own_check_of_paths_is_on_as_well(walked: Walked) -> None:
+    assert walked.page.has_launched
+
+
+def check(walked: Walked, heard: list[tuple[str, str]]) -> None:
+    """Python's own files are those that it imports, and what the system says of itself."""
+    python = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()}
+    system = ["/etc/mime.types", "/etc/httpd", "/etc/apache", "/usr/local/etc", "/dev/null",
+              "/proc/meminfo", "/proc/self/statm", "/dev/urandom"]  # fmt: skip
+    if "matplotlib" in sys.modules:  # which gradio imports at its first call
+        python.add(sys.modules["matplotlib"].get_cachedir())
+    own = [walked.out, upload_folder(), ROOT / "unziplora"]
+    allowed = [*own, *map(Path, python), *map(Path, system)]
+    assert opened_outside(heard, allowed) == []
+    assert connected(heard) == []
+
+
+def gradio_routes(walked: Walked) -> list[tuple[str, str]]:
+    found = set()
+    mounted = next(r.app for r in walked.client.app.routes  # type: ignore[attr-defined]
+                   if hasattr(getattr(r, "app", None), "get_blocks"))  # fmt: skip
+    for route in mounted.routes:
+        for inner in getattr(getattr(route, "original_router", route), "routes", [route]):
+            path = getattr(inner, "path", "").removeprefix("/gradio_api")
+            found |= {(method, path) for method in getattr(inner, "methods", None) or ()}
+    return sorted(found)
+
+
+def split_names(path: str) -> list[str]:
+    """The parts of a route's path: "/file=", "{path_or_url:path}"."""
+    parts = path.replace("{", "\0{").replace("}", "}\0").split("\0")
+    return [part for part in parts if part]
+
+
+def requests_with(path: str, way: dict[str, Any], value: Any) -> Iterator[tuple[str, Any]]:
+    """Addresses and bodies with the value in one place of a route at a time."""
+    if "requestBody" in way:
+        schema = way["requestBody"]["content"]["application/json"]["schema"]
+        for field in schema["properties"]:
+            good = {name: "x" for name in schema["required"] if name != field}
+            yield path.replace("{job_id}", "x"), {**good, field: value}
+    elif isinstance(value, str):
+        filled = "".join(quote(value, safe="") if "{" in p else p for p in split_names(path))
+        yield filled, None

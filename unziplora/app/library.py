@@ -1,0 +1,251 @@
+"""What lies in the output folder: pairs and runs, and what is made of them.
+
+Nothing here follows a link below the output folder: what one leads to is not ours to show, copy or
+delete. Nothing here knows the queue; `busy` says which runs it holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from unziplora import files as atomic
+from unziplora.app.own_files import is_own_file, is_own_folder
+from unziplora.app.sheet import Draw, sheet, words_of
+from unziplora.errors import InvalidInput, NotFound, WriteError
+from unziplora.images.load import open_image
+from unziplora.lora.inspect import Report, inspect
+from unziplora.lora.merge import merge
+from unziplora.lora.pair import Pair, find_pair, find_pairs, pair_files
+from unziplora.lora.publish import publish
+from unziplora.training.run_folder import RunFolder, list_runs, run_path
+
+PUBLISHED = "unziplora-published"  # beside the output folder, where no program looks for LoRAs
+_ROLES = ("content", "style")
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run on disk that is not in the queue. has_state: whether it can be resumed; otherwise it
+    can only be started again or deleted. step: of the state, or None where that cannot be read."""
+
+    name: str
+    has_state: bool
+    step: int | None
+    image: Path | None
+
+
+class Library:
+    """folder: where pairs and runs go, asked for each time, because it may be an option.
+    publish_to: where folders to publish go. saved: hears of each file that is made, so that a WebUI
+    can refresh its list. draw: makes images for sheets, where the program can. reserve_model: keeps
+    the model from runs while something is drawn. busy: names of the runs in the queue."""
+
+    def __init__(
+        self,
+        folder: Callable[[], Path],
+        publish_to: Callable[[], Path] | None = None,
+        saved: Callable[[Mapping[str, Path]], None] = lambda files: None,
+        draw: Draw | None = None,
+        reserve_model: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        busy: Callable[[], Collection[str]] = frozenset,
+    ) -> None:
+        self.folder, self.saved, self.draw = folder, saved, draw
+        self._publish_to, self._reserve_model, self._busy = publish_to, reserve_model, busy
+
+    def out(self) -> Path:
+        """The output folder, made where it is missing. Raises InvalidInput."""
+        out = self.folder()
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidInput(
+                f"The output folder cannot be made ({error.strerror}). Choose another in the "
+                "settings."
+            ) from error
+        return out
+
+    def pairs(self) -> list[Pair]:
+        """The pairs in the output folder, the newest first."""
+        return find_pairs(self.folder(), self._is_own)
+
+    def pair(self, name: str) -> Pair:
+        """Raises NotFound where there is none of this name."""
+        pair = find_pair(self.folder(), name, self._is_own)
+        if pair is None:
+            raise NotFound(
+                f"There is no pair named {_short(name)} in the output folder. Choose one of the "
+                "list."
+            )
+        return pair
+
+    def lora(self, name: str) -> Path:
+        """A LoRA file of the output folder by its base name. Raises NotFound."""
+        path = self.folder() / name
+        is_name = Path(name).name == name and name.endswith(".safetensors")
+        if not is_name or not self._is_own(path):
+            raise NotFound(f"There is no file {_short(name)} in the output folder. Check the name.")
+        return path
+
+    def delete(self, name: str) -> list[str]:
+        """Removes a pair: its two files and what lies beside them under their names; the run's
+        folder stays. Gives the names of what was removed. Raises NotFound and WriteError."""
+        removed = []
+        for path in self._files_of(name):
+            with _removing(path.name):
+                path.unlink(missing_ok=True)
+            removed.append(path.name)
+        return removed
+
+    def files_of(self, name: str) -> list[str]:
+        """Names of what `delete` would remove. Raises NotFound."""
+        return [path.name for path in self._files_of(name)]
+
+    def merge(self, name: str, parts: Sequence[tuple[Path, float]]) -> Path:
+        """NAME.safetensors in the output folder, which adds up the parts. Raises InvalidInput."""
+        path = self.out() / f"{atomic.check_name(name)}.safetensors"
+        merge(path, parts)
+        self.saved({"merged": path})
+        return path
+
+    def merge_pairs(self, name: str, parts: Sequence[tuple[str, str, float]]) -> Path:
+        """The same, of (pair, role, weight). Raises NotFound and InvalidInput."""
+        return self.merge(name, [(self.file(pair, role), weight) for pair, role, weight in parts])
+
+    def file(self, name: str, role: str) -> Path:
+        """A file of a pair. Raises NotFound."""
+        if role not in _ROLES:
+            raise NotFound("A pair has a content and a style file. Ask for one of the two.")
+        pair = self.pair(name)
+        return pair.content if role == "content" else pair.style
+
+    def inspect(self, name: str) -> Report:
+        """What a LoRA of the output folder is, by its base name. Raises NotFound, InvalidInput."""
+        return inspect(self.lora(name))
+
+    def publish_folder(self) -> Path:
+        """Where folders to publish go: never below the output folder, where a WebUI would take the
+        copies in them for LoRAs of its own."""
+        if self._publish_to is not None:
+            return self._publish_to()
+        return self.folder().absolute().parent / PUBLISHED
+
+    def publish(self, name: str) -> Path:
+        """The folder NAME in `publish_folder`, with the run's last previews. Raises NotFound, and
+        InvalidInput where it exists."""
+        pair = self.pair(name)
+        previews = self.run_folder(name).previews
+        images: dict[str, Path] = {}
+        for what in ("content", "style", "both"):
+            drawn = sorted(previews.glob(f"*_{what}.png"))
+            beside = self.folder() / f"{name}_{what}.png"
+            own = [path for path in (beside, *drawn) if self._is_own(path)]
+            if own:
+                images[what] = own[-1]
+        target = self.publish_folder()
+        target.mkdir(parents=True, exist_ok=True)
+        return publish(target / name, {"content": pair.content, "style": pair.style}, images)
+
+    def sheet(
+        self, content: str, style: str, weights: tuple[float, float] = (1.0, 1.0), seed: int = 0
+    ) -> Image.Image:
+        """The figure of the content of one pair with the style of another or the same. Raises
+        NotFound where there are no such pairs, and InvalidInput where there is nothing to draw
+        with, or the model is in use."""
+        if self.draw is None:
+            raise InvalidInput("This program cannot make sheets. Use `unziplora sheet`.")
+        files = self.file(content, "content"), self.file(style, "style")
+        copy = self.run_folder(content).image
+        image = open_image(copy).image if self._is_own(copy) else None
+        with self._reserve_model():
+            words = words_of(*files)
+            return sheet(self.draw, *files, words, image=image, weights=(weights,), seed=seed)
+
+    def runs(self) -> list[StoredRun]:
+        """Runs on disk that have not ended well and are not in the queue, by name: also those that
+        were killed before their first state."""
+        busy = self._busy()
+        found = []
+        for run in list_runs(self.folder()):
+            if run.name in busy or not is_own_folder(self.folder(), run.path):
+                continue
+            if run.has_state or not self._has_pair(run.name):
+                image = run.image if self._is_own(run.image) else None
+                found.append(StoredRun(run.name, run.has_state, run.saved_step(), image))
+        return found
+
+    def resumable(self) -> list[str]:
+        """Names of the runs on disk that have a state and are not in the queue."""
+        return [run.name for run in self.runs() if run.has_state]
+
+    def run_folder(self, name: str) -> RunFolder:
+        """Raises InvalidInput for a name that would leave the output folder, and for a folder that
+        is a link or has links in it."""
+        if not name or Path(name).name != name or name in (".", ".."):
+            raise InvalidInput(
+                "A run's name is that of its folder, without any path. Leave that out."
+            )
+        run = RunFolder(run_path(self.folder(), name))
+        for path in (run.path, run.previews, run.snapshots):
+            if os.path.lexists(path) and not is_own_folder(self.folder(), path):
+                raise InvalidInput(
+                    f"The folder of the run {_short(name)} is a link, or has one in it. Links are "
+                    "not followed; put the folder itself there."
+                )
+        return run
+
+    def delete_run(self, name: str) -> None:
+        """Removes what a run that has ended left in its folder; files of others stay there. Raises
+        NotFound where there is no such run, and InvalidInput where it has not ended."""
+        if name in self._busy():
+            raise InvalidInput(f"The run {_short(name)} has not ended. Stop it first.")
+        folder = self.run_folder(name)
+        if not folder.exists():
+            raise NotFound(f"There is no run named {_short(name)}. It may be deleted already.")
+        with folder.locked(), _removing(name):
+            folder.clear()
+
+    def free_name(self, words: str) -> str:
+        """The words, or words-2, words-3, ..."""
+        folder, busy = self.folder(), self._busy()
+
+        def taken(name: str) -> bool:
+            there = (run_path(folder, name), *pair_files(folder, name).values())
+            return name in busy or any(os.path.lexists(path) for path in there)
+
+        numbered = (f"{words}-{number}" for number in itertools.count(2))
+        return next(name for name in itertools.chain([words], numbered) if not taken(name))
+
+    def _files_of(self, name: str) -> list[Path]:
+        return [path for path in self.pair(name).all_files() if self._is_own(path)]
+
+    def _is_own(self, path: Path) -> bool:
+        return is_own_file(self.folder(), path)
+
+    def _has_pair(self, name: str) -> bool:
+        return all(path.is_file() for path in pair_files(self.folder(), name).values())
+
+
+@contextlib.contextmanager
+def _removing(name: str) -> Iterator[None]:
+    """Raises WriteError where the system refuses to remove something."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{name} could not be removed ({error.strerror}). Close the programs that have it "
+            "open, and allow writing to its folder."
+        ) from error
+
+
+def _short(name: str) -> str:
+    """In quotes, on one line and short: it may be anything that was sent."""
+    shown = "".join(c if c.isprintable() else "?" for c in name[:100])
+    return f"'{shown}'"
