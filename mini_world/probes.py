@@ -16,6 +16,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,19 @@ WIDTHS = (32, 64, 96, 128, 192)
 TEMPERATURE = 0.1
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a world's probes can name, and the folder of their weights."""
+
+    folder: Path
+    kinds: Sequence[str]
+    colours: Sequence[str]
+    styles: Sequence[str]
+
+
+DRAWN = Vocabulary(FOLDER, KINDS, COLOUR_NAMES, TRAINING_STYLES)
+
+
 class Probe(nn.Module):
     """Pictures (n, 3, 128, 128) in -1..1 to unit vectors (n, 64); heads name what is known."""
 
@@ -69,20 +83,20 @@ class Probe(nn.Module):
         return F.normalize(embedded, dim=-1), {n: h(embedded) for n, h in self.heads.items()}
 
 
-def new_probes() -> dict[str, Probe]:
+def new_probes(words: Vocabulary = DRAWN) -> dict[str, Probe]:
     return {
-        "content": Probe({"kind": len(KINDS), "colour": len(COLOUR_NAMES)}),
-        "style": Probe({"style": len(TRAINING_STYLES)}),
+        "content": Probe({"kind": len(words.kinds), "colour": len(words.colours)}),
+        "style": Probe({"style": len(words.styles)}),
     }
 
 
 class Judge:
     """Both probes, loaded. Pictures are (n, 128, 128, 3) uint8; vectors are unit vectors."""
 
-    def __init__(self, folder: Path = FOLDER) -> None:
-        self.probes = new_probes()
+    def __init__(self, words: Vocabulary = DRAWN) -> None:
+        self.words, self.probes = words, new_probes(words)
         for name, probe in self.probes.items():
-            path = folder / f"{name}.safetensors"
+            path = words.folder / f"{name}.safetensors"
             with safe_open(path, "pt") as file:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             probe.load_state_dict({k: v.float() if v.is_floating_point() else v
@@ -105,15 +119,18 @@ class Judge:
         return self._run("style", pictures)[0]
 
     def kinds(self, pictures: np.ndarray) -> list[str]:
-        return [KINDS[i] for i in self._run("content", pictures)[1]["kind"].argmax(-1).tolist()]
+        return self._named("content", "kind", self.words.kinds, pictures)
 
     def colours(self, pictures: np.ndarray) -> list[str]:
-        chosen = self._run("content", pictures)[1]["colour"].argmax(-1)
-        return [COLOUR_NAMES[i] for i in chosen.tolist()]
+        return self._named("content", "colour", self.words.colours, pictures)
 
     def styles(self, pictures: np.ndarray) -> list[str]:
-        chosen = self._run("style", pictures)[1]["style"].argmax(-1)
-        return [TRAINING_STYLES[i] for i in chosen.tolist()]
+        return self._named("style", "style", self.words.styles, pictures)
+
+    def _named(
+        self, probe: str, head: str, names: Sequence[str], pictures: np.ndarray
+    ) -> list[str]:
+        return [names[i] for i in self._run(probe, pictures)[1][head].argmax(-1).tolist()]
 
 
 def as_input(pictures: np.ndarray) -> Tensor:
@@ -167,41 +184,45 @@ def contrast(embedded: Tensor, same: Tensor, distinct: Tensor) -> Tensor:
 
 
 def content_batch(rng: np.random.Generator, facts: dict[str, np.ndarray]) -> np.ndarray:
-    """Four pictures each of 24 instances, half of them of two classes: near strangers."""
-    kinds = rng.choice(len(KINDS), 2, replace=False)
-    near = np.flatnonzero(np.isin(np.arange(INSTANCES) % len(KINDS), kinds))
-    chosen = [*rng.choice(near, 12, replace=False), *rng.choice(INSTANCES, 12, replace=False)]
+    """Four pictures each of 24 instances, half of them of two classes: near strangers.
+
+    facts: of VIEWS pictures of each instance, one instance after the other."""
+    kind_of = facts["kind"][::VIEWS]
+    near = np.flatnonzero(np.isin(kind_of, rng.choice(kind_of.max() + 1, 2, replace=False)))
+    few, rest = min(12, len(near)), len(kind_of)
+    chosen = [*rng.choice(near, few, replace=False), *rng.choice(rest, 24 - few, replace=False)]
     return np.concatenate([who * VIEWS + rng.choice(VIEWS, 4, replace=False) for who in chosen])
 
 
 def style_batch(rng: np.random.Generator, facts: dict[str, np.ndarray]) -> np.ndarray:
     """Four pictures each of 24 variants, half of them of four styles."""
-    few = rng.choice(len(TRAINING_STYLES), 4, replace=False)
+    styles = facts["style"].max() + 1
+    few = rng.choice(styles, 4, replace=False)
     chosen = []
     for n in range(24):
-        style = few[n % 4] if n < 12 else rng.integers(len(TRAINING_STYLES))
-        there = np.flatnonzero(
-            (facts["style"] == style) & (facts["variant"] == rng.integers(VARIANTS))
-        )
+        style = few[n % 4] if n < 12 else rng.integers(styles)
+        there = np.flatnonzero(facts["style"] == style)
+        variant = rng.choice(facts["variant"][there])
+        there = there[facts["variant"][there] == variant]
         chosen.append(rng.choice(there, 4, replace=len(there) < 4))
     return np.concatenate(chosen)
 
 
-def train(run_dir: Path, steps: int, names: Sequence[str]) -> None:
-    """Writes probes/*.safetensors (fp16). Individuals are harder to tell apart than styles: the
-    content probe takes twice the steps."""
+def train(run_dir: Path, steps: int, names: Sequence[str], words: Vocabulary = DRAWN) -> None:
+    """Writes NAME.safetensors (fp16) into the vocabulary's folder. Individuals are harder to tell
+    apart than styles: the content probe takes twice the steps."""
     pixels = np.load(run_dir / "probes.npy", mmap_mode="r")
     told = json.loads((run_dir / "probes.json").read_text())
     facts = {key: np.array([t[key] for t in told]) for key in told[0]}
     facts["look"] = facts["style"] * VARIANTS + facts["variant"]
-    probes = new_probes()
+    probes = new_probes(words)
     for name in names:
         probe = probes[name]
         one_probe(name, probe, pixels, facts, 2 * steps if name == "content" else steps)
-        FOLDER.mkdir(exist_ok=True)
+        words.folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.half().contiguous() if v.is_floating_point() else v
                  for k, v in probe.state_dict().items()}  # fmt: skip
-        save_file(state, FOLDER / f"{name}.safetensors")
+        save_file(state, words.folder / f"{name}.safetensors")
 
 
 def one_probe(
