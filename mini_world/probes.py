@@ -93,6 +93,8 @@ def new_probes(words: Vocabulary = DRAWN) -> dict[str, Probe]:
 class Judge:
     """Both probes, loaded. Pictures are (n, 128, 128, 3) uint8; vectors are unit vectors."""
 
+    name = "the world's own networks"
+
     def __init__(self, words: Vocabulary = DRAWN) -> None:
         self.words, self.probes = words, new_probes(words)
         for name, probe in self.probes.items():

@@ -1,4 +1,4 @@
-"""The three parts of the judge: what is trained and sampled for each, by worker processes."""
+"""The parts of the benchmark: what is trained and sampled for each, by worker processes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from typing import Any
 import torch
 
 from benchmarks.quality import report
+from benchmarks.quality.gates import Headroom, capacity, headroom, passing
 from benchmarks.quality.runs import Bench, Job
-from benchmarks.quality.scores import Scorer, overall
-from benchmarks.quality.targets import PARTS, Target
+from benchmarks.quality.scores import Scorer, alignment
+from benchmarks.quality.targets import PARTS, WANTED, Target
+from mini_world.encoder import EncoderJudge, missing
 from mini_world.probes import Judge
 from mini_world.sampler import Sampler
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.method.blocks import FULL
 
 CHOSEN = Path(__file__).parent / "chosen.json"
-# Higher ones were tried for some methods: nothing is gained at 3e-3, and at 1e-2 objects dissolve.
-RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
-STEPS = (300, 600)
+RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+WIDENED = 3  # a best rate at the grid's edge moves the edge outwards, so many times at most
+STEPS = 300  # of every method: rates are compared at one price
+QUICK = 3  # targets
 AS_CHOSEN = "as chosen"
 VARIANTS: dict[str, dict[str, Any]] = {
     AS_CHOSEN: {},
@@ -55,7 +58,7 @@ def _prepare(model: Path, cache: Path) -> None:
     global _bench, _scorer
     torch.set_num_threads(1)
     _bench = Bench(Sampler(StandaloneHost.open(model)), cache)
-    _scorer = Scorer(Judge())
+    _scorer = Scorer(Judge(), [] if missing() else [EncoderJudge()])
 
 
 def _train(job: Job) -> None:
@@ -68,6 +71,20 @@ def _score(jobs: tuple[Job, Job | None]) -> Scores:
 
 def _truth(targets: tuple[Target, Target]) -> Scores:
     return _scorer.truth(*targets)
+
+
+def _copy(targets: tuple[Target, Target]) -> Scores:
+    return _scorer.copy(_bench, *targets)
+
+
+def _headroom(target: Target) -> Headroom:
+    return headroom(_bench, _scorer.judge, target)
+
+
+def gated(pool: Any, part: str) -> tuple[list[Target], list[Headroom]]:
+    """The targets of a part that pass the gates, as many as wanted, and what was found of all."""
+    found = list(_told(pool.map(_headroom, PARTS[part]), len(PARTS[part]), "targets measured"))
+    return passing(found, PARTS[part])[: WANTED[part]], found
 
 
 def scored(pool: Any, groups: Sequence[Sequence[Job]], *, cross: bool = True) -> list[list[Scores]]:
@@ -93,46 +110,62 @@ def _told(results: Any, total: int, what: str) -> Any:
     print()
 
 
-def choose(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) -> dict[str, Any]:
-    """Each method's learning rate at the fewest steps, then its steps at that rate."""
-    tried: list[dict[str, Any]] = []
-
-    def best(method: str) -> dict[str, Any]:
-        return max((row for row in tried if row["method"] == method), key=lambda r: r["overall"])
-
-    tried += _tried(pool, part, seeds[0], [(m, lr, STEPS[0]) for m in methods for lr in RATES])
-    more = [(m, best(m)["lr"], steps) for m in methods for steps in STEPS[1:]]
-    tried += _tried(pool, part, seeds[0], more)
+def choose(
+    pool: Any, targets: Sequence[Target], seeds: Sequence[int], methods: Sequence[str]
+) -> dict[str, Any]:
+    """Each method's learning rate, by alignment alone; a grid is widened until the best rate lies
+    inside it."""
+    tried = _tried(pool, targets, seeds[0], [(m, lr) for m in methods for lr in RATES])
+    for _ in range(WIDENED):
+        more = [(m, lr) for m in methods for lr in next_rate(tried, m)]
+        if not more:
+            break
+        tried += _tried(pool, targets, seeds[0], more)
     known = json.loads(CHOSEN.read_text("utf-8")) if CHOSEN.exists() else {}
-    found = {method: {key: best(method)[key] for key in ("lr", "steps")} for method in methods}
+    found = {m: {"lr": best(tried, m)["lr"], "steps": STEPS} for m in methods}
     chosen = {**known, **found}
     CHOSEN.write_text(json.dumps(chosen, indent=2) + "\n", "utf-8")
-    return {"grid": tried, "chosen": chosen}
+    at_edge = [m for m in methods if next_rate(tried, m)]
+    return {"grid": tried, "chosen": chosen, "at_edge": at_edge}
+
+
+def best(tried: Sequence[dict[str, Any]], method: str) -> dict[str, Any]:
+    """A method's row with the most alignment."""
+    return max((r for r in tried if r["method"] == method), key=lambda r: float(r["alignment"]))
+
+
+def next_rate(tried: Sequence[dict[str, Any]], method: str) -> list[float]:
+    """The rate beyond the edge at which a method's best lies; none where it lies inside."""
+    rates = sorted(row["lr"] for row in tried if row["method"] == method)
+    found = best(tried, method)["lr"]
+    if found == rates[0]:
+        return [found / 2]
+    return [found * 2] if found == rates[-1] else []
 
 
 def _tried(
-    pool: Any, part: str, seed: int, cells: Sequence[tuple[str, float, int]]
+    pool: Any, targets: Sequence[Target], seed: int, cells: Sequence[tuple[str, float]]
 ) -> list[dict[str, Any]]:
-    """The mean scores of each (method, learning rate, steps)."""
+    """The mean scores of each (method, learning rate)."""
     groups = [
-        [Job(method, target, seed, {"lr": lr, "steps": steps}) for target in PARTS[part]]
-        for method, lr, steps in cells
+        [Job(method, target, seed, {"lr": lr, "steps": STEPS}) for target in targets]
+        for method, lr in cells
     ]
     return [
-        {"method": method, "lr": lr, "steps": steps, "overall": _mean([overall(s) for s in found]),
+        {"method": method, "lr": lr, "alignment": _mean([alignment(s) for s in found]),
          "scores": _means(found)}
-        for (method, lr, steps), found in zip(
-            cells, scored(pool, groups, cross=False), strict=True
-        )
+        for (method, lr), found in zip(cells, scored(pool, groups, cross=False), strict=True)
     ]  # fmt: skip
 
 
-def decide(pool: Any, part: str, seeds: Sequence[int], variants: Sequence[str]) -> dict[str, Any]:
+def decide(
+    pool: Any, targets: Sequence[Target], seeds: Sequence[int], variants: Sequence[str]
+) -> dict[str, Any]:
     """Each variant less the defaults, paired by image and seed."""
     chosen = json.loads(CHOSEN.read_text("utf-8"))["unziplora"]
     names = [AS_CHOSEN, *(name for name in variants if name != AS_CHOSEN)]
     groups = [
-        [Job("unziplora", target, seed, {**chosen, **VARIANTS[name]}) for target in PARTS[part]]
+        [Job("unziplora", target, seed, {**chosen, **VARIANTS[name]}) for target in targets]
         for name in names
         for seed in seeds
     ]
@@ -142,15 +175,18 @@ def decide(pool: Any, part: str, seeds: Sequence[int], variants: Sequence[str]) 
         for n, name in enumerate(names)
     }
     return {
-        "variants": report.differences(by_variant, AS_CHOSEN, len(PARTS[part])),
+        "variants": report.differences(by_variant, AS_CHOSEN, len(targets)),
         "chosen": chosen,
     }
 
 
-def final(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) -> dict[str, Any]:
+def final(
+    pool: Any, targets: Sequence[Target], seeds: Sequence[int], methods: Sequence[str]
+) -> dict[str, Any]:
+    """All methods at their chosen rates, with the bounds of what can be."""
     chosen = json.loads(CHOSEN.read_text("utf-8"))
     groups = [
-        [Job(method, target, seed, chosen[method]) for target in PARTS[part]]
+        [Job(method, target, seed, chosen[method]) for target in targets]
         for method in methods
         for seed in seeds
     ]
@@ -159,17 +195,23 @@ def final(pool: Any, part: str, seeds: Sequence[int], methods: Sequence[str]) ->
         method: [s for group in found[n * len(seeds) : (n + 1) * len(seeds)] for s in group]
         for n, method in enumerate(methods)
     }
-    targets = PARTS[part]
     crossed = [(t, targets[(n + 1) % len(targets)]) for n, t in enumerate(targets)]
     bounds = {
         "the model alone": [report.alone(scores) for scores in by_method[methods[0]]],
+        "a copy of the image": list(pool.map(_copy, crossed)),
         "the world itself": list(pool.map(_truth, crossed)),
     }
+    reached = {}
+    if "dreambooth" in by_method:
+        copies = _means(bounds["a copy of the image"])
+        reached = capacity(_means(by_method["dreambooth"]), copies)
     return {
         "table": report.table(by_method, len(targets)),
         "bounds": report.table(bounds, len(targets)),
         "differences": report.differences(by_method, "unziplora", len(targets)),
         "preferred": report.preferred(by_method),
+        "capacity": reached,
+        "disagreements": report.disagreements(by_method, "unziplora", len(targets)),
         "chosen": chosen,
         "scores": by_method,
     }

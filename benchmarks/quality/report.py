@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.quality.gates import capacity_text
+from benchmarks.quality.scores import LEAKS
 from benchmarks.quality.targets import Target
 from unziplora.images.figure import Cell, Row
 from unziplora.images.figure import figure as page
@@ -28,6 +30,8 @@ MEASURES = {
     "cross.subject": "cross: subject of one image",
     "cross.style": "cross: style of another",
 }
+
+CHANGES = {"content.dW/W": "dW/W of the content LoRA", "style.dW/W": "dW/W of the style LoRA"}
 
 # The paper's Table 3 asks people which of two methods' images they prefer, and of what.
 ABLATIONS = (("m1", "dreambooth"), ("m2", "m1"), ("unziplora", "m2"))
@@ -58,9 +62,10 @@ def differences(by_name: Mapping[str, Sequence[Scores]], reference: str, images:
     """Each less the reference, paired by image and seed: mean and standard error, over images
     as in `table`."""
     base = by_name[reference]
+    measures = [m for m in base[0] if not m.endswith((" lift", "dW/W"))]
     less = {
         name: [
-            {measure: ours[measure] - its[measure] for measure in MEASURES}
+            {measure: ours[measure] - its[measure] for measure in measures}
             for ours, its in zip(found, base, strict=True)
         ]
         for name, found in by_name.items()
@@ -71,7 +76,38 @@ def differences(by_name: Mapping[str, Sequence[Scores]], reference: str, images:
 
 def alone(scores: Scores) -> dict[str, float]:
     """What the model without LoRA scores."""
-    return {name: scores[name] - scores[f"{name} lift"] for name in MEASURES}
+    return {
+        name: scores[name] - scores[f"{name} lift"] for name in scores if f"{name} lift" in scores
+    }
+
+
+def referees(cells: Cells) -> list[str]:
+    """What stands before the measures of each referee but the first, "NAME: "."""
+    names = next(iter(cells.values()))
+    return sorted({f"{name.split(': ')[0]}: " for name in names if ": " in name})
+
+
+def disagreements(
+    by_method: Mapping[str, Sequence[Scores]], reference: str, images: int
+) -> list[str]:
+    """Sentences on where two referees rank a method and the reference the other way round, each
+    beyond two of its errors."""
+    if reference not in by_method or len(by_method) < 2:
+        return []
+    found, lines = differences(by_method, reference, images), []
+    for method, cells in found.items():
+        for prefix in referees({method: cells}):
+            for measure, meaning in MEASURES.items():
+                if f"{prefix}{measure}" not in cells:
+                    continue
+                (one, error), (other, its_error) = cells[measure], cells[f"{prefix}{measure}"]
+                if one * other < 0 and abs(one) > 2 * error and abs(other) > 2 * its_error:
+                    lines.append(
+                        f"{meaning}: {method} less {reference} is {one:+.2f} ± {error:.2f} by the "
+                        f"world's own networks, {other:+.3f} ± {its_error:.3f} by "
+                        f"{prefix.removesuffix(': ')}."
+                    )
+    return lines
 
 
 def preferred(by_method: Mapping[str, Sequence[Scores]]) -> dict[str, dict[str, float]]:
@@ -101,31 +137,60 @@ def _mean_error(values: Sequence[float]) -> tuple[float, float]:
 
 def as_text(part: str, result: Mapping[str, Any]) -> str:
     if part == "choose":
-        rows = [
-            f"{r['method']:11} lr {r['lr']:g}  steps {r['steps']:4}  overall {r['overall']:+.3f}"
-            for r in result["grid"]
-        ]
-        return "\n".join([*rows, f"chosen: {result['chosen']}"])
+        return _grid_text(result)
     if part == "decide":
         return markdown(result["variants"], list(MEASURES))
-    lifts = [f"{name} lift" for name in MEASURES]
-    return "\n\n".join(
-        [
-            "Cosine with the truth:\n\n"
-            + markdown({**result["bounds"], **result["table"]}, list(MEASURES)),
-            "The same less the model alone's:\n\n" + markdown(result["table"], lifts),
-            "Less unziplora's, paired:\n\n" + markdown(result["differences"], list(MEASURES)),
-            "The probes prefer (the paper's users):\n\n" + _preferences(result["preferred"]),
-        ]
-    )
+    return "\n\n".join(_final_text(result))
+
+
+def _grid_text(result: Mapping[str, Any]) -> str:
+    lines = []
+    for row in result["grid"]:
+        change = ", ".join(f"{name} {row['scores'][name]:.2f}" for name in CHANGES)
+        leaks = ", ".join(f"{row['scores'][f'{n} lift']:+.2f}" for n in LEAKS)
+        lines.append(
+            f"{row['method']:11} lr {row['lr']:<8g} alignment {row['alignment']:+.3f}  {change}  "
+            f"leaks (reported only) {leaks}"
+        )
+    for method in result["at_edge"]:
+        lines.append(f"{method}: the best rate lies at the grid's edge. Widen RATES.")
+    return "\n".join([*lines, f"chosen: {result['chosen']}"])
+
+
+def _final_text(result: Mapping[str, Any]) -> list[str]:
+    measures = list(MEASURES)
+    lifts = [f"{name} lift" for name in measures]
+    both = {**result["bounds"], **result["table"]}
+    parts = [
+        capacity_text(result["capacity"]),
+        "Cosine with the truth, by the world's own networks:\n\n" + markdown(both, measures),
+        "Size of the change:\n\n" + markdown(result["table"], list(CHANGES)),
+        "The same less the model alone's:\n\n" + markdown(result["table"], lifts),
+    ]
+    if result["differences"]:
+        parts.append("Less unziplora's, paired:\n\n" + markdown(result["differences"], measures))
+    for prefix in referees(result["table"]):
+        known = [f"{prefix}{name}" for name in measures if name != "style.obeyed"]
+        name = prefix.removesuffix(": ")
+        parts.append(f"Cosine with the truth, by {name}:\n\n" + markdown(both, known))
+        if result["differences"]:
+            parts.append(
+                f"Less unziplora's, by {name}:\n\n" + markdown(result["differences"], known)
+            )
+    told = result["disagreements"] or ["nowhere beyond two errors."]
+    parts.append("Where the referees disagree: " + "\n".join(told))
+    parts.append("The networks prefer (the paper's users):\n\n" + _preferences(result["preferred"]))
+    return parts
 
 
 def markdown(cells: Cells, names: Sequence[str]) -> str:
     lines = ["| | " + " | ".join(cells) + " |", "|---|" + "---|" * len(cells)]
     for name in names:
-        said = MEASURES[name.removesuffix(" lift")]
-        values = (cells[method][name] for method in cells)
-        lines.append(f"| {said} | " + " | ".join(f"{m:.2f} ± {e:.2f}" for m, e in values) + " |")
+        plain = name.removesuffix(" lift").split(": ")[-1]
+        meaning = {**MEASURES, **CHANGES}[plain]
+        values = (cells[method].get(name) for method in cells)
+        said = ("" if v is None else f"{v[0]:.2f} ± {v[1]:.2f}" for v in values)
+        lines.append(f"| {meaning} | " + " | ".join(said) + " |")
     return "\n".join(lines)
 
 

@@ -1,12 +1,14 @@
-"""What the probes say of a training's images, beside what they say of the model alone."""
+"""What the referees say of a training's images, beside what they say of the model alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
+from benchmarks.quality.effect import relative_change
 from benchmarks.quality.runs import Bench, Job
 from benchmarks.quality.targets import SAMPLES, Target
 from mini_world.probes import Judge
@@ -21,29 +23,50 @@ CONDITIONS: Mapping[str, tuple[str, ...]] = {
 LEAKS = ("content.style", "style.subject")
 
 
+# what a rate is chosen by; leaks are reported beside it and never subtracted
+ALIGNMENT = ("content.subject", "style.style", "both.subject", "both.style")
+
+
+class Referee(Protocol):
+    """Embeds images (n, h, w, 3) uint8 as unit vectors (n, d)."""
+
+    name: str
+
+    def content(self, images: np.ndarray) -> Tensor: ...
+
+    def style(self, images: np.ndarray) -> Tensor: ...
+
+
 class Scorer:
-    """References of each image, embedded once."""
+    """References of each image, embedded once by each referee.
 
-    def __init__(self, judge: Judge) -> None:
+    The world's own networks give scores by their measure's name ("content.subject"); those of the
+    other referees have their name before it ("EfficientNet-lite0: content.subject").
+    """
+
+    def __init__(self, judge: Judge, others: Sequence[Referee] = ()) -> None:
         self.judge = judge
-        self._known: dict[tuple[str, str], Tensor] = {}
+        self.referees: dict[str, Referee] = {"": judge, **{f"{o.name}: ": o for o in others}}
+        self._known: dict[tuple[str, str, str], Tensor] = {}
 
-    def reference(self, target: Target, what: str) -> Tensor:
-        if (target.name, what) not in self._known:
+    def reference(self, target: Target, what: str, prefix: str = "") -> Tensor:
+        key = (prefix, target.name, what)
+        if key not in self._known:
             make = target.content_reference if what == "subject" else target.style_reference
-            self._known[target.name, what] = make(self.judge)
-        return self._known[target.name, what]
+            self._known[key] = make(self.referees[prefix])
+        return self._known[key]
 
-    def alike(self, images: np.ndarray, what: str, target: Target) -> float:
+    def alike(self, images: np.ndarray, what: str, target: Target, prefix: str = "") -> float:
         """Mean cosine of images with a reference."""
-        vectors = (self.judge.content if what == "subject" else self.judge.style)(images)
-        return float((vectors @ self.reference(target, what)).mean())
+        referee = self.referees[prefix]
+        vectors = (referee.content if what == "subject" else referee.style)(images)
+        return float((vectors @ self.reference(target, what, prefix)).mean())
 
     def score(self, bench: Bench, job: Job, style_of: Job | None) -> dict[str, float]:
         """For each condition and measure: "content.subject" and, less the model alone's,
         "content.subject lift"; "style.obeyed": the share of the style LoRA's images that show
-        the class that was asked for. style_of: whose style is crossed with this content; None
-        leaves that out."""
+        the class that was asked for; "content.dW/W", "style.dW/W": the size of the change.
+        style_of: whose style is crossed with this content; None leaves that out."""
         style_target = style_of.target if style_of is not None else None
         made, base = {}, {}
         for condition in CONDITIONS:
@@ -55,7 +78,11 @@ class Scorer:
             base[condition] = bench.base_samples(condition, job.target, other)
         found = self._measured(made, job.target, style_target)
         alone = self._measured(base, job.target, style_target)
-        return {**found, **{f"{name} lift": found[name] - alone[name] for name in found}}
+        change = {
+            f"{role}.dW/W": relative_change(path, bench.sampler.host.unet)
+            for role, path in bench.pair(job).items()
+        }
+        return {**found, **{f"{name} lift": found[name] - alone[name] for name in found}, **change}
 
     def truth(self, target: Target, style_target: Target) -> dict[str, float]:
         """The same measures of what the world itself draws where the LoRAs are asked: as much as
@@ -68,15 +95,23 @@ class Scorer:
         }
         return self._measured(drawn, target, style_target)
 
+    def copy(self, bench: Bench, target: Target, style_target: Target) -> dict[str, float]:
+        """The same measures of the image itself, through the VAE: what copying it would score. In
+        place of the cross it is the style's image."""
+        own, other = bench.sampler.through_vae(np.stack([target.image(), style_target.image()]))
+        made = {name: np.stack([own] * SAMPLES) for name in ("content", "style", "both")}
+        return self._measured({**made, "cross": other[None]}, target, style_target)
+
     def _measured(
         self, made: Mapping[str, np.ndarray], target: Target, style_target: Target | None
     ) -> dict[str, float]:
         scores: dict[str, float] = {}
         for condition, images in made.items():
-            for what in CONDITIONS[condition]:
-                crossed = what == "style" and condition == "cross"
-                of = style_target if crossed and style_target is not None else target
-                scores[f"{condition}.{what}"] = self.alike(images, what, of)
+            for prefix in self.referees:
+                for what in CONDITIONS[condition]:
+                    crossed = what == "style" and condition == "cross"
+                    of = style_target if crossed and style_target is not None else target
+                    scores[f"{prefix}{condition}.{what}"] = self.alike(images, what, of, prefix)
             if condition == "style":
                 asked = [kind for kind in target.others for _ in range(SAMPLES // 8)]
                 right = [a == b for a, b in zip(self.judge.kinds(images), asked, strict=True)]
@@ -84,10 +119,7 @@ class Scorer:
         return scores
 
 
-def overall(scores: Mapping[str, float]) -> float:
-    """What learning rate and steps are chosen by, the same for every method: alignment gained
-    less leaks gained, alone and together."""
-    gained = ("content.subject", "style.style", "both.subject", "both.style")
-    return sum(scores[f"{name} lift"] for name in gained) - sum(
-        scores[f"{name} lift"] for name in LEAKS
-    )
+def alignment(scores: Mapping[str, float]) -> float:
+    """What learning rates are chosen by, the same for every method: the mean alignment gained,
+    alone and together, by the world's own networks."""
+    return sum(scores[f"{name} lift"] for name in ALIGNMENT) / len(ALIGNMENT)

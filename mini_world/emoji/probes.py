@@ -108,13 +108,14 @@ def share_right(
     questions: Sequence[Question],
     change: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> float:
-    """Of questions whose first answer is the nearest. change: done to every image before, such as
-    encoding and decoding it."""
+    """Of questions whose first answer is nearer than any other. change: done to every image
+    before, such as encoding and decoding it."""
     right = 0
     for asked, answers in questions:
         images = np.stack([artwork.draw() for artwork in (asked, *answers)])
         vectors = embed(change(images) if change is not None else images)
-        right += int((vectors[1:] @ vectors[0]).argmax()) == 0
+        nearness = vectors[1:] @ vectors[0]
+        right += bool(nearness[0] > nearness[1:].max())
     return right / len(questions)
 
 

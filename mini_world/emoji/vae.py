@@ -22,9 +22,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from mini_world.emoji.clock import Clock
-from mini_world.emoji.encoder import PerceptualLoss
 from mini_world.emoji.things import Individual
 from mini_world.emoji.world import HELD_OUT_STYLES, TRAINING_STYLES, held_out_individuals, portrait
+from mini_world.encoder import PerceptualLoss
 from mini_world.model import new_vae
 from mini_world.precision import fast
 from mini_world.vae import ReconstructionLoss, near, pixels, show, whiten

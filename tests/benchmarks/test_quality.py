@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.quality.report import differences, markdown, preferred, table
+from benchmarks.quality.parts import next_rate
+from benchmarks.quality.report import (
+    differences,
+    disagreements,
+    markdown,
+    preferred,
+    referees,
+    table,
+)
 from benchmarks.quality.runs import Job, prompts_of
-from benchmarks.quality.scores import LEAKS, Scorer, overall
-from benchmarks.quality.targets import CHOOSING, FINAL, SAMPLES
+from benchmarks.quality.scores import ALIGNMENT, LEAKS, Scorer, alignment
+from benchmarks.quality.targets import CHOOSING, FINAL, SAMPLES, WANTED
 from mini_world.block_probe import Shift, active, standard_pairs
 from mini_world.probes import Judge
 from mini_world.world import CORE_KINDS, HELD_OUT_STYLES
@@ -19,7 +28,8 @@ TARGETS = [*CHOOSING, *FINAL]
 
 
 def test_choosing_and_final_share_no_individual_and_no_style_that_training_saw() -> None:
-    assert (len(CHOOSING), len(FINAL)) == (4, 8)
+    assert len(CHOOSING) > WANTED["choose"] >= 6
+    assert len(FINAL) > WANTED["final"] >= 16
     assert len({(t.kind, t.number) for t in TARGETS}) == len(TARGETS)
     assert len({t.name for t in TARGETS}) == len(TARGETS)
     for target in TARGETS:
@@ -92,11 +102,46 @@ def test_a_later_method_is_preferred_where_it_scores_higher() -> None:
     }
 
 
-def test_leaks_count_against_a_method() -> None:
-    clean, leaking = measures(0.5), measures(0.5)
+def test_rates_are_chosen_by_alignment_and_leaks_count_for_nothing() -> None:
+    clean, leaking, aligned = measures(0.5), measures(0.5), measures(0.5)
     for name in LEAKS:
         leaking[f"{name} lift"] += 0.2
-    assert overall(leaking) == pytest.approx(overall(clean) - 0.4)
+    aligned[f"{ALIGNMENT[0]} lift"] += 0.2
+    assert alignment(leaking) == alignment(clean)
+    assert alignment(aligned) > alignment(clean)
+
+
+def test_a_best_rate_at_the_edge_widens_the_grid_and_one_inside_does_not() -> None:
+    def grid(*values: float) -> list[dict[str, Any]]:
+        return [
+            {"method": "m1", "lr": lr, "alignment": a}
+            for lr, a in zip((1e-3, 2e-3, 4e-3), values, strict=True)
+        ]
+
+    assert next_rate(grid(0.1, 0.2, 0.3), "m1") == [8e-3]
+    assert next_rate(grid(0.3, 0.2, 0.1), "m1") == [5e-4]
+    assert next_rate(grid(0.1, 0.3, 0.2), "m1") == []
+
+
+def with_second_referee(own: float, other: float) -> dict[str, float]:
+    return measures(own) | {f"second: {name}": other for name in ("content.subject", "style.style")}
+
+
+def test_referees_that_rank_two_methods_the_other_way_round_are_named() -> None:
+    ours = [with_second_referee(0.5 + e, 0.5 + e) for e in (0.0, 0.01, 0.02)]
+    agreed = [with_second_referee(0.7 + e, 0.6) for e in (0.0, 0.01, 0.02)]
+    turned = [with_second_referee(0.7 + e, 0.3) for e in (0.0, 0.01, 0.02)]
+    assert disagreements({"unziplora": ours, "m1": agreed}, "unziplora", 3) == []
+    said = disagreements({"unziplora": ours, "m1": turned}, "unziplora", 3)
+    assert len(said) == 2
+    assert "m1 less unziplora is +0.20" in said[0]
+    assert "by second" in said[0]
+
+
+def test_each_referee_has_its_own_table() -> None:
+    cells = table({"m": [with_second_referee(0.25, 0.5)] * 4}, images=2)
+    assert referees(cells) == ["second: "]
+    assert "0.50 ± 0.00" in markdown(cells, ["second: content.subject"])
 
 
 def test_a_table_has_a_row_for_each_measure() -> None:

@@ -60,6 +60,7 @@ def test_a_style_that_promises_colours_leaves_a_red_thing_red(name: str) -> None
     assert red > 1.25 * blue
 
 
+@pytest.mark.slow
 def test_no_two_styles_draw_alike() -> None:
     names = sorted(STYLES)
     small = np.stack([drawn(n)[::4, ::4].astype(np.float32) for n in names]).reshape(len(names), -1)

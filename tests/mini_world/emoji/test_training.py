@@ -29,6 +29,7 @@ def run_dir(path: Path, images: int = 8) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_training_resumes_with_the_same_weights_average_and_step(tmp_path: Path) -> None:
     folder, rng = run_dir(tmp_path), np.random.default_rng(0)
     first = UnetTraining(folder, "cpu", from_nothing=True)
@@ -43,6 +44,7 @@ def test_a_training_resumes_with_the_same_weights_average_and_step(tmp_path: Pat
     assert again.one_step(1e-3, 2, np.random.default_rng(4)) == one
 
 
+@pytest.mark.slow
 def test_steps_on_one_image_lower_its_loss(tmp_path: Path) -> None:
     training = UnetTraining(run_dir(tmp_path, images=1), "cpu", from_nothing=True)
     losses = [training.one_step(1e-3, 2, np.random.default_rng(3)) for _ in range(5)]

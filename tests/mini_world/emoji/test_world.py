@@ -42,6 +42,7 @@ def test_thirty_individuals_are_held_out() -> None:
     assert all(who.held_out for who in held_out)
 
 
+@pytest.mark.slow
 def test_training_sees_no_held_out_individual_and_no_held_out_style() -> None:
     rng = np.random.default_rng(5)
     for _ in range(300):

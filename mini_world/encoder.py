@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -76,3 +77,49 @@ class PerceptualLoss(nn.Module):
         got = [F.normalize(f, dim=1) for f in self.features(made)]
         terms = [(g - w).pow(2).sum(1).mean() for g, w in zip(got, wanted, strict=True)]
         return torch.stack(terms).sum()
+
+
+class EncoderJudge:
+    """The second referee: who is in an image and how it is made, by a network that nobody here
+    trained. Images are (n, h, w, 3) uint8; vectors are unit vectors."""
+
+    name = "EfficientNet-lite0"
+    SIDE, GRAMS, BATCH = 224, (4, 10), 16
+
+    def __init__(self) -> None:
+        self._network = _network()
+        self._features = Features(after=self.GRAMS)
+
+    def content(self, images: np.ndarray) -> Tensor:
+        """(n, 1280): the mean of the last features."""
+        return self._vectors(images)[0]
+
+    def style(self, images: np.ndarray) -> Tensor:
+        """(n, d): Gram matrices of early features, which know textures and colours, not places."""
+        return self._vectors(images)[1]
+
+    @torch.no_grad()
+    def _vectors(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
+        last, early = [], []
+        for i in range(0, len(images), self.BATCH):
+            pixels = torch.from_numpy(np.array(images[i : i + self.BATCH])).permute(0, 3, 1, 2)
+            pixels = F.interpolate(pixels.float(), self.SIDE, mode="bilinear") / 127.5 - 1
+            found = self._features(pixels)
+            grams = [self._gram(f) for f in found]
+            early.append(F.normalize(torch.cat(grams, 1), dim=-1))
+            last.append(F.normalize(self._pooled(found[-1]), dim=-1))
+        return torch.cat(last), torch.cat(early)
+
+    @staticmethod
+    def _gram(features: Tensor) -> Tensor:
+        flat = features.flatten(2)
+        return F.normalize((flat @ flat.transpose(1, 2)).flatten(1), dim=-1)
+
+    def _pooled(self, features: Tensor) -> Tensor:
+        """The rest of the network after the last block whose Gram matrix is taken."""
+        x = features
+        for block in self._network._blocks[max(self.GRAMS) + 1 :]:
+            x = block(x)
+        x = F.relu6(self._network._bn1(self._network._conv_head(x)))
+        pooled: Tensor = x.mean((2, 3))
+        return pooled
