@@ -14,12 +14,12 @@ class Clock:
     def __init__(self, minutes: float) -> None:
         self._end, self._start = minutes, time.monotonic()
         self._last: dict[str, float] = {}
-        self._stopped = False
+        self.stopped = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._stopped = True
+        self.stopped = True
 
     @property
     def minutes(self) -> float:
@@ -32,7 +32,7 @@ class Clock:
 
     @property
     def running(self) -> bool:
-        return not self._stopped and self.share < 1
+        return not self.stopped and self.share < 1
 
     @property
     def falling(self) -> float:

@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +59,28 @@ def draw_shard(folder: Path, number: int, wide: bool) -> None:
     unfinished.rename(folder / f"{number:04d}.npy")
 
 
+def draw_shards(run_dir: Path, wide: bool, numbers: Sequence[int], workers: int = 1) -> None:
+    """Draw those of the shards that are not there yet."""
+    folder = run_dir / ("wide" if wide else "core")
+    absent = [number for number in numbers if not (folder / f"{number:04d}.npy").exists()]
+    if workers == 1:
+        for number in absent:
+            draw_shard(folder, number, wide)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        list(pool.map(draw_shard, repeat(folder), absent, repeat(wide)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--wide", action="store_true")
-    arguments = parser.parse_args()
-    folder = arguments.run_dir / ("wide" if arguments.wide else "core")
-    for number in range(arguments.first, arguments.first + arguments.count):
-        if not (folder / f"{number:04d}.npy").exists():
-            draw_shard(folder, number, arguments.wide)
+    parser.add_argument("--workers", type=int, default=1)
+    given = parser.parse_args()
+    numbers = range(given.first, given.first + given.count)
+    draw_shards(given.run_dir, given.wide, numbers, given.workers)
 
 
 if __name__ == "__main__":

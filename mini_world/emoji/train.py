@@ -5,8 +5,8 @@
 
 Velocity with min-SNR weights (arXiv 2303.09556: min(SNR, 5) / (SNR + 1) for a velocity), a cosine
 or constant rate after a warm-up, a moving average of the weights, one timestep in each part of the
-schedule per batch. Starts from the shipped miniature's weights unless --from-nothing: its latents
-are near to these, and it knows how to draw shapes.
+schedule per batch. Starts from the kept weights (weights.py), or from the shipped miniature's: its
+latents are near to these, and it knows how to draw shapes; or --from-nothing.
 
 Words that mislead (mini_world.train says why) are heard by each attention group in MISLED of the
 samples, for what it is not in charge of.
@@ -30,6 +30,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mini_world.captions import article, in_style
+from mini_world.emoji import weights
 from mini_world.emoji.clock import Clock
 from mini_world.emoji.latents import Latents
 from mini_world.emoji.styles import STYLES
@@ -52,13 +53,16 @@ OTHER_SIZE = 0.15  # of samples: another original size is named, so that it mean
 
 
 def first_model() -> Miniature:
-    """The shipped miniature's UNet and text encoders."""
+    """What this training starts from: the kept weights, else the shipped miniature's."""
     from unziplora import mini
     from unziplora.checkpoints.checkpoint import open_checkpoint
     from unziplora.checkpoints.identify import identify
 
+    model, kept = Miniature(), weights.read("model")
+    if kept is not None:
+        model.load_state_dict({name: value.float() for name, value in kept.items()})
+        return model
     parts, cpu = open_checkpoint(identify(mini.MODEL)), torch.device("cpu")
-    model = Miniature()
     model.unet.load_state_dict(parts.unet(cpu, torch.float32).state_dict())
     first, second = parts.text_encoders(cpu, torch.float32)
     model.text.first.load_state_dict(first.state_dict())
@@ -205,7 +209,8 @@ def show(model: Miniature, run_dir: Path, name: str) -> None:
 
 def train(
     run_dir: Path, minutes: float, rate: float, cool: bool, device: str, batch: int, fresh: bool
-) -> None:
+) -> bool:
+    """Whether the whole stretch was run, rather than stopped."""
     training, clock = UnetTraining(run_dir, device, fresh), Clock(minutes)
     print(f"{len(training.clean)} images, from step {training.step}", flush=True)
     rng, losses, first = np.random.default_rng((11, training.step)), [], training.step
@@ -222,6 +227,7 @@ def train(
             show(training.average, run_dir, f"{training.step:06d}")
     training.save()
     show(training.average, run_dir, f"{training.step:06d}")
+    return not clock.stopped
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
 """Train the VAE on the emoji world: `python -m mini_world.emoji.vae --run-dir DIR --minutes 60`.
 
-Starts from the shipped miniature's VAE, goes on where it stopped (saved every few minutes and on
-SIGTERM). Random 64 px crops of the wide shards; errors of mini_world.vae (pixels, differences,
-texture, colour), squared error, and EfficientNet-lite0's early features. `--cool` lets the rate
-fall to 0: the last stretch before latents are made. Afterwards the latents are whitened (mini_world
-.vae.whiten) and DIR/vae is written as a diffusers folder.
+Starts from the kept weights (weights.py) or the shipped miniature's VAE, goes on where it stopped
+(saved every few minutes and on SIGTERM). Random 64 px crops of the wide shards; the errors of
+mini_world.vae (pixels, differences, texture, colour), squared error, and EfficientNet-lite0's early
+features. `--cool` lets the rate fall to 0: the last stretch before latents are made. Afterwards the
+latents are whitened (mini_world.vae.whiten) and DIR/vae is written as a diffusers folder.
 
 On a CPU without bfloat16 units everything is float32 in channels-last layout (a crop takes about
 0.15 s of two idle cores); `--device cuda` uses bfloat16 and larger batches.
@@ -21,6 +21,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from mini_world.emoji import weights
 from mini_world.emoji.clock import Clock
 from mini_world.emoji.things import Individual
 from mini_world.emoji.world import HELD_OUT_STYLES, TRAINING_STYLES, held_out_individuals, portrait
@@ -36,14 +37,16 @@ PERCEPTUAL, SQUARED = 0.35, 4.0  # weights beside mini_world.vae's errors
 
 
 def first_vae() -> AutoencoderKL:
-    """The shipped miniature's VAE: what this training starts from."""
+    """What this training starts from: the kept weights, else the shipped miniature's VAE."""
     from unziplora import mini
     from unziplora.checkpoints.checkpoint import open_checkpoint
     from unziplora.checkpoints.identify import identify
 
     vae = new_vae()
-    shipped = open_checkpoint(identify(mini.MODEL)).vae(torch.device("cpu"))
-    vae.load_state_dict({k: v.float() for k, v in shipped.state_dict().items()})
+    kept = weights.read("vae")
+    if kept is None:
+        kept = open_checkpoint(identify(mini.MODEL)).vae(torch.device("cpu")).state_dict()
+    vae.load_state_dict({name: value.float() for name, value in kept.items()})
     return vae
 
 
@@ -150,7 +153,8 @@ class VaeTraining:
         return float(loss.detach())
 
 
-def train(run_dir: Path, minutes: float, rate: float, cool: bool, device: str, batch: int) -> None:
+def train(run_dir: Path, minutes: float, rate: float, cool: bool, device: str, batch: int) -> bool:
+    """Whether the whole stretch was run, rather than stopped."""
     training, clock = VaeTraining(run_dir, device), Clock(minutes)
     known, new = unseen()
     rng, losses = np.random.default_rng((3, training.step)), []
@@ -177,6 +181,7 @@ def train(run_dir: Path, minutes: float, rate: float, cool: bool, device: str, b
     training.save()
     report()
     finish(training, images, known, new, run_dir)
+    return not clock.stopped
 
 
 def finish(

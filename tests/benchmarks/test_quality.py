@@ -65,6 +65,7 @@ def test_a_job_is_known_by_all_that_makes_it() -> None:
     assert one.key == Job("m1", CHOOSING[0], 0, {"steps": 1, "lr": 1e-3}).key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 3])
 def test_the_worlds_own_drawings_score_high_where_they_should_and_do_not_leak(number: int) -> None:
     scores = Scorer(Judge()).truth(CHOOSING[number], CHOOSING[0 if number else 1])

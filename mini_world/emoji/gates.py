@@ -1,0 +1,102 @@
+"""What a training of the emoji world must pass before it becomes the shipped miniature.
+
+    python -m mini_world.emoji.gates --run-dir DIR [--json FILE]
+
+Style through the VAE (held-out styles among ten, as a share of what the images themselves get), the
+class of plain prompts, the style of prompts with one. A face's eyes are looked at: DIR/vae.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+
+from mini_world.captions import article, in_style
+from mini_world.emoji.probes import share_right, style_questions, vocabulary
+from mini_world.emoji.styles import HELD_OUT_STYLES, TRAINING_STYLES
+from mini_world.emoji.things import CORE_KINDS
+from mini_world.emoji.vae import through
+from mini_world.emoji.world import CORE_STYLES
+from mini_world.probes import Judge
+from mini_world.train import Miniature, sample
+from mini_world.vae import decode
+
+GATES = {"style through the VAE": 0.88, "class": 0.9, "style": 0.95}
+GUIDANCE = 2.5
+
+Draw = Callable[[list[str], int], np.ndarray]  # prompts, seed -> (n, 128, 128, 3) uint8
+
+
+def style_through(judge: Judge, vae: AutoencoderKL, count: int = 60) -> float:
+    """Of style questions answered on the world's images, the share answered through the VAE."""
+    rng = np.random.default_rng(37)
+    questions = style_questions(rng, HELD_OUT_STYLES, count) + style_questions(
+        rng, TRAINING_STYLES, count
+    )
+    whole = share_right(judge.style, questions)
+    return share_right(judge.style, questions, lambda images: through(vae, images)) / whole
+
+
+def named(asked: Sequence[str], found: Sequence[str]) -> float:
+    return float(np.mean([a == b for a, b in zip(asked, found, strict=True)]))
+
+
+def class_share(judge: Judge, draw: Draw, seeds: int = 6) -> float:
+    """Of "a cat": is it a cat among all classes?"""
+    prompts = [article(kind) for kind in CORE_KINDS]
+    return float(np.mean([
+        named(CORE_KINDS, judge.kinds(draw(prompts, seed))) for seed in range(seeds)
+    ]))  # fmt: skip
+
+
+def style_share(judge: Judge, draw: Draw) -> float:
+    """Of "a cat in mosaic tiles style": is it that among all training styles?"""
+    shares = []
+    for seed, style in enumerate(CORE_STYLES):
+        kinds = CORE_KINDS[seed % 2 :: 2]
+        images = draw([in_style(article(kind), style) for kind in kinds], seed)
+        shares.append(named([style] * len(kinds), judge.styles(images)))
+    return float(np.mean(shares))
+
+
+def gates(run_dir: Path) -> dict[str, float]:
+    """What is there of them: those of the UNet only once it has been trained."""
+    judge = Judge(vocabulary(run_dir))
+    vae = AutoencoderKL.from_pretrained(run_dir / "vae").eval()
+    found = {"style through the VAE": style_through(judge, vae)}
+    state = run_dir / "unet.pt"
+    if state.exists():
+        model = Miniature().eval()
+        model.load_state_dict(torch.load(state, map_location="cpu", weights_only=True)["average"])
+
+        def draw(prompts: list[str], seed: int) -> np.ndarray:
+            return decode(vae, sample(model, prompts, seed, guidance=GUIDANCE))
+
+        found["class"] = class_share(judge, draw)
+        found["style"] = style_share(judge, draw)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    found = gates(given.run_dir)
+    for name, gate in GATES.items():
+        value = found.get(name)
+        word = "not trained yet" if value is None else "passed" if value >= gate else "FAILED"
+        print(f"{name:24} {'' if value is None else f'{value:.2f}':5} (gate {gate:g})  {word}")
+    if given.json is not None:
+        given.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    return int(any(found.get(name, 0.0) < gate for name, gate in GATES.items()))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
