@@ -201,6 +201,8 @@ class Run:
         )
         if self._image is not None:
             yield from (self._writer.say(note) for note in self._image.notes)
+        # what a host did to the model to make it trainable, where it has something to say
+        yield from (self._writer.say(note) for note in getattr(self._host, "notes", ()))
         saved_at = time.monotonic()
         outcome: Outcome = "completed"
         try:

@@ -55,6 +55,12 @@ class Changes:
         slots[place] = slot
         store[key] = value
 
+    def remove(self, store: MutableMapping[str, Any], key: str) -> None:
+        """Takes `store[key]` away until the changes end."""
+        self.replace(store, key, None)
+        self._record.slots[id(store), key].entries[-1].value = _ABSENT
+        del store[key]
+
     def replace_forward(self, module: nn.Module, forward: Forward) -> None:
         """On the instance; what a host has put there comes back."""
         self.replace(module.__dict__, "forward", forward)

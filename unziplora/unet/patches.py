@@ -108,14 +108,16 @@ def _normal(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def out_of_place(unet: nn.Module) -> Iterator[None]:
+def out_of_place(
+    unet: nn.Module, overwritten: Sequence[str] = ("norm1", "norm2")
+) -> Iterator[None]:
     """Transformer blocks that add to their input in place (`x += n`, backend/nn/unet.py:240 of
     Forge) spoil what was saved for the backward pass: without checkpointing that is an error, with
-    it gradients are silently wrong. Meanwhile each block works on a copy of its input, and its
-    norms read copies of what is added to later.
+    it gradients are silently wrong. Meanwhile each block works on a copy of its input, and those
+    of its norms whose input is overwritten later read copies of it.
     """
     blocks = [m for name, m in unet.named_modules() if _TRANSFORMER_BLOCK.fullmatch(name)]
-    norms = [norm for block in blocks for norm in (block.norm1, block.norm2)]
+    norms = [norm for block in blocks for norm in map(block.get_submodule, overwritten)]
 
     def copied(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         return (given[0].clone(), *given[1:]) if torch.is_grad_enabled() else given

@@ -53,11 +53,22 @@ class Block(nn.Module):
         return x
 
 
+class ErsatzBlock(Block):
+    """ersatzForge's adds to the input of its third norm in place as well (its
+    backend/nn/unet.py:290)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.add_(self.attn1(self.norm1(x)))
+        x.add_(self.attn2(self.norm2(x)))
+        x.add_(self.ff(torch.tanh(self.norm3(x))))
+        return x
+
+
 class UNet(nn.Module):
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self, dtype: torch.dtype, block: type[Block] = Block) -> None:
         super().__init__()
         self.first = nn.Module()
-        self.first.transformer_blocks = nn.ModuleList([Block(dtype), Block(dtype)])
+        self.first.transformer_blocks = nn.ModuleList([block(dtype), block(dtype)])
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.sin(x)  # saves nothing of its output
@@ -148,6 +159,28 @@ def test_without_the_copies_it_fails_or_is_wrong(unet: UNet) -> None:
     assert right
 
 
+def test_blocks_that_overwrite_the_input_of_the_third_norm_need_its_copy_too() -> None:
+    torch.manual_seed(0)
+    unet = UNet(torch.float64, ErsatzBlock).double()
+    x = torch.randn(2, 3, WIDTH, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(_out_of_place(unet, x).square().sum(), x)
+    with frozen(unet), out_of_place(unet, ("norm1", "norm2", "norm3")), checkpointed(unet):
+        (found,) = torch.autograd.grad(unet(x).square().sum(), x)
+    assert found.equal(expected)
+    in_place = pytest.raises(RuntimeError, match="modified by an inplace operation")
+    with frozen(unet), out_of_place(unet, ("norm1", "norm2")), in_place:
+        torch.autograd.grad(unet(x).square().sum(), x)
+
+
+def _out_of_place(unet: UNet, x: Tensor) -> Tensor:
+    x = torch.sin(x)
+    for block in unet.first.transformer_blocks:  # type: ignore[union-attr]
+        x = x + block.attn1(block.norm1(x))
+        x = x + block.attn2(block.norm2(x))
+        x = x + block.ff(torch.tanh(block.norm3(x)))
+    return x
+
+
 def test_without_normal_tensors_nothing_can_be_trained(unet: UNet) -> None:
     branch = nn.Parameter(torch.ones(WIDTH, dtype=torch.float64))
     with pytest.raises(RuntimeError, match=r"[Ii]nference tensors"):
@@ -181,15 +214,53 @@ def test_a_merged_lora_leaves_inference_tensors_among_normal_ones() -> None:
     assert all(a is b for a, b in zip(before, unet.parameters(), strict=True))
 
 
-def test_quantised_weights_are_refused_and_nothing_is_changed() -> None:
-    class Packed(nn.Parameter):
-        pass
+class Packed(nn.Parameter):
+    """As NF4's (bitsandbytes)."""
 
-    with torch.inference_mode():
-        unet = UNet(torch.float32)
-        layer = unet.first.transformer_blocks[1].ff  # type: ignore[index, union-attr]
-        layer._parameters["weight"] = Packed(torch.ones(WIDTH, WIDTH))  # type: ignore[union-attr]
+
+class ParameterGGUF(nn.Parameter):
+    """As Forge's (backend/operations_gguf.py:20)."""
+
+    gguf_cls: Any = None
+
+
+def with_weight(weight: nn.Parameter) -> UNet:
+    unet = UNet(torch.float32)
+    layer = unet.first.transformer_blocks[1].ff  # type: ignore[index, union-attr]
+    layer._parameters["weight"] = weight  # type: ignore[union-attr]
+    return unet
+
+
+def gguf(quantisation: str | None) -> ParameterGGUF:
+    weight = ParameterGGUF(torch.ones(WIDTH, WIDTH), requires_grad=False)
+    weight.gguf_cls = type(quantisation, (), {}) if quantisation else None
+    return weight
+
+
+@pytest.mark.parametrize(
+    ("weight", "named"),
+    [
+        (Packed(torch.ones(WIDTH, WIDTH)), "Packed"),
+        (nn.Parameter(torch.ones(4, 4, dtype=torch.uint8), requires_grad=False), "uint8"),
+        (gguf("Q4_K"), "Q4_K"),
+    ],
+)
+@pytest.mark.parametrize("inference", [True, False])
+def test_quantised_weights_are_refused_and_nothing_is_changed(
+    weight: nn.Parameter, named: str, inference: bool
+) -> None:
+    """By their kind, also where they were moved and are no inference tensors any more."""
+    with torch.inference_mode(inference):
+        unet = with_weight(weight)
     before = list(unet.parameters())
-    with pytest.raises(InvalidInput, match="quantised"), normal_tensors(unet):
+    with pytest.raises(InvalidInput, match=f"quantised weights .*{named}"), normal_tensors(unet):
         pass
     assert all(a is b for a, b in zip(before, unet.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("quantisation", ["Q8_0", None])
+def test_a_gguf_that_is_proven_is_left_as_it_is(quantisation: str | None) -> None:
+    weight = gguf(quantisation)
+    unet = with_weight(weight)
+    with normal_tensors(unet):
+        assert any(parameter is weight for parameter in unet.parameters())

@@ -17,9 +17,9 @@ from unziplora.hosts.webui import conditioning as sgm
 from unziplora.hosts.webui.base import (
     OTHER_VAE,
     WebUIHost,
-    loaded_model,
     zero_snr_chosen,
 )
+from unziplora.hosts.webui.options import argument
 from unziplora.hosts.webui.txt2img import webui
 from unziplora.unet.patches import frozen
 
@@ -34,15 +34,15 @@ class A1111Host(WebUIHost):
     borrowed.
     """
 
-    def __init__(self, prediction_type: PredictionType | None = None) -> None:
-        shared = webui("shared")
-        if shared.cmd_opts.lowvram:
+    def __init__(self, model: Any, prediction_type: PredictionType | None = None) -> None:
+        super().__init__(model)
+        if argument("lowvram", False):
             raise InvalidInput(
                 "The WebUI runs with --lowvram, which moves single layers in and out of the GPU "
                 "and cannot train. Start it with --medvram-sdxl instead."
             )
-        super().__init__(loaded_model())
         self._refuse_hand_cast_fp8()
+        self._refuse_another_unet()
         said = getattr(self._model, "parameterization", "eps")
         self.prediction_type = prediction_type or _PREDICTIONS.get(said, "epsilon")
 
@@ -62,6 +62,18 @@ class A1111Host(WebUIHost):
                 'Set "FP8 weight" to "Disable" in the WebUI\'s settings.'
             )
 
+    def _refuse_another_unet(self) -> None:
+        """The option "SD Unet" has an engine of its own compute in the UNet's place
+        (modules/sd_unet.py:88): training would change nothing that it reads."""
+        if getattr(webui("sd_unet"), "current_unet", None) is not None:
+            raise InvalidInput(
+                "Images are made by another engine than the checkpoint's UNet, which cannot be "
+                'trained. Set "SD Unet" to "None" in the WebUI\'s settings.'
+            )
+
+    def _has_both_text_encoders(self) -> bool:
+        return sgm.text_encoders(self._model) > 1
+
     @property
     def unet(self) -> nn.Module:
         unet: nn.Module = self._model.model.diffusion_model
@@ -78,21 +90,19 @@ class A1111Host(WebUIHost):
             alphas = webui("sd_models").rescale_zero_terminal_snr_abar(alphas)
         return alphas
 
+    def _encoders(self) -> list[nn.Module]:
+        return [self._model.conditioner, self._model.first_stage_model]
+
     @contextlib.contextmanager
     def _lent(self) -> Iterator[None]:
-        hypernetworks = webui("shared").loaded_hypernetworks
-        try:
-            self._clean()
-            self.unet.eval()
-            with self._placed(), frozen(self.unet):
-                yield
-        finally:
-            webui("shared").loaded_hypernetworks = hypernetworks
+        self._clean()
+        self.unet.eval()
+        with self._placed(), frozen(self.unet):
+            yield
 
     def _clean(self) -> None:
         """Base weights without the LoRAs that a generation left merged into them; restoration is
         lazy in the WebUI and outside no_grad (extensions-builtin/Lora/networks.py:385)."""
-        webui("shared").loaded_hypernetworks = []
         networks = sys.modules.get("networks")  # its Lora extension, unless it is disabled
         if networks is None:
             return

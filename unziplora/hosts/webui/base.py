@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from unziplora.checkpoints.hints import defaults_in, family_in
 from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.host import Defaults, ModelIdentity, PredictionType
 from unziplora.hosts.webui import txt2img
+from unziplora.hosts.webui.foreign_hooks import ForeignHooks
+from unziplora.hosts.webui.options import extension_folders, option
 from unziplora.hosts.webui.txt2img import webui
 from unziplora.lora.tensor_file import read_metadata
 from unziplora.unet.changes import lent
@@ -28,27 +32,58 @@ from unziplora.unet.patches import in_eval_mode
 JOB = "UnZipLoRA training"
 OTHER_VAE = "Choose another VAE in the WebUI's settings, such as the SDXL VAE fixed for fp16."
 _INPAINTING_CHANNELS = 9  # latents, the masked image's latents, and the mask
+_LATENT_CHANNELS = 4
 
 
 class WebUIHost:
-    """The loaded checkpoint, borrowed under the WebUI's own queue. Made anew for every run.
+    """The loaded checkpoint, borrowed under the WebUI's own queue. Made again for every run.
 
     What differs from one WebUI to the next is in a subclass.
     """
 
     prediction_type: PredictionType
 
+    @classmethod
+    def chosen_model(cls) -> Any:
+        """`shared.sd_model` of the checkpoint that is chosen, which this loads where that has not
+        been done. Raises InvalidInput where none is chosen, or it cannot be loaded."""
+        model = webui("shared").sd_model
+        if model is None:  # Automatic1111 keeps what went wrong to its console
+            raise no_model(option("sd_model_checkpoint", None))
+        return model
+
+    @classmethod
+    def loaded_model(cls) -> Any | None:
+        """The same, where it is loaded already, without waiting for anything; else None."""
+        return webui("sd_models").model_data.sd_model  # shared.sd_model would load it
+
     def __init__(self, model: Any) -> None:
         """model: the WebUI's `shared.sd_model`, loaded."""
         self._model = model
+        self.notes: list[str] = []  # sentences for the run's log, about the model as it was lent
         if not getattr(model, "is_sdxl", False):
             raise InvalidInput(
                 f"{self._title()} is not an SDXL checkpoint. Choose one of SDXL's family."
             )
-        if self._first_convolution().in_channels == _INPAINTING_CHANNELS:
+        channels = self._first_convolution().in_channels
+        if channels == _INPAINTING_CHANNELS:
             raise InvalidInput(
                 f"{self._title()} is an inpainting model. Choose the model it was made from."
             )
+        if channels != _LATENT_CHANNELS:  # Mugen has 32, and says that it is SDXL
+            raise InvalidInput(
+                f"{self._title()} has latents of {channels} channels, and SDXL has 4. Choose an "
+                "SDXL checkpoint."
+            )
+        if not self._has_both_text_encoders():
+            raise InvalidInput(
+                f"{self._title()} is a refiner: it has one of SDXL's two text encoders. Choose an "
+                "SDXL base checkpoint."
+            )
+
+    def _has_both_text_encoders(self) -> bool:
+        """SDXL's refiner says that it is SDXL, and has one."""
+        raise NotImplementedError
 
     @property
     def unet(self) -> nn.Module:
@@ -90,12 +125,15 @@ class WebUIHost:
             task = progress.create_task_id("unziplora")
             shared.state.begin(job=JOB)
             progress.start_task(task)
+            hooks = ForeignHooks(extension_folders())
             try:
                 with (
                     torch.inference_mode(False),
                     torch.enable_grad(),
                     _kept_loaded(),
+                    _no_hypernetworks(),
                     lent(self.unet),
+                    hooks.off(self.unet, self._encoders()) as self.notes,
                     in_eval_mode(self.unet),
                     self._lent(),
                 ):
@@ -103,6 +141,10 @@ class WebUIHost:
             finally:
                 progress.finish_task(task)
                 shared.state.end()
+
+    def _encoders(self) -> list[nn.Module]:
+        """The VAE and the text encoders."""
+        raise NotImplementedError
 
     def _lent(self) -> contextlib.AbstractContextManager[None]:
         """Clean weights, in place on the device, frozen and safe to differentiate."""
@@ -147,8 +189,6 @@ class WebUIHost:
 def _kept_loaded() -> Iterator[None]:
     """ "Unload checkpoint" does not wait for the queue (modules/api/api.py:654): meanwhile it is
     refused."""
-    models = webui("sd_models")
-    earlier = models.unload_model_weights
 
     def refuse(*_: Any, **__: Any) -> None:
         from fastapi import HTTPException  # what both APIs answer with; Forge's knows no other
@@ -157,22 +197,68 @@ def _kept_loaded() -> Iterator[None]:
             409, "UnZipLoRA is training on this checkpoint. Pause or stop the run, then unload it."
         )
 
-    models.unload_model_weights = refuse
+    with replaced("unload_model_weights", webui("sd_models"), refuse):
+        yield
+
+
+@contextlib.contextmanager
+def _no_hypernetworks() -> Iterator[None]:
+    """Those of an earlier image are not used (Automatic1111, and ersatzForge's
+    backend/nn/unet.py:152)."""
+    shared = webui("shared")
+    kept = getattr(shared, "loaded_hypernetworks", None)
+    if kept is None:
+        yield
+        return
+    shared.loaded_hypernetworks = []
     try:
         yield
     finally:
-        models.unload_model_weights = earlier
+        shared.loaded_hypernetworks = kept
 
 
-def loaded_model() -> Any:
-    """`shared.sd_model`, which loads the chosen checkpoint where that has not been done. Raises
-    InvalidInput where there is none. Not for Forge, which loads later."""
-    model = webui("shared").sd_model
-    if model is None:
-        raise InvalidInput("No checkpoint is loaded. Choose an SDXL checkpoint first.")
-    return model
+@contextlib.contextmanager
+def replaced(name: str, home: ModuleType, substitute: Callable[..., Any]) -> Iterator[None]:
+    """Meanwhile a function of the WebUI's module `home` is another one, also in the modules that
+    imported it by its name. Does nothing where the WebUI has no such function."""
+    original = getattr(home, name, None)
+    if original is None:
+        yield
+        return
+    places = [
+        module for module in list(sys.modules.values()) if vars_of(module).get(name) is original
+    ]
+    try:
+        for place in places:
+            setattr(place, name, substitute)
+        yield
+    finally:
+        for place in places:
+            setattr(place, name, original)
+
+
+def vars_of(module: Any) -> Mapping[str, Any]:
+    """sys.modules may hold anything, also what has no names."""
+    return getattr(module, "__dict__", {})
+
+
+def no_model(chosen: str | None, reason: BaseException | None = None) -> InvalidInput:
+    """What to say where there is no model. chosen: the title of the checkpoint that was to be
+    loaded, if any; reason: what its loading raised, where that is known."""
+    if not chosen:
+        return InvalidInput("No checkpoint is chosen. Choose an SDXL checkpoint first.")
+    why = "the WebUI's console says why" if reason is None else _in_one_line(reason)
+    return InvalidInput(
+        f"{PureWindowsPath(chosen).name} cannot be loaded ({why}). Choose an SDXL checkpoint that "
+        "the WebUI can draw with."
+    )
+
+
+def _in_one_line(reason: BaseException) -> str:
+    said = " ".join(str(reason).split())[:200].rstrip(" .!")
+    return f"{type(reason).__name__}: {said}" if said else type(reason).__name__
 
 
 def zero_snr_chosen() -> bool:
     """Whether the WebUI's option "Noise schedule for sampling" asks for zero terminal SNR."""
-    return bool(webui("shared").opts.sd_noise_schedule == "Zero Terminal SNR")
+    return bool(option("sd_noise_schedule", "Default") == "Zero Terminal SNR")

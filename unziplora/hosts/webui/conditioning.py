@@ -24,6 +24,11 @@ def embeddings() -> list[str]:
     return list(webui("sd_hijack").model_hijack.embedding_db.word_embeddings)
 
 
+def text_encoders(model: Any) -> int:
+    """How many there are."""
+    return sum(embedder.input_key == "txt" for embedder in model.conditioner.embedders)
+
+
 @torch.no_grad()
 def encoded(model: Any, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """context (n, 77 k, width) and pooled (n, width) on the model's device: attention syntax

@@ -1,4 +1,4 @@
-"""Forge (f2.0.1v1.10.1) as a host. Lines in comments are those of dfdcbab6."""
+"""Forge (f2.0.1v1.10.1) and ersatzForge as hosts. Lines in comments are Forge's, of dfdcbab6."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unziplora.errors import InvalidInput
 from unziplora.host import SizeIds
-from unziplora.hosts.webui.base import zero_snr_chosen
+from unziplora.hosts.webui.base import no_model, replaced, zero_snr_chosen
 from unziplora.hosts.webui.forge_base import ForgeObjectsHost, Regulation
 from unziplora.hosts.webui.txt2img import webui
 
@@ -23,25 +22,6 @@ def _backend(name: str) -> Any:
     return importlib.import_module(f"backend.{name}")
 
 
-def chosen_model() -> Any:
-    """What Forge calls `shared.sd_model`, of the checkpoint that is chosen: it loads one when that
-    is first used (modules/sd_models.py:473). Raises InvalidInput where none is chosen."""
-    with webui("call_queue").queue_lock:
-        try:
-            webui("sd_models").forge_model_reload()
-        except ValueError as error:
-            raise InvalidInput(
-                "No checkpoint is chosen. Choose an SDXL checkpoint first."
-            ) from error
-    return webui("shared").sd_model
-
-
-def loaded_model() -> Any | None:
-    """The same, where that is loaded already, without waiting for anything; else None."""
-    data = webui("sd_models").model_data
-    return data.sd_model if data.forge_hash == str(data.forge_loading_parameters) else None
-
-
 class ForgeHost(ForgeObjectsHost):
     """An SDXL checkpoint in Forge: `Host` of host.py.
 
@@ -49,8 +29,36 @@ class ForgeHost(ForgeObjectsHost):
     of SDXL's family.
     """
 
+    @classmethod
+    def chosen_model(cls) -> Any:
+        """It is loaded when it is first used (modules/sd_models.py:473), and then the WebUI says in
+        many ways that it cannot be: by ValueError, AssertionError, KeyError, ..."""
+        models = webui("sd_models")
+        with webui("call_queue").queue_lock:
+            chosen = models.model_data.forge_loading_parameters.get("checkpoint_info")
+            if chosen is None:
+                raise no_model(None)
+            try:
+                models.forge_model_reload()
+            except Exception as error:
+                raise no_model(chosen.filename, error) from error
+        return webui("shared").sd_model
+
+    @classmethod
+    def loaded_model(cls) -> Any | None:
+        data = webui("sd_models").model_data
+        parameters = str(data.forge_loading_parameters)
+        # ersatzForge keeps a hash of them (its modules/sd_models.py:370)
+        if data.forge_hash not in (parameters, hash(parameters)):
+            return None
+        return data.sd_model if hasattr(data.sd_model, "forge_objects") else None
+
+    def _has_both_text_encoders(self) -> bool:
+        return hasattr(self._model, "text_processing_engine_l")
+
     def _said(self) -> str:
-        said: str = self._kmodel.predictor.prediction_type
+        predictor = self._kmodel.predictor
+        said: str = getattr(predictor, "prediction_type", type(predictor).__name__)
         return said
 
     def _memory(self) -> Any:
@@ -68,19 +76,12 @@ class ForgeHost(ForgeObjectsHost):
         rescaled = _backend("modules.k_prediction").rescale_zero_terminal_snr_sigmas
         return 1 / (1 + rescaled(((1 - alphas) / alphas).sqrt()) ** 2)  # type: ignore[no-any-return]
 
-    @contextlib.contextmanager
-    def _kept(self) -> Iterator[None]:
+    def _kept(self) -> contextlib.AbstractContextManager[None]:
         """A checkpoint that is chosen meanwhile is loaded by the first generation after the run,
         and not by our previews (modules/processing.py:804 and 935)."""
-        places = (webui("sd_models"), webui("processing"))
-        reload = places[0].forge_model_reload
-        for place in places:
-            place.forge_model_reload = lambda: (self._model, False)
-        try:
-            yield
-        finally:
-            for place in places:
-                place.forge_model_reload = reload
+        return replaced(
+            "forge_model_reload", webui("sd_models"), lambda *_, **__: (self._model, False)
+        )
 
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """context (n, 77 k, width) and pooled (n, width), as Forge reads prompts.
@@ -107,17 +108,16 @@ class ForgeHost(ForgeObjectsHost):
 
     @contextlib.contextmanager
     def _regulated(self, vae: Any, regulation: Regulation) -> Iterator[None]:
-        """By an option of its own (backend/nn/vae.py:300)."""
-        options = vae.patcher.model_options
-        kept = options.get("model_vae_regulation")
-        options["model_vae_regulation"] = regulation
+        """The VAE's posterior samples with the global generator (backend/nn/vae.py:34). Forge has
+        an option to change that, which Neo and ersatzForge dropped."""
+        module = importlib.import_module(type(vae.first_stage_model).__module__)
+        posterior = module.DiagonalGaussianDistribution
+        original = posterior.sample
+        posterior.sample = regulation
         try:
             yield
         finally:
-            if kept is None:
-                del options["model_vae_regulation"]
-            else:
-                options["model_vae_regulation"] = kept
+            posterior.sample = original
 
     def _scaled(self, vae: Any, latents: Tensor) -> Tensor:
         scaled: Tensor = vae.first_stage_model.process_in(latents)
@@ -126,3 +126,10 @@ class ForgeHost(ForgeObjectsHost):
     def _computation_dtype(self) -> torch.dtype:
         dtype: torch.dtype = self._kmodel.computation_dtype
         return dtype
+
+
+class ErsatzForgeHost(ForgeHost):
+    """ersatzForge (f2.ersatz), whose blocks overwrite the input of their third norm too
+    (backend/nn/unet.py:290)."""
+
+    _overwritten = ("norm1", "norm2", "norm3")

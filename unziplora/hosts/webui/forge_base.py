@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unziplora.errors import InvalidInput
+from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.host import PredictionType
 from unziplora.hosts.posterior import checked, latents_of
 from unziplora.hosts.webui.base import OTHER_VAE, WebUIHost
@@ -23,13 +23,14 @@ class ForgeObjectsHost(WebUIHost):
     """prediction_type: instead of what the model says. Raises InvalidInput where the checkpoint is
     not of SDXL's family, or predicts neither epsilon nor v."""
 
-    _adds_in_place = True  # whether its transformer blocks do
+    # norms whose input a transformer block overwrites later
+    _overwritten: tuple[str, ...] = ("norm1", "norm2")
 
     def __init__(self, model: Any, prediction_type: PredictionType | None = None) -> None:
         super().__init__(model)
         self._normal = contextlib.ExitStack()
         said = self._said()
-        if prediction_type is None and said not in ("epsilon", "v_prediction"):
+        if said not in ("epsilon", "v_prediction") and (prediction_type is None or said == "const"):
             raise InvalidInput(
                 f"{self._title()} predicts {said!r}, which cannot be trained here. "
                 "Choose an SDXL checkpoint that predicts epsilon or v."
@@ -57,6 +58,10 @@ class ForgeObjectsHost(WebUIHost):
     def device(self) -> torch.device:
         return torch.device(self._memory().get_torch_device())
 
+    def _encoders(self) -> list[nn.Module]:
+        parts = self._model.forge_objects_original
+        return [parts.clip.cond_stage_model, parts.vae.first_stage_model]
+
     @contextlib.contextmanager
     def _lent(self) -> Iterator[None]:
         """The original UNet on the device; its inference tensors stood in for, its in-place blocks
@@ -69,13 +74,30 @@ class ForgeObjectsHost(WebUIHost):
                 yield
 
     def _safe(self) -> contextlib.AbstractContextManager[None]:
-        return out_of_place(self.unet) if self._adds_in_place else contextlib.nullcontext()
+        if not self._overwritten:
+            return contextlib.nullcontext()
+        return out_of_place(self.unet, self._overwritten)
 
     def _load_unet(self) -> None:
         """Without the patches of a LoRA, and alone: the others are off the device until they are
         wanted."""
         self._memory().unload_all_models()
-        self._memory().load_model_gpu(self._model.forge_objects_original.unet)
+        self._load(self._model.forge_objects_original.unet)
+        self._check_devices()
+
+    def _load(self, patcher: Any) -> None:
+        self._memory().load_model_gpu(patcher)
+
+    def _check_devices(self) -> None:
+        """The WebUI keeps layers off the GPU where its memory is short, or where it is told to."""
+        where = [parameter.device.type for parameter in self.unet.parameters()]
+        away = sum(kind != self.device.type for kind in where)
+        if away:
+            raise UnZipLoRAError(
+                f"The WebUI keeps {away} of the {len(where)} weights of the UNet off the GPU, and "
+                "training needs all of them there. Raise GPU Weights, start the WebUI without "
+                "--always-low-vram, --always-no-vram, --lowvram or --novram, or free GPU memory."
+            )
 
     def _kept(self) -> contextlib.AbstractContextManager[None]:
         """Whatever keeps a checkpoint that is chosen meanwhile from being loaded by previews."""
@@ -109,10 +131,22 @@ class ForgeObjectsHost(WebUIHost):
     def encode_image(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         """Latents (1, 4, h/8, w/8), fp32, by the VAE that the user selected. Raises
         UnZipLoRAError where it makes NaN of the image."""
+        calls = 0
+
+        def regulation(posterior: Any) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return latents_of(posterior, generator)
+
         with self._given_back(), torch.inference_mode():
             vae = self._model.forge_objects.vae
-            with self._regulated(vae, lambda posterior: latents_of(posterior, generator)):
+            with self._regulated(vae, regulation):
                 encoded = self._scaled(vae, vae.encode(pixels.movedim(1, -1) * 0.5 + 0.5))
+        if not calls:
+            raise UnZipLoRAError(
+                "This version of the WebUI encodes images in a way that UnZipLoRA does not know, "
+                "so a seed would not give the same result again. Update UnZipLoRA, or report it."
+            )
         with torch.no_grad():
             return checked(encoded.clone().float().to(self.device), OTHER_VAE)
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unziplora.host import PredictionType, SizeIds
+from unziplora.host import SizeIds
 from unziplora.hosts.webui import conditioning as sgm
-from unziplora.hosts.webui.base import loaded_model, zero_snr_chosen
+from unziplora.hosts.webui.base import zero_snr_chosen
 from unziplora.hosts.webui.forge_base import ForgeObjectsHost, Regulation
 from unziplora.hosts.webui.txt2img import webui
 from unziplora.unet.patches import wrapped
@@ -33,8 +33,8 @@ class LdmPatchedHost(ForgeObjectsHost):
     SDXL's family is loaded.
     """
 
-    def __init__(self, prediction_type: PredictionType | None = None) -> None:
-        super().__init__(loaded_model(), prediction_type)
+    def _has_both_text_encoders(self) -> bool:
+        return sgm.text_encoders(self._model) > 1
 
     def _said(self) -> str:
         """By the checkpoint's markers, or by a .yaml beside it, which prevails
@@ -108,7 +108,7 @@ class LdmPatchedHost(ForgeObjectsHost):
 class ReForgeHost(LdmPatchedHost):
     """reForge (1.0.0v2-v1.10.1RC)."""
 
-    _adds_in_place = False
+    _overwritten = ()
 
     def _rescale(self) -> Callable[[Tensor], Tensor]:
         rescale: Callable[[Tensor], Tensor] = webui("sd_models").rescale_zero_terminal_snr_abar

@@ -1,0 +1,38 @@
+"""The WebUI's own progress bar shows a run, and its Interrupt stops and saves it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unziplora.app.job_queue import Jobs
+from unziplora.hosts.webui.reload import ReloadGate, reloading
+from unziplora.hosts.webui.txt2img import webui
+from unziplora.training.events import Event, Started, StepDone
+
+
+def follow(jobs: Jobs, gate: ReloadGate) -> None:
+    """From now on every event of a run is passed on to the WebUI."""
+    earlier = jobs.on_event
+
+    def hear(event: Event) -> None:
+        if isinstance(event, (Started, StepDone)):
+            _show(event)
+        if isinstance(event, StepDone) and webui("shared").state.interrupted and not reloading():
+            _stop(jobs)
+        earlier(event)
+        gate.pass_through()
+
+    jobs.on_event = hear
+
+
+def _show(event: Started | StepDone) -> None:
+    state: Any = webui("shared").state
+    state.job_count, state.job_no = 1, 0
+    state.sampling_steps, state.sampling_step = event.steps, event.step
+    state.textinfo = f"UnZipLoRA: step {event.step} of {event.steps}"
+
+
+def _stop(jobs: Jobs) -> None:
+    job = jobs.current
+    if job is not None:
+        jobs.send(job.id, "stop and save")
