@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from unziplora.hosts.webui import detect, options, txt2img
 from unziplora.hosts.webui.reload import ReloadGate
+from unziplora.hosts.webui.shutdown import SaveAtExit
 from unziplora.hosts.webui.txt2img import webui
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 TITLE = "UnZipLoRA"
 _log = logging.getLogger(__name__)
 _reload = ReloadGate()
+_at_exit = SaveAtExit(lambda: service().jobs if service.cache_info().currsize else None)
 
 
 def register() -> None:
@@ -32,6 +34,7 @@ def register() -> None:
     callbacks.on_app_started(routes)
     callbacks.on_before_reload(hold)
     callbacks.on_ui_settings(options.add_to_settings_page)
+    _at_exit.install()
 
 
 def tab() -> list[tuple[Any, str, str]]:

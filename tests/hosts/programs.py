@@ -3,6 +3,7 @@ own, so that its checkout stays as it is.
 
     UNZIPLORA_A1111=/path/of/stable-diffusion-webui  UNZIPLORA_A1111_PYTHON=/path/of/its/python
     UNZIPLORA_FORGE=/path/of/...-webui-forge         UNZIPLORA_FORGE_PYTHON=/path/of/its/python
+    UNZIPLORA_NEO=/path/of/...-forge-neo             UNZIPLORA_NEO_PYTHON=/path/of/its/python
     UNZIPLORA_REFORGE=/path/of/...-webui-reForge     UNZIPLORA_REFORGE_PYTHON=/path/of/its/python
     UNZIPLORA_CLASSIC=/path/of/...-forge-classic     UNZIPLORA_CLASSIC_PYTHON=/path/of/its/python
 """
@@ -36,16 +37,20 @@ FLAGS = {
     "a1111": ["--skip-torch-cuda-test", "--use-cpu", "all", "--no-half", "--precision", "full",
               "--do-not-download-clip"],
     "forge": ["--skip-torch-cuda-test", "--always-cpu"],
+    "neo": ["--skip-torch-cuda-test", "--cpu"],
     "reforge": ["--skip-torch-cuda-test", "--always-cpu"],
     "classic": ["--skip-torch-cuda-test", "--always-cpu"],
 }  # fmt: skip
 KINDS = tuple(FLAGS)
 COMMON = ["--skip-prepare-environment", "--skip-python-version-check", "--skip-version-check",
-          "--no-download-sd-model", "--server-name", "127.0.0.1"]  # fmt: skip
+          "--server-name", "127.0.0.1"]  # fmt: skip
+NO_DOWNLOAD = "--no-download-sd-model"  # Neo never downloads one, and knows no such flag
 # "Approx NN", the default, downloads a model, and without one every txt2img fails
 # (modules/processing.py:924)
 OPTIONS = {"show_progress_type": "Approx cheap", "live_previews_enable": False,
            "samples_save": False, "grid_save": False}  # fmt: skip
+# what Forge Neo writes into its config.json; without it, it waits for a key (launch_utils.py:571)
+NEO_OPTIONS = {"VERSION_UID": "PY313", "show_progress_type": "RGB"}
 
 
 def place(kind: str) -> tuple[Path, Path]:
@@ -79,9 +84,9 @@ class WebUI:
         self.url = f"http://127.0.0.1:{self._port}"
         self._flags = [*COMMON, *FLAGS[kind], "--data-dir", str(data), "--port", str(self._port),
                        *flags]  # fmt: skip
-        if (
-            kind == "forge"
-        ):  # it serves the files below its data folder only (modules/cmd_args.py:93)
+        if kind != "neo":
+            self._flags += [NO_DOWNLOAD]
+        if kind in ("forge", "neo"):  # they serve the files below their data folder only
             self._flags += ["--gradio-allowed-path", str(self.checkout)]
         self._prepare(checkpoints, options or {})
         # a server that is kept busy drops connections that are kept alive
@@ -99,7 +104,8 @@ class WebUI:
             describe(copy, self.data / "configs")
         (self.data / "extensions" / "unziplora").symlink_to(ROOT)
         (self.data / "extensions" / "test-helper").symlink_to(HELPER)
-        chosen = {"sd_model_checkpoint": checkpoints[0].name, **OPTIONS, **options}
+        own = NEO_OPTIONS if self.kind == "neo" else {}
+        chosen = {"sd_model_checkpoint": checkpoints[0].name, **OPTIONS, **own, **options}
         (self.data / "config.json").write_text(json.dumps(chosen), "utf-8")
 
     def __enter__(self) -> WebUI:
@@ -128,6 +134,12 @@ class WebUI:
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    def interrupt(self) -> None:
+        """Ctrl-C in its window; returns when it has ended."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(timeout=300)
 
     def up(self, times: int = 1) -> bool:
         """Whether its page has started so many times. Nothing is asked of it before: a request in

@@ -89,13 +89,13 @@ def test_who_is_logged_in_to_the_page_may_use_the_api_that_has_no_login_of_its_o
 
 
 def test_a_pair_goes_to_the_folder_that_was_chosen_whatever_the_base_is_stored_in(
-    guarded: WebUI, image: Path
+    guarded: WebUI, source_image: Path
 ) -> None:
     guarded.draw("a house")
     before = guarded.get("/test/weights")
     in_fp8 = "torch.float8_e4m3fn" in guarded.get("/test/traits")["unet"]["dtypes"]
     assert in_fp8 == (guarded.kind in IN_FP8)
-    told = guarded.train("elsewhere", image, preview_every=3, preview_steps=2)
+    told = guarded.train("elsewhere", source_image, preview_every=3, preview_steps=2)
     assert told["state"] == "completed", told
     assert (guarded.loras / "elsewhere_content.safetensors").is_file()
     assert guarded.get("/test/weights") == before

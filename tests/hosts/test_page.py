@@ -16,7 +16,7 @@ from tests.hosts.programs import WebUI
 
 SAID = "a sks cat in crayon drawing style"
 SHOTS = Path(os.environ.get("UNZIPLORA_SHOTS", "build/screenshots"))
-PROGRAMS = {"a1111": "Automatic1111", "forge": "Forge", "reforge": "reForge",
+PROGRAMS = {"a1111": "Automatic1111", "forge": "Forge", "neo": "Forge Neo", "reforge": "reForge",
             "classic": "forge-classic"}  # fmt: skip
 MINUTE = 60_000  # milliseconds
 # what a visitor is told in the corner of the page, kept when it is gone
@@ -79,14 +79,14 @@ def visitor(browser: Any, webui: WebUI) -> Iterator[Visitor]:
 
 
 def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
-    visitor: Visitor, image: Path
+    visitor: Visitor, source_image: Path
 ) -> None:
     page = visitor.page
     visitor.webui.post("/sdapi/v1/options", {"unziplora_preview_steps": 2})
     visitor.webui.draw("a house")  # Forge knows its model from its first image on
     page.locator("#uz_model").get_by_text("GB free (plan: full)").wait_for()
     visitor.shot("train-empty")
-    page.locator("#uz_image input[type=file]").set_input_files(image)
+    page.locator("#uz_image input[type=file]").set_input_files(source_image)
     visitor.field("uz_subject").fill("cat")
     visitor.field("uz_style").fill("crayon drawing")
     visitor.field("uz_name").fill("clicked")
@@ -110,7 +110,7 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     for private in ("clicked", "crayon", str(visitor.webui.data), str(Path.home())):
         assert private not in report
     assert (visitor.webui.loras / "clicked_content.safetensors").is_file()
-    settings = (visitor.webui.loras / "clicked" / "settings.json").read_text("utf-8")
+    settings = (visitor.webui.loras / ".unziplora" / "clicked" / "settings.json").read_text("utf-8")
     assert json.loads(settings)["settings"]["preview_steps"] == 2
 
     visitor.tab("Results", "#tab_unziplora")
@@ -153,7 +153,7 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
 
 
 def test_an_interrogator_that_cannot_fetch_its_models_is_told_in_a_sentence(
-    visitor: Visitor, image: Path
+    visitor: Visitor, source_image: Path
 ) -> None:
     page = visitor.page
     if visitor.webui.kind == "classic":
@@ -161,7 +161,7 @@ def test_an_interrogator_that_cannot_fetch_its_models_is_told_in_a_sentence(
         pytest.skip("forge-classic has no interrogator, and no button for it.")
     page.locator("#uz_suggest").click()
     page.locator("#uz_message").get_by_text("There is no image to look at").wait_for()
-    page.locator("#uz_image input[type=file]").set_input_files(image)
+    page.locator("#uz_image input[type=file]").set_input_files(source_image)
     page.locator("#uz_image img").wait_for()
     page.locator("#uz_suggest").click()
     page.locator("#uz_message").get_by_text("Type the style words yourself").wait_for()
@@ -170,7 +170,7 @@ def test_an_interrogator_that_cannot_fetch_its_models_is_told_in_a_sentence(
 
 
 def test_the_card_shows_at_once_and_a_click_writes_the_trigger(
-    visitor: Visitor, image: Path
+    visitor: Visitor, source_image: Path
 ) -> None:
     """The page is open while the run ends; nobody presses the Lora page's refresh."""
     page = visitor.page
@@ -178,7 +178,7 @@ def test_the_card_shows_at_once_and_a_click_writes_the_trigger(
     visitor.tab("Lora", "#txt2img_extra_tabs")
     page.locator("#txt2img_lora_cards").wait_for()
     visitor.tab("UnZipLoRA")
-    told = visitor.webui.train("carded", image, steps=2)
+    told = visitor.webui.train("carded", source_image, steps=2)
     page.locator('#uz_live [data-state="completed"]').filter(has_text="carded").wait_for()
     visitor.tab("txt2img")
     card = page.locator('#txt2img_lora_cards .card[data-name="carded_style"]')

@@ -27,6 +27,7 @@ PROMPT = "a sks cat in crayon drawing style"
 # what the descendants of Forge write to their console of a file that fits
 SAID_OF_560 = {
     "forge": "KModel-UNet with 560 keys at weight 1.0 (skipped 0 keys)",
+    "neo": "KModel-UNet with 560 keys at weight 1.0 (skipped 0 keys)",
     "reforge": "SDXL with 560 keys (UNet: 560, CLIP: 0) at weight 1.0",
     "classic": "SDXL-UNet with 560 keys at weight 1.0 (skipped 0 keys)",
 }
@@ -144,6 +145,45 @@ def test_a_lora_in_the_prompt_just_before_does_not_get_into_the_next_pair(
     told = webui.train("second", source_image, preview_every=3, preview_steps=2)
     assert told["state"] == "completed", told
     assert same(tensors(webui, "second"), tensors(webui, "first"))
+
+
+def notes(told: Any) -> str:
+    return " ".join(e["text"] for e in told["events"] if e["type"] == "Message")
+
+
+def test_hypertile_that_an_image_left_on_is_off_for_a_run_and_then_back(
+    webui: WebUI, source_image: Path, clean: Any
+) -> None:
+    if webui.kind != "a1111":
+        pytest.skip("The others' Hypertile leaves nothing behind, or is none of theirs.")
+    webui.post("/test/hypertile", enable=True)
+    try:
+        webui.draw("a house", width=256, height=256)
+        wrapped = webui.get("/test/traits")["unet"]["wrapped"]
+        assert wrapped > 0
+        told = webui.train("tiled", source_image)
+        assert "hypertile had changed the model" in notes(told)
+        assert same(tensors(webui, "tiled"), tensors(webui, "first"))
+        assert webui.get("/test/traits")["unet"]["wrapped"] == wrapped
+    finally:
+        webui.post("/test/hypertile", enable=False)
+        webui.draw("a house")
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [("forward", "attn2"), ("forward", "attn1.to_k"), ("hook", "attn1.to_v")],
+)  # as negpip and regional-prompter, as ControlNet's LLLite, as incantations
+def test_what_an_extension_left_on_the_unet_is_off_for_a_run_and_then_back(
+    webui: WebUI, source_image: Path, clean: Any, untouched: None, kind: str, place: str
+) -> None:
+    left = webui.post("/test/leave", kind=kind, place=place)
+    told = webui.train(f"left-{kind}-{place.replace('.', '-')}", source_image)
+    after = webui.get("/test/traits")["unet"]
+    webui.post("/test/leave", kind="none", place=place)
+    assert "A hook of questions.py had changed the model" in notes(told)
+    assert same(tensors(webui, told["name"]), tensors(webui, "first"))
+    assert {name: after[name] for name in ("wrapped", "hooks")} == left
 
 
 def test_a_image_asked_for_meanwhile_waits_and_comes(
@@ -276,6 +316,21 @@ def test_reload_ui_finds_the_run_again(
     assert told["state"] == "running"
     assert webui.ended(job)["state"] == "completed"
     webui.draw("a house")
+
+
+def test_a_webui_that_is_interrupted_saves_the_run_first(
+    webui: WebUI,
+    source_image: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    checkpoints: list[Path],
+) -> None:
+    """Ctrl-C in its window ends it at once (modules/initialize_util.py:163)."""
+    with WebUI(webui.kind, tmp_path_factory.mktemp("closing"), checkpoints) as closing:
+        job = closing.start("closed", source_image, steps=3000)
+        closing.at_step(job, 2)
+        closing.interrupt()
+    assert "saving the run closed" in closing.console()
+    assert (closing.loras / ".unziplora" / "closed" / "state.safetensors").is_file()
 
 
 def test_a_word_that_is_an_embedding_is_refused(webui: WebUI, source_image: Path) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 
 def preload(parser):
-    import open_clip
-
+    try:
+        import open_clip
+    except ImportError:  # Forge Neo has none
+        return
     for config in Path(os.environ["UNZIPLORA_TEST_CONFIGS"]).glob("*/open_clip"):
         open_clip.add_model_config(config)

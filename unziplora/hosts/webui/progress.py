@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-from unziplora.app.job_queue import Jobs
 from unziplora.hosts.webui.reload import ReloadGate, reloading
 from unziplora.hosts.webui.txt2img import webui
 from unziplora.training.events import Event, Started, StepDone
 
 
-def follow(jobs: Jobs, gate: ReloadGate) -> None:
+class RunningJob(Protocol):
+    """A run in the queue, as far as a WebUI sees it."""
+
+    id: str
+    name: str
+    step: int
+
+    @property
+    def state(self) -> str: ...
+
+
+class RunQueue(Protocol):
+    """The queue of runs (app/job_queue.py), which is above this package."""
+
+    on_event: Callable[[Event], None]
+
+    @property
+    def current(self) -> RunningJob | None: ...
+
+    def all(self) -> Sequence[RunningJob]: ...
+
+    def send(self, job_id: str, command: str) -> None: ...
+
+
+def follow(jobs: RunQueue, gate: ReloadGate) -> None:
     """From now on every event of a run is passed on to the WebUI."""
     earlier = jobs.on_event
 
@@ -32,7 +56,7 @@ def _show(event: Started | StepDone) -> None:
     state.textinfo = f"UnZipLoRA: step {event.step} of {event.steps}"
 
 
-def _stop(jobs: Jobs) -> None:
+def _stop(jobs: RunQueue) -> None:
     job = jobs.current
     if job is not None:
         jobs.send(job.id, "stop and save")

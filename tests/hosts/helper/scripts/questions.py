@@ -30,7 +30,11 @@ def tell_forge():
             "adm_in_channels": unet["projection_class_embeddings_input_dim"],
         }
         own = {"unet_config": numbers, "huggingface_repo": str(folder)}
-        model_list.models.insert(0, type(f"Small{folder.name}", (model_list.SDXL,), own))
+        small = type(f"Small{folder.name}", (model_list.SDXL,), own)
+        model_list.models.insert(0, small)
+        # Forge Neo asks for the class itself (its backend/loader.py:947)
+        engine = importlib.import_module("backend.diffusion_engine.sdxl").StableDiffusionXL
+        engine.matched_guesses.append(small)
 
 
 def parts():
@@ -158,6 +162,30 @@ def sheet(name: str, prompt: str, seed: int):
     return {"sha256": hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()}
 
 
+def hypertile(enable: bool):
+    """Its option, and how many attentions it has left wrapped."""
+    shared.opts.data["hypertile_enable_unet"] = enable
+    return {"wrapped": traits()["unet"]["wrapped"]}
+
+
+def leave(kind: str, place: str):
+    """What an extension would leave on the UNet: a forward, or a hook, at modules of this name."""
+    unet = parts()["unet"]
+    for name, module in unet.named_modules():
+        if name.endswith(place) and kind == "forward":
+            module.forward = thrice(module.forward)
+        elif name.endswith(place) and kind == "hook":
+            module.register_forward_hook(lambda module, args, output: output * 3)
+        elif name.endswith(place):
+            module.__dict__.pop("forward", None)
+            module._forward_hooks.clear()
+    return {"wrapped": traits()["unet"]["wrapped"], "hooks": traits()["unet"]["hooks"]}
+
+
+def thrice(forward):
+    return lambda *args, **kwargs: forward(*args, **kwargs) * 3
+
+
 sampled = {}
 
 
@@ -196,7 +224,7 @@ def other():
 def routes(_, app):
     for function in (weights, traits, matched, packages, other, embedding, host, sheet, schedule):
         app.add_api_route(f"/test/{function.__name__}", function, methods=["GET"])
-    for function in (fail, slow, reload):
+    for function in (fail, slow, reload, hypertile, leave):
         app.add_api_route(f"/test/{function.__name__}", function, methods=["POST"])
 
 
