@@ -19,12 +19,11 @@ from unziplora.hosts.webui.txt2img import webui
 
 if TYPE_CHECKING:
     from unziplora.app.service import ModelInfo, Service
-    from unziplora.host import Host
+    from unziplora.host import Host, ModelIdentity
 
 TITLE = "UnZipLoRA"
 _log = logging.getLogger(__name__)
 _reload = ReloadGate()
-_at_exit = SaveAtExit(lambda: service().jobs if service.cache_info().currsize else None)
 
 
 def register() -> None:
@@ -34,7 +33,7 @@ def register() -> None:
     callbacks.on_app_started(routes)
     callbacks.on_before_reload(hold)
     callbacks.on_ui_settings(options.add_to_settings_page)
-    _at_exit.install()
+    SaveAtExit(close).install()
 
 
 def tab() -> list[tuple[Any, str, str]]:
@@ -93,9 +92,17 @@ def service() -> Service:
         model_info=model_info,
         defaults=options.previews,
         program=about,
+        checkpoint=checkpoint,
+        publish_to=options.publish_folder,
     )
     progress.follow(service.jobs, _reload)
     return service
+
+
+def close() -> None:
+    """Called before the WebUI ends: what runs saves its state."""
+    if service.cache_info().currsize:
+        service().close()
 
 
 def open_host() -> Host:
@@ -108,12 +115,21 @@ def open_host() -> Host:
 def model_info() -> ModelInfo | None:
     """What the page's estimate needs of the model, where it is loaded; waits for nothing. Raises
     InvalidInput where it cannot be trained on."""
+    host = loaded_host()
+    return None if host is None else (host.unet, host.device, host.defaults)
+
+
+def checkpoint() -> ModelIdentity | None:
+    """Of the same model."""
+    host = loaded_host()
+    return None if host is None else host.model
+
+
+def loaded_host() -> Host | None:
+    """The host of the model that is loaded; None where none is yet. Raises InvalidInput."""
     host_class = detect.detected().host_class()
     model = host_class.loaded_model()
-    if model is None:
-        return None
-    host = host_class(model, options.prediction_type())
-    return host.unet, host.device, host.defaults
+    return None if model is None else host_class(model, options.prediction_type())
 
 
 def about() -> dict[str, str]:
@@ -162,6 +178,19 @@ def routes(_: Any, app: Any) -> None:
     if not options.argument("api") or detect.detect() is None:
         return
     from unziplora.app.http_api import add_routes
-    from unziplora.hosts.webui.auth import allow
 
     add_routes(app, service(), allow)
+
+
+def allow(request: Any) -> None:
+    """Whichever credentials the WebUI asks for: --api-auth's, or a login to its page. It guards its
+    own routes only. Raises HTTPException(401)."""
+    from unziplora.app.auth import require_user, users_in, users_of
+
+    users = users_of(options.argument("api_auth"))
+    page_users = users_of(options.argument("gradio_auth"))
+    page_users += users_in(options.argument("gradio_auth_path"))
+    tokens = getattr(request.app, "tokens", None) or {}
+    if page_users and not users and any(value in tokens for value in request.cookies.values()):
+        return
+    require_user(request, users or page_users)

@@ -329,7 +329,6 @@ def test_a_webui_that_is_interrupted_saves_the_run_first(
         job = closing.start("closed", source_image, steps=3000)
         closing.at_step(job, 2)
         closing.interrupt()
-    assert "saving the run closed" in closing.console()
     assert (closing.loras / ".unziplora" / "closed" / "state.safetensors").is_file()
 
 
