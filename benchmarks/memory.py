@@ -18,14 +18,13 @@ import contextlib
 import ctypes
 import itertools
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import said, write
+from benchmarks.results import described, resident, write
 from unziplora.training.memory_plans import PLANS
 
 ARCHITECTURES = ("sdxl", "ssd-1b", "vega", "koala-1b", "koala-700m")
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--resolution", type=int, default=1024, help="of --real")
     parser.add_argument("--steps", type=int, default=2, help="of --real")
     given = parser.parse_args(arguments)
-    print(said())
+    print(described())
     if given.real is not None:
         result = compared(given.only[0], given.resolution, given.real, given.steps)
         print(json.dumps(result, indent=1))
@@ -108,7 +107,7 @@ def compared(architecture: str, resolution: int, plan: str, steps: int) -> dict[
 
     expected = simulate(architecture, resolution, 64, plan).peak
     _give_back_freed_memory()
-    before = _resident()  # program and libraries
+    before = resident()  # program and libraries
     trainer = real_trainer(architecture, resolution, 64, plan)
     if trainer.plan.fp8_base:  # beside which a CPU keeps the originals
         weights = (p for p in trainer.host.unet.parameters() if p.ndim > 1)
@@ -153,7 +152,7 @@ def _watched() -> Iterator[list[int]]:
 
     def watch() -> None:
         while not done.wait(0.05):
-            peak[0] = max(peak[0], _resident())
+            peak[0] = max(peak[0], resident())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -162,10 +161,6 @@ def _watched() -> Iterator[list[int]]:
     finally:
         done.set()
         thread.join()
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

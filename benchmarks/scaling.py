@@ -9,7 +9,6 @@ checkpoint. Memory against steps: this process's, while a run of the same small 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import linear_regression, median
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import said, write
+from benchmarks.results import described, resident, write
 from benchmarks.simulate_memory import real_trainer, simulate
 from benchmarks.timing import alternating
 from unziplora.testing.random_checkpoint import Widths
@@ -34,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=7)
     parser.add_argument("--steps", type=int, default=200)
     given = parser.parse_args(arguments)
-    print(said())
+    print(described())
     result = {
         "seconds_by_rank": line(RANKS, _seconds([(256, r) for r in RANKS], given.trials)),
         "seconds_by_pixels": line(
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "gb_by_pixels": line(
             [r * r for r in SIMULATED_RESOLUTIONS], [_gb(r, 64) for r in SIMULATED_RESOLUTIONS]
         ),
-        "gb_by_step": resident(given.steps),
+        "gb_by_step": resident_over(given.steps),
     }
     for name, value in result.items():
         print(name, value)
@@ -75,23 +74,19 @@ def _gb(resolution: int, rank: int) -> float:
     return simulate("sdxl", resolution, rank, "checkpoint").peak / 1e9
 
 
-def resident(steps: int) -> dict[str, float]:
+def resident_over(steps: int) -> dict[str, float]:
     """GB of this process after a few steps and after many, windows and selections among them."""
     trainer = _small(256, 16)
     found = {}
     for done in range(1, steps + 1):
         trainer.advance()
         if done in (steps // 10, steps):
-            found[str(done)] = round(_resident() / 1e9, 4)
+            found[str(done)] = round(resident() / 1e9, 4)
     return found
 
 
 def _small(resolution: int, rank: int) -> Trainer:
     return real_trainer("koala-700m", resolution, rank, "full", widths=SMALL, dtype=torch.float32)
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from torch import nn
 
-from benchmarks.machine import said, write
+from benchmarks.results import described, write
 from benchmarks.simulate_memory import real_trainer
 from benchmarks.timing import alternating, clock, ratio
 from unziplora.testing.random_checkpoint import Widths, unet_of
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", choices=("steps", "outside", "all"), default="all")
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args(arguments)
-    print(said())
+    print(described())
     if given.profile:
         profile()
         return 0

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.machine import said, write
+from benchmarks.results import described, write
 
 ROOT = Path(__file__).parent.parent
 BAR = 0.15  # seconds
@@ -40,9 +40,9 @@ def entry():
     runpy.run_path(sys.argv[1])
 
 def tab():
-    from unziplora import webui
+    from unziplora import extension
     with gradio.Blocks():
-        webui.tab()
+        extension.tab()
 
 def seconds(work):
     began = time.process_time()
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--trials", type=int, default=7)
     given = parser.parse_args(arguments)
-    print(said())
+    print(described())
     trials = [trial() for _ in range(given.trials)]
     result = {
         "entry_seconds": round(median(found["entry"] for found in trials), 3),

@@ -48,19 +48,25 @@ def _texts(node: ast.expr, path: Path, trees: dict[Path, ast.Module]) -> Iterato
     yield from followed
 
 
-def _meant(name: str, path: Path, trees: dict[Path, ast.Module]) -> Iterator[ast.expr]:
-    """What a function of this name gives back, or a variable of this file holds."""
+def _meant(name: str, path: Path, trees: dict[Path, ast.Module]) -> list[ast.expr]:
+    """What a function of this name returns, or a variable of this file holds: in the first file
+    that has one, this one before the others."""
     for tree in (trees[path], *(tree for other, tree in trees.items() if other != path)):
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef) and node.name == name:
-                yield from (inner.value for inner in ast.walk(node)
-                            if isinstance(inner, ast.Return) and inner.value)  # fmt: skip
-                return
-            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", 0)]
-            named = isinstance(node, (ast.Assign, ast.NamedExpr))
-            if named and getattr(targets[0], "id", None) == name:
-                yield node.value
-                return
+            if found := _values(name, node):
+                return found
+    return []
+
+
+def _values(name: str, node: ast.AST) -> list[ast.expr]:
+    if isinstance(node, ast.FunctionDef) and node.name == name:
+        returns = (inner for inner in ast.walk(node) if isinstance(inner, ast.Return))
+        return [inner.value for inner in returns if inner.value]
+    if isinstance(node, (ast.Assign, ast.NamedExpr)):
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        if getattr(target, "id", None) == name and node.value is not None:
+            return [node.value]
+    return []
 
 
 def _text(node: ast.expr) -> str:

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import machine
 from benchmarks.reliability import cleanup, endurance, faults, fuzz, fuzz_web, shortages
 from benchmarks.reliability.small import host_maker
+from benchmarks.results import machine
 from unziplora import mini
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.training.memory_plans import PLANS

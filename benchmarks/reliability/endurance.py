@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.reliability.small import SETTINGS, image
+from benchmarks.results import resident
 from unziplora.app.job_queue import ENDED
 from unziplora.app.service import Service
 from unziplora.training.events import StepDone
@@ -56,7 +57,7 @@ def run(steps: int, make_host: Callable[[], Any], folder: Path) -> Result:
             seconds.append(event.seconds)
             if event.step % SETTLED == 0:
                 gc.collect()
-                measured.append((_memory(), _files(), _threads()))
+                measured.append((resident(), _files(), _threads()))
 
     service.jobs.on_event = hear
     job = service.start(folder / "image.png", given)
@@ -85,14 +86,6 @@ def run(steps: int, make_host: Callable[[], Any], folder: Path) -> Result:
 def _threads() -> int:
     """Without the one that tqdm starts with a process's first bar, a preview's, and keeps."""
     return sum(thread.name != "tqdm_monitor" for thread in threading.enumerate())
-
-
-def _memory() -> int:
-    """Bytes of this process that lie in memory; 0 where the system does not say (not Linux)."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return 0
 
 
 def _files() -> int:

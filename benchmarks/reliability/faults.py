@@ -17,11 +17,12 @@ from unittest import mock
 
 import unziplora
 from benchmarks.reliability.small import begin
+from benchmarks.results import pair_hashes
 from unziplora import files as atomic
 from unziplora.errors import UnZipLoRAError
 from unziplora.lora.inspect import inspect
-from unziplora.lora.tensor_file import read_metadata
-from unziplora.training.events import Event, Finished, LorasSaved, Message
+from unziplora.training.events import Event, Finished, LorasSaved, Message, StepDone
+from unziplora.training.run import Run
 from unziplora.training.run_folder import HIDDEN, RunFolder, run_path
 
 SETTINGS: dict[str, Any] = {
@@ -129,7 +130,7 @@ def run(make_host: Callable[[], Any], folder: Path, kinds: list[str], every: int
                 case = folder / f"case{result.cases}"
                 result.cases += 1
                 found = _case(make_host, case, Fault(kind, at, lasting, case), result)
-                expected = _hashes(folder / "whole")
+                expected = pair_hashes(folder / "whole")
                 if found is not None and found != expected:
                     result.findings.append(f"{kind} at write {at} {lasting}: other tensors")
                 shutil.rmtree(case, ignore_errors=True)
@@ -139,63 +140,90 @@ def run(make_host: Callable[[], Any], folder: Path, kinds: list[str], every: int
 def _case(
     make_host: Callable[[], Any], out: Path, fault: Fault, result: Result
 ) -> tuple[str, ...] | None:
-    """One run with a fault, resumed without it if it failed; the hashes that it ended with."""
-    events: list[Event] = []
-    last_good = b""
-    fallback_folder: list[Path] = []
+    """One run with a fault, resumed without it if it failed; the hashes that it ended with, or
+    None where it did not end."""
 
     def complain(what: str) -> None:
         result.findings.append(f"{fault.kind} at write {fault.at} {fault.lasting}: {what}")
 
-    made = None
-    with happening(fault), mock.patch.object(tempfile, "mkdtemp", _noting(fallback_folder)):
-        try:
-            made = begin(make_host(), out, **SETTINGS)
-            for event in made:
-                events.append(event)
-                state = out / ".unziplora" / "pair" / "state.safetensors"
-                if state.is_file():
-                    last_good = state.read_bytes()
-                elif last_good and "removed" not in fault.kind and not _over(events):
-                    complain("the earlier state is gone")
-        except UnZipLoRAError as error:
-            if not any(type(event).__name__ == "StepDone" for event in events):
-                result.refused += 1
-                return None
-            failure: str | None = str(error)
-        except Exception as error:
-            complain(f"{type(error).__name__}: {error}")
-            return None
-        else:
-            failure = None
-    if "full" in fault.kind and fault.happened and failure is None and not _said(events):
-        complain("nothing was said")
-    if fault.too_late:
-        result.completed += failure is None
-        return None
-    if left := [path.name for path in out.rglob(".*") if path.name != HIDDEN]:
-        complain(f"{left} were left")
+    case = _Case(make_host, out, fault, complain)
     try:
-        if failure is None:
+        if not case.run():
+            result.refused += 1
+            return None
+        if fault.too_late:
+            result.completed += case.failure is None
+            return None
+        if left := [path.name for path in out.rglob(".*") if path.name != HIDDEN]:
+            complain(f"{left} were left")
+        if case.failure is None:
             result.completed += 1
-            files = [e for e in events if isinstance(e, LorasSaved) and not e.snapshot][-1].files
-            result.elsewhere += bool(fallback_folder)
-            where = next(iter(files.values())).parent
+            result.elsewhere += bool(case.fallback_folders)
         else:
             result.failed += 1
-            folder = made.kept_in if made is not None else run_path(out, "pair")
-            list(unziplora.resume(folder, host=make_host()))
-            where = RunFolder(folder).out
+        where = case.finish()
         for role in ("content", "style"):
             if inspect(where / f"pair_{role}.safetensors").hash_matches is not True:
                 complain(f"the {role} file is damaged")
-        return _hashes(where)
-    except UnZipLoRAError as error:
-        complain(f"after {failure}: {error}")
+        return pair_hashes(where)
+    except Exception as error:  # whatever it is, it is a finding
+        complain(f"{type(error).__name__}: {error} (before it: {case.failure})")
         return None
     finally:
-        for path in fallback_folder:
+        for path in case.fallback_folders:
             shutil.rmtree(path, ignore_errors=True)
+
+
+class _Case:
+    """A run with a fault. failure: what it failed with; fallback_folders: where else it saved."""
+
+    def __init__(
+        self,
+        make_host: Callable[[], Any],
+        out: Path,
+        fault: Fault,
+        complain: Callable[[str], None],
+    ) -> None:
+        self.failure: str | None = None
+        self.fallback_folders: list[Path] = []
+        self._make_host, self._out, self._fault = make_host, out, fault
+        self._complain = complain
+        self._run: Run | None = None
+        self._events: list[Event] = []
+        self._state_seen = False
+
+    def run(self) -> bool:
+        """False where it was refused before its first step."""
+        fallback = mock.patch.object(tempfile, "mkdtemp", _noting(self.fallback_folders))
+        with happening(self._fault), fallback:
+            try:
+                self._run = begin(self._make_host(), self._out, **SETTINGS)
+                for event in self._run:
+                    self._events.append(event)
+                    self._look_for_state()
+            except UnZipLoRAError as error:
+                if not any(isinstance(event, StepDone) for event in self._events):
+                    return False
+                self.failure = str(error)
+        unseen = self._fault.happened and self.failure is None and not _said(self._events)
+        if "full" in self._fault.kind and unseen:
+            self._complain("nothing was said")
+        return True
+
+    def _look_for_state(self) -> None:
+        if (run_path(self._out, "pair") / "state.safetensors").is_file():
+            self._state_seen = True
+        elif self._state_seen and "removed" not in self._fault.kind and not _over(self._events):
+            self._complain("the earlier state is gone")
+
+    def finish(self) -> Path:
+        """The folder with both files; a run that failed is resumed first."""
+        if self.failure is None:
+            saved = [e for e in self._events if isinstance(e, LorasSaved) and not e.snapshot]
+            return next(iter(saved[-1].files.values())).parent
+        folder = self._run.kept_in if self._run is not None else run_path(self._out, "pair")
+        list(unziplora.resume(folder, host=self._make_host()))
+        return RunFolder(folder).out
 
 
 def _noting(made: list[Path]) -> Callable[..., str]:
@@ -216,10 +244,3 @@ def _over(events: list[Event]) -> bool:
 
 def _said(events: list[Event]) -> bool:
     return any(isinstance(event, Message) for event in events)
-
-
-def _hashes(out: Path) -> tuple[str, ...]:
-    return tuple(
-        read_metadata(out / f"pair_{role}.safetensors").get("sshs_model_hash", "missing")
-        for role in ("content", "style")
-    )

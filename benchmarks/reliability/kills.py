@@ -15,9 +15,9 @@ from random import Random
 from typing import Any
 
 from benchmarks.reliability.killed import MOMENTS, train
+from benchmarks.results import pair_hashes
 from unziplora.errors import InvalidInput
 from unziplora.lora.inspect import inspect
-from unziplora.lora.tensor_file import read_metadata
 from unziplora.training.run_folder import HIDDEN, RunFolder, run_path
 
 KILLS_A_RUN = (4, 9)
@@ -48,7 +48,7 @@ class Killer:
         began = time.monotonic()
         self._ended(folder / "timed")
         self._seconds = time.monotonic() - began
-        self._expected = _hashes(undisturbed)
+        self._expected = pair_hashes(undisturbed)
         self._writes = int((folder / "undisturbed.writes").read_text(encoding="utf-8"))
 
     def kill_runs(self, kills: int) -> None:
@@ -65,7 +65,7 @@ class Killer:
                 if not self._killed(out, at if in_write else None):
                     break
             self._ended(out)
-            found = _hashes(out)
+            found = pair_hashes(out)
             if found != self._expected:
                 result.findings.append(f"{out.name}: {found} instead of {self._expected}")
             if left := [path.name for path in out.rglob(".*") if path.name != HIDDEN]:
@@ -133,10 +133,3 @@ def run(kills: int, folder: Path, seed: int = 0) -> Result:
 def _steps_done(out: Path) -> int:
     steps = out.with_name(out.name + ".steps")
     return int(steps.read_text(encoding="utf-8").split()[-1]) if steps.exists() else 0
-
-
-def _hashes(out: Path) -> tuple[str, ...]:
-    return tuple(
-        read_metadata(out / f"pair_{role}.safetensors").get("sshs_model_hash", "missing")
-        for role in ("content", "style")
-    )

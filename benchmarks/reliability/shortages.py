@@ -4,7 +4,6 @@ stops with its state saved; and the model is as it was, to the byte."""
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ import torch
 
 import unziplora
 from benchmarks.reliability.small import begin
+from benchmarks.results import model_checksum, pair_hashes
 from unziplora.errors import UnZipLoRAError
-from unziplora.lora.tensor_file import read_metadata
 from unziplora.training import pair_writer as output
 from unziplora.training import run_folder as state
 from unziplora.training.events import Event
@@ -104,7 +103,7 @@ def _case(
     """One run, disturbed, and resumed or begun again where it did not end."""
     out, host = folder / f"case{result.cases}", make_host()
     result.cases += 1
-    before = checksum(host)
+    before = model_checksum(host)
     failed = None
     with disturb(host) if disturb else contextlib.nullcontext() as happened:
         try:
@@ -112,7 +111,7 @@ def _case(
         except Exception as error:
             failed = error.with_traceback(None)  # else its frames would hold the run open
     result.happened += bool(at or happened)
-    if checksum(host) != before:
+    if model_checksum(host) != before:
         result.findings.append(f"{what}: the model is not as it was")
     try:
         if failed is None and at is None:
@@ -125,11 +124,11 @@ def _case(
             result.begun_again += 1
         else:
             result.completed += 1
-        if hashes(out) != expected:
+        if pair_hashes(out) != expected:
             result.findings.append(f"{what}: other tensors")
     except UnZipLoRAError as error:
         result.findings.append(f"{what}: {failed!r}, then {error}")
-    if checksum(host) != before:
+    if model_checksum(host) != before:
         result.findings.append(f"{what}: the model is not as it was in the end")
     shutil.rmtree(out, ignore_errors=True)
 
@@ -171,26 +170,6 @@ def _raising(host: Any, place: str, call: int, error: Exception) -> Iterator[lis
         yield happened
 
 
-def checksum(host: Any) -> str:
-    """Of the weights, of what asks for gradients, and of forwards that lie on instances."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(host.unet.state_dict(keep_vars=True).items()):
-        digest.update(f"{name} {tensor.requires_grad} {tensor.grad is None}".encode())
-        digest.update(tensor.detach().numpy().tobytes())
-    for name, module in host.unet.named_modules():
-        hooks = len(module._forward_hooks) + len(module._forward_pre_hooks)
-        digest.update(f"{name} {module.training} {'forward' in module.__dict__} {hooks}".encode())
-    return digest.hexdigest()
-
-
 def _undisturbed(make_host: Callable[[], Any], folder: Path) -> tuple[str, ...]:
     list(begin(make_host(), folder / "whole", **SETTINGS))
-    return hashes(folder / "whole")
-
-
-def hashes(out: Path) -> tuple[str, ...]:
-    """Of the tensors in both files."""
-    return tuple(
-        read_metadata(out / f"pair_{role}.safetensors").get("sshs_model_hash", "missing")
-        for role in ("content", "style")
-    )
+    return pair_hashes(folder / "whole")

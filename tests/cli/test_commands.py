@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.reliability.shortages import checksum, hashes
 from benchmarks.reliability.small import SETTINGS, begin, image
+from benchmarks.results import model_checksum, pair_hashes
 from tests.waiting import until
 from unziplora.app.job_queue import COMMANDS, ENDED, Job
 from unziplora.app.service import Service
@@ -32,7 +32,7 @@ def test_any_order_of_commands_ends_with_the_files_of_an_undisturbed_run(
     host: Any, service: Service, tmp_path: Path
 ) -> None:
     list(begin(host, tmp_path / "whole", steps=40))
-    before, rng = checksum(host), Random(2)
+    before, rng = model_checksum(host), Random(2)
     job = service.start(tmp_path / "image.png", {**GIVEN, "steps": 40})
     sent = 0
     while job.state != "completed" and sent < 400:
@@ -49,8 +49,8 @@ def test_any_order_of_commands_ends_with_the_files_of_an_undisturbed_run(
     if job.state != "completed":
         service.jobs.send(job.id, "resume")
     until(lambda: job.state == "completed")
-    assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
-    assert checksum(host) == before
+    assert pair_hashes(tmp_path / "out") == pair_hashes(tmp_path / "whole")
+    assert model_checksum(host) == before
     steps = [event.step for _, event in job.events() if isinstance(event, StepDone)]
     assert steps == list(range(1, 41))
 
@@ -140,7 +140,7 @@ def test_interrupted_in_its_first_or_last_step_a_run_ends_as_if_it_had_not_been(
     assert events[-1].step == step
     if made.folder.state.is_file():
         list(unziplora.resume(made.folder.path, host=host))
-    assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
+    assert pair_hashes(tmp_path / "out") == pair_hashes(tmp_path / "whole")
 
 
 def test_pausing_is_not_forgotten_by_a_command_that_comes_after_it(

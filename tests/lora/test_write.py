@@ -56,7 +56,7 @@ HEADER = Header(
     checkpointing=True,
     max_grad_norm=1.0,
     min_snr_gamma=None,
-    software="unziplora 0.1.0",
+    software="unziplora 0.2.0",
     open_columns={"output_blocks.1.1": 0.3},
     network={"columns_percent": 30.0},
 )

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.reliability.shortages import PLACES, checksum, listeners, memory
+from benchmarks.reliability.shortages import PLACES, listeners, memory
 from benchmarks.reliability.small import SETTINGS, image
+from benchmarks.results import model_checksum
 from tests.waiting import until
 from unziplora.app.job_queue import ENDED
 from unziplora.app.service import Service
@@ -43,7 +44,7 @@ def test_a_listener_of_the_queue_that_raises_at_every_event_ends_no_run(
     host: Any, tmp_path: Path
 ) -> None:
     service = Service(lambda: host, lambda: tmp_path / "out")
-    before = checksum(host)
+    before = model_checksum(host)
 
     def broken(event: Any) -> None:
         raise MemoryError(type(event).__name__)
@@ -54,7 +55,7 @@ def test_a_listener_of_the_queue_that_raises_at_every_event_ends_no_run(
     job = service.start(tmp_path / "image.png", given)
     until(lambda: job.state in ENDED)
     assert job.state == "completed"
-    assert checksum(host) == before
+    assert model_checksum(host) == before
 
 
 def test_a_page_that_cannot_draw_a_run_does_not_disturb_it(
