@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from unziplora.errors import InvalidInput
-from unziplora.lora.merge import GroupColumns, columns, merge, overlap_warning
+from unziplora.lora.algorithms import LoraLayer
+from unziplora.lora.merge import merge
+from unziplora.lora.overlap import GroupColumns, columns, overlap_warning
 from unziplora.lora.read import read_lora
-from unziplora.lora.write import LoraLayer, save_lora
+from unziplora.lora.write import save_lora
 
 LAYERS = [
     f"output_blocks.{n}.1.transformer_blocks.0.attn1.{projection}"
@@ -57,6 +59,8 @@ def test_triggers_of_both_are_kept_and_hashes_are_new(tmp_path: Path) -> None:
     b = lora(tmp_path / "b.safetensors", 2, seed=1, **{"modelspec.trigger_phrase": "ink style"})
     made = merge(tmp_path / "both.safetensors", [(a, 1), (b, 1)])
     metadata = read_lora(made.path).metadata
+    card = json.loads(made.path.with_suffix(".json").read_text("utf-8"))
+    assert card["activation text"] == "sks cat, ink style"
     assert metadata["modelspec.trigger_phrase"] == "sks cat, ink style"
     assert metadata["sshs_model_hash"] == made.model_hash
 
@@ -65,18 +69,6 @@ def test_an_existing_file_is_not_replaced(tmp_path: Path) -> None:
     a = lora(tmp_path / "a.safetensors", 2)
     with pytest.raises(InvalidInput, match="exists"):
         merge(a, [(a, 1.0)])
-
-
-def test_a_lora_with_other_layers_is_refused_instead_of_losing_them(tmp_path: Path) -> None:
-    a = lora(tmp_path / "a.safetensors", 2)
-    other = tmp_path / "other.safetensors"
-    key = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
-    save_file(
-        {f"{key}.lora_down.weight": torch.ones(2, 8), f"{key}.lora_up.weight": torch.ones(8, 2)},
-        other,
-    )
-    with pytest.raises(InvalidInput, match="merged"):
-        merge(tmp_path / "both.safetensors", [(a, 1.0), (other, 1.0)])
 
 
 def test_columns_are_counted_by_group_and_overlap_is_a_share_of_those_of_either(

@@ -1,4 +1,4 @@
-"""What a run trained is what other programs load: diffusers with peft, and kohya's way on sgm."""
+"""What a run trained is what other programs load: our reader, diffusers, kohya's way on sgm."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def write(attachment: Attachment, unet: nn.Module, folder: Path) -> dict[Any, Pa
 
 
 @pytest.mark.parametrize("architecture", list(family()))
-def test_diffusers_applies_exactly_what_was_trained(architecture: str, tmp_path: Path) -> None:
+def test_the_files_do_exactly_what_was_trained(architecture: str, tmp_path: Path) -> None:
     model = write_random_model(tmp_path / "m.safetensors", architecture=architecture)
     host = StandaloneHost.open(model, device="cpu")
     base = predict(host)

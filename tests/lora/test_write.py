@@ -15,9 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from unziplora.errors import UnZipLoRAError
+from unziplora.lora.algorithms import LoraLayer
 from unziplora.lora.metadata import Header
 from unziplora.lora.sidecars import write_side_files
-from unziplora.lora.write import LoraLayer, save_lora
+from unziplora.lora.write import save_lora
 
 RANK = 4
 SHAPES = {

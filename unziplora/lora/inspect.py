@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from unziplora.errors import InvalidInput
-from unziplora.lora.metadata import info_of
+from unziplora.lora.algorithms import LoraLayer, all_finite, inputs, parameters
+from unziplora.lora.metadata import LoraInfo
 from unziplora.lora.read import LoraFile, read_lora
-from unziplora.lora.write import LoraLayer, tensor_hash
+from unziplora.lora.write import tensor_hash
 from unziplora.unet.architectures import architecture_of, family
-from unziplora.unet.layer_names import group_of, reads_text
+from unziplora.unet.layer_names import group_of, is_attention_layer, reads_text
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,13 @@ class GroupReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What `inspect` shows. header: the essentials, by a readable name. hash_matches: whether the
-    stored sshs_model_hash is that of the tensors, or None where none is stored."""
+    """What `inspect` shows. kind: whose way of naming. algorithms: modules by kind. header: the
+    essentials, by a readable name. hash_matches: whether the stored sshs_model_hash is that of the
+    tensors, or None where none is stored."""
 
     name: str
     kind: str
+    algorithms: dict[str, int]
     architecture: str
     layers: int
     ranks: dict[int, int]
@@ -46,6 +48,7 @@ class Report:
     not_finite: list[str]
     hash_matches: bool | None
     header: dict[str, str]
+    notes: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,6 +59,7 @@ class Report:
         lines = [
             self.name,
             f"  format        {self.kind}",
+            f"  kind          {', '.join(self.algorithms) or 'none that can be read'}",
             f"  model         {self.architecture}",
             f"  layers        {self.layers}, {self.parameters / 1e6:.1f} M parameters",
             f"  rank          {ranks or 'none'}",
@@ -64,6 +68,7 @@ class Report:
         if self.hash_matches is not None:
             lines.append(f"  hash          {'matches' if self.hash_matches else 'DOES NOT MATCH'}")
         lines += [f"  also          {count} {what}" for what, count in self.others.items()]
+        lines += [f"  note          {note}" for note in self.notes]
         lines += [f"  NOT FINITE    {layer}" for layer in self.not_finite]
         if self.groups:
             lines += ["", f"  {'group':<20}{'layers':>7}{'open columns':>15}{'norm':>11}"]
@@ -77,38 +82,51 @@ class Report:
 def inspect(path: str | Path) -> Report:
     """Reads a LoRA file, ours or another's. Raises InvalidInput for what is none."""
     file = read_lora(Path(path))
-    ranks: dict[int, int] = {}
-    for layer in file.layers.values():
-        ranks[layer.down.shape[0]] = ranks.get(layer.down.shape[0], 0) + 1
+    plain = {t: a for t, a in file.adapters.items() if isinstance(a, LoraLayer)}
     return Report(
         name=file.path.name,
-        kind=file.kind,
-        architecture=_architecture(file.layers),
-        layers=len(file.layers),
-        ranks=dict(sorted(ranks.items())),
-        parameters=sum(lora.down.numel() + lora.up.numel() for lora in file.layers.values()),
+        kind=file.layout,
+        algorithms=file.kinds,
+        architecture=_architecture(file),
+        layers=len(file.adapters),
+        ranks=dict(sorted(Counter(lora.rank for lora in plain.values()).items())),
+        parameters=sum(map(parameters, file.adapters.values())),
         groups=_groups(file.layers),
-        others=dict(file.others),
-        not_finite=[name for name, lora in file.layers.items() if not _finite(lora)],
+        others=_others(file),
+        not_finite=[t.module for t, a in file.adapters.items() if not all_finite(a)],
         hash_matches=_hash_matches(file),
-        header=_header(file.metadata),
+        header=_header(file.info),
+        notes=list(file.notes),
     )
 
 
-def _finite(lora: LoraLayer) -> bool:
-    finite = bool(lora.down.isfinite().all() and lora.up.isfinite().all())
-    return finite and math.isfinite(lora.alpha)
+def _others(file: LoraFile) -> dict[str, int]:
+    """What is not in the UNet's attention, and what could not be read."""
+    found: Counter[str] = Counter()
+    for target in file.adapters:
+        if target.network != "unet":
+            found["text encoder modules"] += 1
+        elif not is_attention_layer(target.module):
+            found["modules of the UNet beside attention"] += 1
+    return {**found, **file.left_out}
 
 
-def _architecture(layers: Mapping[str, LoraLayer]) -> str:
+def _architecture(file: LoraFile) -> str:
     """The family's member whose layers these are; a LoRA may leave some of them out."""
+    layers = {
+        target.module: adapter
+        for target, adapter in file.adapters.items()
+        if target.network == "unet" and is_attention_layer(target.module)
+    }
+    if file.model:
+        return f"not SDXL: its layers are those of {file.model}"
     if not layers:
         return "unknown: no attention layer of an SDXL-family UNet"
     try:
-        return architecture_of(layers).name
+        return architecture_of(layers, file.info.architecture).name
     except InvalidInput:
         pass
-    widths = {lora.down.shape[1] for layer, lora in layers.items() if reads_text(layer)}
+    widths = {inputs(adapter) for layer, adapter in layers.items() if reads_text(layer)}
     for width, older in ((768, "SD 1"), (1024, "SD 2")):
         if widths == {width}:
             return f"not SDXL: its text is {width} wide, as in {older}"
@@ -126,28 +144,28 @@ def _groups(layers: Mapping[str, LoraLayer]) -> list[GroupReport]:
     for group in sorted(members, key=lambda g: order.index(g) if g in order else len(order)):
         loras = members[group]
         rows = torch.cat([lora.up.float().abs().amax(dim=1) for lora in loras])
-        norm = sum(_squared_norm(lora) for lora in loras if _finite(lora)) ** 0.5
+        norm = sum(_squared_norm(lora) for lora in loras if all_finite(lora)) ** 0.5
         opened = (rows > 0).float().mean().item()
         reports.append(GroupReport(group, len(loras), opened, norm))
     return reports
 
 
 def _squared_norm(lora: LoraLayer) -> float:
-    """|s B A|_F^2 = s^2 tr((B^T B)(A A^T)): the (out, in) product is never formed."""
-    down, up = lora.down.double(), lora.up.double()
-    scale = lora.alpha / down.shape[0]
-    product: Tensor = (up.T @ up) * (down @ down.T)
-    return max(0.0, scale**2 * product.sum().item())
+    """|s B A|_F^2 = s^2 tr((B^T B)(A A^T)), from matrices of the rank's size or, where that is the
+    larger, from the product: never more memory than the file's own tensors take."""
+    down, up = lora.down.flatten(1).double(), lora.up.flatten(1).double()
+    if lora.rank <= min(up.shape[0], down.shape[1]):
+        return max(0.0, lora.scale**2 * float(((up.T @ up) * (down @ down.T)).sum()))
+    return float((lora.scale * (up @ down)).square().sum())
 
 
 def _hash_matches(file: LoraFile) -> bool | None:
-    stored = file.metadata.get("sshs_model_hash")
+    stored = file.info.tensor_hash
     return None if stored is None else tensor_hash(file.path) == stored
 
 
-def _header(metadata: Mapping[str, str]) -> dict[str, str]:
+def _header(info: LoraInfo) -> dict[str, str]:
     """The essentials under readable names, ours first."""
-    info = info_of(metadata)
     wanted = {
         "role": info.role,
         "pair": info.pair,

@@ -1,151 +1,187 @@
-"""Reading anyone's LoRA file into layers by sgm name."""
+"""Reading anyone's LoRA file: each module's adapter by the module that it changes.
+
+The one reader for inspect, merge, generate and sheet. Names are read in lora/key_layouts.py, kinds
+in lora/algorithms.py, headers in lora/metadata.py.
+"""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+import torch
 
 from unziplora.errors import InvalidInput
-from unziplora.lora.write import LoraLayer
-from unziplora.unet.layer_names import sgm_name
-
-TEXT_ENCODERS = ("lora_te", "text_encoder")  # how the names of their modules begin
-
-# The two matrices and their scale, in the words of kohya, of peft, and of diffusers before peft.
-_PART = re.compile(
-    r"(?:\.lora_(?P<kohya>down|up)\.weight|\.lora_(?P<peft>[AB])(?:\.[^.]+)?\.weight"
-    r"|(?:\.lora|_lora|\.lora_linear_layer)\.(?P<early>down|up)\.weight|\.(?P<alpha>alpha))"
+from unziplora.lora.algorithms import Adapter, LoraLayer, build
+from unziplora.lora.key_layouts import (
+    Key,
+    Network,
+    Target,
+    layout_of,
+    parse_key,
+    res_blocks_of,
+    target_of,
 )
-_KINDS = {
-    "hada_w": "LoHa",
-    "lokr_": "LoKr",
-    "oft_": "OFT",
-    "dora_scale": "DoRA",
-    "lora_mid": "LoCon with Tucker decomposition",
+from unziplora.lora.metadata import AdapterConfig, LoraInfo, adapter_configs, info_of
+from unziplora.lora.tensor_file import TensorFile, open_tensors
+from unziplora.unet.layer_names import is_attention_layer
+
+_PEFT_NETWORKS: dict[Network, str] = {
+    "unet": "unet",
+    "te1": "text_encoder",
+    "te2": "text_encoder_2",
 }
-# An attention projection below the UNet; in kohya's names all dots are underscores.
-_LAYER = re.compile(
-    r"(?:base_model\.model\.|model\.)?(?:unet\.|lora_unet_|diffusion_model\.)?"
-    r"(?P<group>(?:in|out)put_blocks[._]\d+[._]1|middle_block[._]1"
-    r"|(?:down|up)_blocks[._]\d+[._]attentions[._]\d+|mid_block[._]attentions[._]\d+)"
-    r"[._]transformer_blocks[._](?P<block>\d+)[._](?P<attention>attn[12])(?:\.processor)?"
-    r"[._](?P<projection>to_[qkv]|to_out)(?:[._]0)?"
-)
+# What is not read, by what the names have in them.
+_UNREAD = {
+    "bundle_emb": "bundled embedding tensors",
+    "oft_r": "OFT tensors as peft writes them",
+    "ia3_l": "(IA)^3 tensors as peft writes them",
+    "vera_lambda": "VeRA tensors",
+    "lora_embedding": "embedding tensors",
+    "bias": "bias tensors",
+}
+# Other models' layers, by what their names have in them.
+_OTHER_MODELS = {
+    "double_blocks": "FLUX",
+    "single_transformer_blocks": "FLUX",
+    "joint_blocks": "Stable Diffusion 3",
+    "add_q_proj": "Stable Diffusion 3",
+    "double_stream": "another model",
+    "cross_attn": "another model",
+}
 
 
 @dataclass(frozen=True)
 class LoraFile:
-    """layers: attention projections of the UNet, by sgm name. others: how many modules of other
-    kinds there are, by kind. unet_modules: modules of the UNet, of any kind. kind: the names'
-    style. metadata: the file's header."""
+    """adapters: by the module that each changes. left_out: how many tensors or modules of other
+    kinds there are, by kind. layout: whose way of naming this is. model: what else it is a LoRA of,
+    where no module is SDXL's. info, metadata: the header, typed and as it stands. notes: what was
+    odd, a sentence each."""
 
     path: Path
-    layers: Mapping[str, LoraLayer]
-    others: Mapping[str, int]
-    unet_modules: int
-    kind: str
+    adapters: Mapping[Target, Adapter]
+    left_out: Mapping[str, int]
+    layout: str
+    model: str | None
+    info: LoraInfo
     metadata: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def layers(self) -> dict[str, LoraLayer]:
+        """The plain LoRA layers of the UNet's attention, by sgm name: what our own files have."""
+        return {
+            target.module: adapter
+            for target, adapter in self.adapters.items()
+            if target.network == "unet"
+            and isinstance(adapter, LoraLayer)
+            and is_attention_layer(target.module)
+        }
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many modules there are of each kind of adapter."""
+        return dict(Counter(adapter.kind for adapter in self.adapters.values()).most_common())
 
 
 def read_lora(path: Path) -> LoraFile:
     """Raises InvalidInput for what is no LoRA in a .safetensors file."""
-    try:
-        if not path.is_file():
-            raise InvalidInput(f"There is no file {str(path)!r}. Check the name.")
-        with safe_open(path, framework="pt") as file:
-            modules, others = _modules(path, file.keys())
-            res_blocks = _res_blocks(modules)
-            layers = {}
-            for name, keys in modules.items():
-                layer = _sgm_layer(name, res_blocks)
-                # copied: what is read must not change with the file
-                parts = {p: file.get_tensor(k).clone() for p, k in keys.items() if layer}
-                if layer is None or not _is_matrix_pair(parts):
-                    others[_what(name)] += 1
-                    continue
-                rank = parts["down"].shape[0]
-                alpha = float(parts["alpha"]) if "alpha" in parts else float(rank)
-                layers[layer] = LoraLayer(parts["down"], parts["up"], alpha)
-            return LoraFile(
-                path=path,
-                layers=layers,
-                others=dict(others),
-                unet_modules=sum(not name.startswith(TEXT_ENCODERS) for name in modules),
-                kind=_style(modules),
-                metadata=dict(file.metadata() or {}),
+    with open_tensors(path) as file:
+        left_out: Counter[str] = Counter()
+        keys = _keys(file.entries, left_out)
+        if not keys and not left_out.keys() - {"unknown tensors"}:
+            raise InvalidInput(
+                f"{path.name} is not a LoRA: it has no lora_down and lora_up tensors. "
+                "Choose a LoRA's .safetensors file."
             )
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise InvalidInput(
-            f"{path.name!r} is not a whole .safetensors file. "
-            "Download it again; a pickle (.pt, .ckpt) is never opened."
-        ) from error
-
-
-def _modules(path: Path, keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], Counter[str]]:
-    """The keys of `down`, `up` and `alpha` by module, and how many there are of other kinds."""
-    modules: dict[str, dict[str, str]] = {}
-    others: Counter[str] = Counter()
-    for key in keys:
-        match = _PART.search(key)
-        if match is None or match.end() != len(key):
-            kind = next((k for mark, k in _KINDS.items() if mark in key), "unknown")
-            others[f"{kind} tensors"] += 1
-            continue
-        part = match["kohya"] or match["early"] or match["alpha"]
-        part = part or {"A": "down", "B": "up"}[match["peft"]]
-        modules.setdefault(key[: match.start()], {})[part] = key
-    if not modules and not others.keys() - {"unknown tensors"}:
-        raise InvalidInput(
-            f"{path.name} is not a LoRA: it has no lora_down and lora_up tensors. "
-            "Choose a LoRA's .safetensors file."
+        notes = list(file.notes)
+        configs = {**_config_beside(path), **adapter_configs(file.metadata, notes)}
+        adapters = _adapters(file, keys, configs, left_out)
+        info = info_of(file.metadata)
+        return LoraFile(
+            path=path,
+            adapters=adapters,
+            left_out=dict(left_out),
+            layout=layout_of(keys),
+            model=None if adapters else _other_model(file.entries),
+            info=info,
+            metadata=file.metadata,
+            notes=(*notes, *info.notes),
         )
-    return modules, others
 
 
-def _sgm_layer(name: str, res_blocks: int) -> str | None:
-    """The sgm name of an attention projection in any of the styles, or None."""
-    match = _LAYER.fullmatch(name)
-    if match is None:
-        return None
-    group = re.sub(r"[._](?=\d|attentions)|(?<=\d)[._]", ".", match["group"])
-    projection = "to_out.0" if match["projection"] == "to_out" else match["projection"]
-    dotted = f"{group}.transformer_blocks.{match['block']}.{match['attention']}.{projection}"
-    return sgm_name(dotted, res_blocks)
+def _keys(names: Iterable[str], left_out: Counter[str]) -> dict[str, Key]:
+    """The tensors that belong to an adapter, by name, taken apart."""
+    keys = {}
+    for name in names:
+        key = parse_key(name)
+        if key is None:
+            kind = next((kind for mark, kind in _UNREAD.items() if mark in name.lower()), None)
+            left_out[kind or "unknown tensors"] += 1
+        else:
+            keys[name] = key
+    # a weight alone is a checkpoint's; with on_input it is a factor of (IA)^3
+    factors = {(key.network, key.module) for key in keys.values() if key.part == "on_input"}
+    for name, key in list(keys.items()):
+        if key.part == "weight" and (key.network, key.module) not in factors:
+            del keys[name]
+            left_out["unknown tensors"] += 1
+    return keys
 
 
-def _res_blocks(modules: Iterable[str]) -> int:
-    """Residual blocks a level, for diffusers' names: one where a level has one group on the way
-    down and two on the way up (KOALA). Where too few layers are there to tell, SDXL's two."""
-    groups = re.findall(r"(down|up)_blocks[._]\d+[._]attentions[._](\d+)", " ".join(modules))
-    down = {int(j) for side, j in groups if side == "down"}
-    up = {int(j) for side, j in groups if side == "up"}
-    return 1 if down == {0} and up <= {0, 1} else 2
+def _adapters(
+    file: TensorFile,
+    keys: Mapping[str, Key],
+    configs: Mapping[str, AdapterConfig],
+    left_out: Counter[str],
+) -> dict[Target, Adapter]:
+    modules: dict[tuple[Network, str], dict[str, str]] = {}
+    for name, key in keys.items():
+        modules.setdefault((key.network, key.module), {}).setdefault(key.part, name)
+    res_blocks = res_blocks_of(module for network, module in modules if network == "unet")
+    adapters = {}
+    for (network, module), names in modules.items():
+        target = target_of(network, module, res_blocks)
+        readable = all(file.entries[name].dtype is not None for name in names.values())
+        if target is None or not readable:
+            left_out[f"modules of an unknown {'name' if readable else 'dtype'}"] += 1
+            continue
+        parts = {part: file.read(name) for part, name in names.items()}
+        alpha = None
+        if (config := configs.get(_PEFT_NETWORKS[network], configs.get(""))) is not None:
+            alpha = _alpha(config, module, parts)
+        adapter = build(parts, alpha)
+        if adapter is None:
+            left_out["modules whose tensors do not belong together"] += 1
+            continue
+        left_out.update("unknown tensors" for _ in parts)
+        adapters[target] = adapter
+    return adapters
 
 
-def _is_matrix_pair(parts: Mapping[str, Tensor]) -> bool:
-    if not {"down", "up"} <= parts.keys():
-        return False
-    down, up = parts["down"], parts["up"]
-    whole_alpha = "alpha" not in parts or parts["alpha"].numel() == 1
-    matrices = down.dim() == up.dim() == 2 and down.is_floating_point() and up.is_floating_point()
-    return matrices and down.shape[0] == up.shape[1] > 0 and whole_alpha
+def _alpha(config: AdapterConfig, module: str, parts: Mapping[str, torch.Tensor]) -> float:
+    """peft's alpha as kohya's, which is divided by r and not by its root."""
+    alpha = config.alpha_of(module)
+    factor = parts.get("down", parts.get("hada_w1_b", parts.get("lokr_w2_b")))
+    if config.rank_stabilised and factor is not None:
+        alpha *= float(factor.shape[0] ** 0.5)
+    return alpha
 
 
-def _what(name: str) -> str:
-    if name.startswith(TEXT_ENCODERS):
-        return "text encoder modules"
-    return "other modules"
+def _config_beside(path: Path) -> dict[str, AdapterConfig]:
+    """What peft itself writes beside adapter_model.safetensors."""
+    beside = path.with_name("adapter_config.json")
+    if path.name != "adapter_model.safetensors" or not beside.is_file():
+        return {}
+    try:
+        said = {"lora_adapter_metadata": beside.read_text("utf-8")}
+    except (OSError, ValueError):
+        return {}
+    return adapter_configs(said, [])
 
 
-def _style(modules: Mapping[str, object]) -> str:
-    name = next(iter(modules), "")
-    if name.startswith("lora_"):
-        sgm = any("put_blocks_" in module or "middle_block" in module for module in modules)
-        return "kohya, sgm names" if sgm else "kohya, diffusers names"
-    return "diffusers" if name else "not a plain LoRA"
+def _other_model(names: Iterable[str]) -> str | None:
+    text = " ".join(names)
+    return next((model for mark, model in _OTHER_MODELS.items() if mark in text), None)

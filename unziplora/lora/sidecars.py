@@ -3,36 +3,66 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from unziplora import files as atomic
-from unziplora.lora.metadata import Header
+from unziplora.lora.metadata import Header, LoraInfo, merged_description
 
 _CARD_SIDE = 512  # pixels
 
 
+@dataclass(frozen=True)
+class Card:
+    """What a click on a LoRA's card shows and puts into the prompt."""
+
+    description: str
+    trigger: str
+    notes: str
+
+
 def write_side_files(path: Path, header: Header, image: Image.Image, *, replace: bool) -> None:
-    """NAME.json and NAME.png beside `path`; existing ones stay unless `replace`.
+    """The card and the image of a file of a pair; existing ones stay unless `replace`."""
+    family = f" ({header.family})" if header.family else ""
+    notes = (
+        f"Method {header.method}, {header.steps} steps on {header.model_name}{family}, "
+        f"pair {header.pair}."
+    )
+    card = Card(header.description, header.trigger, notes)
+    write_card(path, card, image, replace=replace)
+
+
+def merged_card(info: LoraInfo, names: Sequence[str]) -> Card:
+    """Of a merged file. names: of its parts."""
+    description = f"{merged_description(names)}."
+    return Card(description, info.trigger or "", f"Merged from {', '.join(names)}.")
+
+
+def write_card(
+    path: Path, card: Card, image: Image.Image | None = None, *, replace: bool = False
+) -> None:
+    """NAME.json and, with an image, NAME.png beside `path`; existing ones stay unless `replace`.
 
     A click on the card puts `activation text` and the weight into the prompt (A1111
     extensions-builtin/Lora/ui_extra_networks_lora.py:44-54, ui_edit_user_metadata.py:59-68).
+    Raises WriteError.
     """
-    card = {
-        "description": header.description,
+    said = {
+        "description": card.description,
         "sd version": "SDXL",
-        "activation text": header.trigger,
+        "activation text": card.trigger,
         "preferred weight": 1.0,
         "negative text": "",
-        "notes": f"Method {header.method}, {header.steps} steps on {header.model_name}, "
-        f"pair {header.pair}.",
+        "notes": card.notes,
     }
     beside = path.with_suffix(".json")
     if replace or not beside.exists():
-        atomic.write_text(beside, json.dumps(card, indent=4, ensure_ascii=False) + "\n")
+        atomic.write_text(beside, json.dumps(said, indent=4, ensure_ascii=False) + "\n")
     beside = path.with_suffix(".png")
-    if replace or not beside.exists():
+    if image is not None and (replace or not beside.exists()):
         small = image.convert("RGB")
         small.thumbnail((_CARD_SIDE, _CARD_SIDE))
         with atomic.writing(beside) as temporary:

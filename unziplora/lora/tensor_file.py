@@ -26,15 +26,6 @@ _DTYPES = {
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
     "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
-_NOT_TENSORS = (  # what people have under a LoRA's name, by its first bytes
-    (b"version https://git-lfs", "is only a Git LFS pointer to a file. Run `git lfs pull`"),
-    (b"PK\x03\x04", "is a zip archive or a pickle. Unpack it, or choose a .safetensors file"),
-    (b"<", "is a web page, because a download went wrong. Download it again"),
-    (
-        b'{"',
-        "is an answer of a web site that wants a login. Log in there and download again",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -153,12 +144,20 @@ def _as_text(value: Any) -> str:
 
 
 def _refusal(path: Path) -> str:
-    """What a file that could not be read is, in two sentences."""
+    """What a file that could not be read is, by its first bytes."""
+    start = b""
     with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
         start = file.read(64).lstrip()
-        for begins, what in _NOT_TENSORS:
-            if start.startswith(begins):
-                return f"{path.name!r} {what}."
+    if start.startswith(b"version https://git-lfs"):
+        return (
+            f"{path.name!r} is only a Git LFS pointer to a LoRA. "
+            "Run `git lfs pull`, or download the file itself."
+        )
+    if start.startswith((b"<", b'{"')):
+        return (
+            f"{path.name!r} is an answer of a web site, not a LoRA. "
+            "Log in there if it needs that, and download the file again."
+        )
     return (
         f"{path.name!r} is not a whole .safetensors file. "
         "Download it again; a pickle (.pt, .ckpt) is never opened."

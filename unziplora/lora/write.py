@@ -14,16 +14,9 @@ from torch import Tensor
 
 from unziplora import files as atomic
 from unziplora.errors import UnZipLoRAError, WriteError
+from unziplora.lora.algorithms import LoraLayer
+from unziplora.lora.key_layouts import Target
 from unziplora.unet.layer_names import kohya_name
-
-
-@dataclass(frozen=True)
-class LoraLayer:
-    """down: (r, in), up: (out, r); a program applies weight * alpha / r * up @ down."""
-
-    down: Tensor
-    up: Tensor
-    alpha: float
 
 
 @dataclass(frozen=True)
@@ -52,10 +45,30 @@ def save_lora(
     not finite in `dtype`, where nothing was learned, or where what was read back is not what was
     meant.
     """
+    named = {kohya_name(layer): lora for layer, lora in layers.items()}
+    known = {kohya_name(layer): shape for layer, shape in shapes.items()}
+    return save_modules(path, named, metadata, shapes=known, dtype=dtype)
+
+
+def module_name(target: Target) -> str:
+    """kohya's name of a module of any network (networks/lora.py:870 of kohya-ss/sd-scripts)."""
+    prefix = "lora_unet" if target.network == "unet" else f"lora_{target.network}"
+    return f"{prefix}_{target.module.replace('.', '_')}"
+
+
+def save_modules(
+    path: Path,
+    modules: Mapping[str, LoraLayer],
+    metadata: Mapping[str, str],
+    *,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype = torch.float16,
+) -> SavedLora:
+    """`save_lora` for modules by kohya's names; shapes are (out, in) or (out, in, h, w)."""
     tensors = {}
-    for layer, lora in layers.items():
+    for name, lora in modules.items():
         if lora.up.to(dtype).any():
-            tensors.update(_tensors(layer, lora, dtype))
+            tensors.update(_tensors(name, lora, dtype))
     if not tensors:
         raise UnZipLoRAError(
             f"{path.name} would be empty: this LoRA has learned nothing yet. "
@@ -65,7 +78,7 @@ def save_lora(
     with atomic.writing(path) as temporary:
         temporary.write_bytes(data)
         _check(temporary, path.name, tensors, shapes)
-    return SavedLora(path, model_hash, len(tensors) // 3, len(layers) - len(tensors) // 3)
+    return SavedLora(path, model_hash, len(tensors) // 3, len(modules) - len(tensors) // 3)
 
 
 def tensor_hash(path: Path) -> str:
@@ -79,9 +92,8 @@ def tensor_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _tensors(layer: str, lora: LoraLayer, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The three tensors of a layer, contiguous, on the CPU."""
-    name = kohya_name(layer)
+def _tensors(name: str, lora: LoraLayer, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The three tensors of a module, contiguous, on the CPU."""
     tensors = {
         f"{name}.lora_down.weight": lora.down,
         f"{name}.lora_up.weight": lora.up,
@@ -91,7 +103,7 @@ def _tensors(layer: str, lora: LoraLayer, dtype: torch.dtype) -> dict[str, Tenso
     for tensor in tensors.values():
         if not tensor.isfinite().all():
             raise UnZipLoRAError(
-                f"The layer {layer} has numbers that are infinite or NaN in the file's "
+                f"The layer {name} has numbers that are infinite or NaN in the file's "
                 f"{str(dtype).removeprefix('torch.')}. Train again with a lower learning rate."
             )
     return tensors
@@ -116,10 +128,9 @@ def _serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> t
 
 
 def _check(
-    written: Path, name: str, meant: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]]
+    written: Path, name: str, meant: Mapping[str, Tensor], known: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Every tensor on disk is one of the live model's layers and what was meant to be written."""
-    known = {kohya_name(layer): shape for layer, shape in shapes.items()}
     try:
         with safe_open(written, framework="pt") as file:
             keys = set(file.keys())
@@ -134,12 +145,8 @@ def _check(
         ) from error
     for module in sorted({key.partition(".")[0] for key in meant}):
         down, up = (meant[f"{module}.lora_{part}.weight"].shape for part in ("down", "up"))
-        if module not in known or (*up, *down) != (
-            known[module][0],
-            up[1],
-            up[1],
-            known[module][1],
-        ):
+        fits = down[0] == up[1] and known.get(module) == (up[0], *down[1:])
+        if not fits:
             wrong.append(module)
     if wrong:
         raise UnZipLoRAError(

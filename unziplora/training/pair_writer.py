@@ -14,10 +14,11 @@ from torch import Tensor
 
 from unziplora.errors import InvalidInput
 from unziplora.host import Host
+from unziplora.lora.algorithms import LoraLayer
 from unziplora.lora.metadata import Header, read_info
 from unziplora.lora.pair import pair_files
 from unziplora.lora.sidecars import write_side_files
-from unziplora.lora.write import LoraLayer, save_lora
+from unziplora.lora.write import save_lora
 from unziplora.method.prompts import BRANCHES, BranchName
 from unziplora.training.memory_plans import Plan
 from unziplora.training.run_folder import RunInfo

@@ -10,7 +10,7 @@ import gradio as gr
 
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
-from unziplora.lora.merge import GroupColumns, columns, overlap_warning
+from unziplora.lora.overlap import GroupColumns, columns, overlap_warning
 from unziplora.ui.answers import attempt, message_from
 from unziplora.ui.block_names import plain_names
 from unziplora.ui.charts import bar

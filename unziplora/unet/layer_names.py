@@ -74,6 +74,12 @@ def group_of(layer: str) -> str:
     return match[0]
 
 
+def is_attention_layer(layer: str) -> bool:
+    """Whether this is the sgm name of a projection in one of the UNet's attention groups."""
+    match = _ATTENTION_LAYER.fullmatch(layer)
+    return match is not None and _SGM_GROUP.fullmatch(match["group"]) is not None
+
+
 def reads_text(layer: str) -> bool:
     """Whether the layer's input is the text: to_k and to_v of cross-attention (eq. 3)."""
     return layer.endswith(("attn2.to_k", "attn2.to_v"))

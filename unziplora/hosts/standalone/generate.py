@@ -1,27 +1,30 @@
-"""Images with any number of LoRAs, loaded as diffusers loads them."""
+"""Images with any number of LoRAs, of any program and kind, applied by value."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import warnings
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
-from safetensors.torch import load_file
+from torch import nn
 
 from unziplora import files as atomic
 from unziplora.errors import InvalidInput
 from unziplora.hosts.standalone.host import StandaloneHost
-from unziplora.hosts.standalone.sampling import GUIDANCE, bare_pipeline
+from unziplora.hosts.standalone.sampling import GUIDANCE
 from unziplora.images.infotext import KEY, save_png, with_loras
-from unziplora.lora.read import TEXT_ENCODERS, read_lora
+from unziplora.lora.apply import applied, check_fits, targets_in
+from unziplora.lora.key_layouts import Network
+from unziplora.lora.read import LoraFile, read_lora
 from unziplora.lora.write import tensor_hash
 
 WeightedLora = tuple[Path, float]
 _MOST_PIXELS = 4096 * 4096
+_MOST_WEIGHT = 100.0
+_MOST_GUIDANCE = 1000.0
+_CALL = re.compile(r"<(?:lora|lyco|hypernet):[^>]*>")
 
 
 def generate(
@@ -38,16 +41,11 @@ def generate(
     """An image of (height, width) = size; its `info["parameters"]` says how it was made, in the
     words in which WebUIs write it, and `info["notes"]` lists what was left out.
 
-    Raises InvalidInput for a file that is no LoRA, or whose UNet layers do not all fit the model.
+    Raises InvalidInput for a file that is no LoRA, or whose layers do not all fit the model, and
+    for numbers or words that cannot be drawn with.
     """
     height, width = size or (host.defaults.resolution, host.defaults.resolution)
-    if height % 8 or width % 8 or not 64 <= min(height, width) <= height * width <= _MOST_PIXELS:
-        raise InvalidInput(
-            f"An image cannot have {width} x {height} pixels. "
-            "Choose multiples of 8 from 64 to 4096."
-        )
-    if not 1 <= steps <= 1000:
-        raise InvalidInput(f"{steps} sampling steps cannot be made. Choose 1 to 1000.")
+    _check_request(prompt, height, width, steps, seed, guidance)
     with host.borrow(), loaded(host, loras) as notes:
         image = host.preview(
             prompt,
@@ -63,6 +61,26 @@ def generate(
         hashes = ", ".join(f"{path.stem}: {tensor_hash(path)[:12]}" for path, _ in loras)
         image.info[KEY] = f'{called}, Lora hashes: "{hashes}"'
     return image
+
+
+def _check_request(
+    prompt: str, height: int, width: int, steps: int, seed: int, guidance: float
+) -> None:
+    if call := _CALL.search(prompt):
+        raise InvalidInput(
+            f"The prompt has {call[0][:60]}, which only WebUIs read. Name the file with --lora."
+        )
+    if height % 8 or width % 8 or not 64 <= min(height, width) <= height * width <= _MOST_PIXELS:
+        raise InvalidInput(
+            f"An image cannot have {width} x {height} pixels. "
+            "Choose multiples of 8 from 64 to 4096."
+        )
+    if not 1 <= steps <= 1000:
+        raise InvalidInput(f"{steps} sampling steps cannot be made. Choose 1 to 1000.")
+    if not 0 <= guidance <= _MOST_GUIDANCE:  # also where it is not a number
+        raise InvalidInput(f"The guidance cannot be {guidance:g}. Choose a number from 0 to 1000.")
+    if not 0 <= seed < 2**63:
+        raise InvalidInput("The seed is not from 0 to 9223372036854775807. Choose another one.")
 
 
 def drawing(
@@ -118,60 +136,49 @@ def save_image(image: Image.Image, path: Path) -> None:
 
 @contextlib.contextmanager
 def loaded(host: StandaloneHost, loras: Sequence[WeightedLora]) -> Iterator[list[str]]:
-    """The LoRAs on the host's UNet as diffusers (peft) loads them; afterwards it has none.
+    """The LoRAs on the host's UNet and, where they have such parts, on its text encoders;
+    afterwards it has none.
 
-    Yields a sentence for each file of which a part was left out.
+    Yields a sentence for each thing of a file that was left out or is odd. Raises InvalidInput for
+    a file that is no LoRA, or not of this model, and for a weight that is none.
     """
-    pipeline = bare_pipeline(host.unet)
-    try:
-        notes = [
-            note
-            for number, (path, _) in enumerate(loras)
-            for note in _load(pipeline, path, f"lora{number}")
-        ]
-        if loras:
-            names = [f"lora{number}" for number in range(len(loras))]
-            pipeline.set_adapters(names, [weight for _, weight in loras])
-        yield notes
-    finally:
-        if loras:
-            pipeline.unload_lora_weights()
+    files = [(read_lora(path), _checked_weight(path, weight)) for path, weight in loras]
+    modules = targets_in("unet", host.unet)
+    for file, _ in files:
+        check_fits(file, modules)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(applied(host.unet, modules, files))
+        if any(target.network != "unet" for file, _ in files for target in file.adapters):
+            stack.enter_context(host.encoders_changed(lambda pair: _on_encoders(pair, files)))
+        yield [note for file, _ in files for note in _notes(file)]
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """diffusers warns of text encoders without LoRA, peft of a second adapter: both are meant."""
-    logger = logging.getLogger("diffusers.loaders.lora_base")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            yield
-    finally:
-        logger.setLevel(level)
+def _on_encoders(
+    encoders: Sequence[nn.Module], files: Sequence[tuple[LoraFile, float]]
+) -> Iterator[None]:
+    networks: tuple[Network, Network] = ("te1", "te2")
+    with contextlib.ExitStack() as stack:
+        for network, encoder in zip(networks, encoders, strict=True):
+            modules = targets_in(network, encoder)
+            for file, _ in files:
+                check_fits(file, modules)
+            stack.enter_context(applied(encoder, modules, files))
+        yield
 
 
-def _load(pipeline: Any, path: Path, name: str) -> list[str]:
-    """Loads the UNet's part of a LoRA, counts what arrived, and says what was left out."""
-    file = read_lora(path)
-    in_unet = {
-        key: tensor for key, tensor in load_file(path).items() if not key.startswith(TEXT_ENCODERS)
-    }
-    try:
-        with _quiet():
-            pipeline.load_lora_weights(in_unet, adapter_name=name)
-    except (ValueError, RuntimeError, KeyError, AttributeError) as error:
+def _checked_weight(path: Path, weight: float) -> float:
+    if not -_MOST_WEIGHT <= weight <= _MOST_WEIGHT:  # also where it is not a number
         raise InvalidInput(
-            f"{path.name} does not fit this model. Choose a LoRA of the same architecture."
-        ) from error
-    arrived = sum(name in getattr(m, "lora_A", {}) for m in pipeline.unet.modules())
-    if arrived != file.unet_modules or not arrived:
-        raise InvalidInput(
-            f"Only {arrived} of {file.unet_modules} layers of {path.name} fit this model. "
-            "Choose a LoRA of the same architecture."
+            f"{path.name} cannot have the weight {weight:g}. "
+            f"Choose a number from -{_MOST_WEIGHT:g} to {_MOST_WEIGHT:g}."
         )
-    left_out = file.others.get("text encoder modules", 0)
-    if left_out:
-        return [f"{path.name}: its {left_out} text encoder layers were left out."]
-    return []
+    return weight
+
+
+def _notes(file: LoraFile) -> list[str]:
+    notes = [f"{file.path.name}: {note}" for note in file.notes]
+    if file.left_out:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in file.left_out.items())
+        notes.append(f"{file.path.name}: {kinds} were left out.")
+    return notes

@@ -6,7 +6,8 @@ import contextlib
 import gc
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ class StandaloneHost:
         self.alphas_cumprod = sampling.alphas_cumprod(file)
         self._checkpoint, self._vae_path = checkpoint, vae
         self._embeddings: dict[str, tuple[Tensor, Tensor]] = {}
+        self._change_encoders: Callable[[Sequence[nn.Module]], AbstractContextManager[None]] | None
+        self._change_encoders = None
         self._lent = threading.Lock()
         self.unet = checkpoint.unet(device, dtype)
 
@@ -125,6 +128,19 @@ class StandaloneHost:
         """Whether a run has the model now."""
         return self._lent.locked()
 
+    @contextlib.contextmanager
+    def encoders_changed(
+        self, change: Callable[[Sequence[nn.Module]], AbstractContextManager[None]]
+    ) -> Iterator[None]:
+        """Prompts are encoded with the two text encoders under `change` meanwhile; embeddings from
+        before are kept for after."""
+        before = self._embeddings, self._change_encoders
+        self._embeddings, self._change_encoders = {}, change
+        try:
+            yield
+        finally:
+            self._embeddings, self._change_encoders = before
+
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """context (n, 77, width) and pooled (n, width), in the host's dtype.
 
@@ -146,7 +162,9 @@ class StandaloneHost:
         tokenizers = self._checkpoint.tokenizers()
         encoders = self._checkpoint.text_encoders(self.device, self.dtype)
         # what is remembered must not depend on who asked first
-        with torch.autocast(self.device.type, enabled=False):
+        change = self._change_encoders
+        changed = change(encoders) if change else contextlib.nullcontext()
+        with torch.autocast(self.device.type, enabled=False), changed:
             context, pooled = encode(prompts, tokenizers, encoders)
         for n, prompt in enumerate(prompts):
             self._embeddings[prompt] = context[n : n + 1].clone(), pooled[n : n + 1].clone()
