@@ -141,14 +141,14 @@ def test_the_models_line_has_its_name_family_memory_and_time(host: Any, tmp_path
         model_info=lambda: (host.unet, host.device, host.defaults),
         checkpoint=lambda: ModelIdentity("base.safetensors", family="SDXL 1.0"),
     )
-    line = model_header.header(service, {"rank": 2})
+    line = model_header.header(service, {"rank": 2}).line
     assert "Checkpoint: base.safetensors (SDXL 1.0)" in line
     assert "VRAM: about " in line
     assert "data-loaded" in line
-    assert "rank cannot be 0" in model_header.header(service, {"rank": 0})
+    assert "rank cannot be 0" in model_header.header(service, {"rank": 0}).line
     empty = Service(lambda: host, lambda: tmp_path)
-    assert "not loaded yet" in model_header.header(empty, {})
-    assert "data-loaded" not in model_header.header(empty, {})
+    assert "not loaded yet" in model_header.header(empty, {}).line
+    assert "data-loaded" not in model_header.header(empty, {}).line
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,14 @@ def test_a_time_to_come_is_rounded(seconds: float, said: str) -> None:
 @pytest.mark.parametrize(("seconds", "said"), [(0, "0:00"), (370, "6:10"), (3970, "1:06:10")])
 def test_durations_read_as_on_a_clock(seconds: float, said: str) -> None:
     assert html.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(600, "600"), (0.001, "0.001"), (5e-5, "5e-5"), (1.5e-4, "1.5e-4"), (0, "0"), (1024, "1024")],
+)
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert html.number(value) == text
 
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=50))

@@ -11,8 +11,11 @@ import gradio as gr
 from unziplora.errors import InvalidInput
 from unziplora.method.methods import METHODS
 from unziplora.training.settings import Settings
+from unziplora.ui.block_fields import NAMES as BLOCK_FIELDS
+from unziplora.ui.block_fields import build_blocks, read_blocks
 from unziplora.ui.gradio_compat import plain_html
 from unziplora.ui.html import number
+from unziplora.ui.preset_part import build_presets
 
 _TYPES = get_type_hints(Settings)
 _NUMBER_KINDS = {int: "a whole number", float: "a number, for example 5e-5"}
@@ -48,15 +51,19 @@ DEFAULT_FIELDS = ("steps", "lr", "rank", "resolution")  # their defaults are the
 PROMPT_FIELDS = ("prompt_combined", "prompt_content", "prompt_style")
 
 
-def build_fields(preview_every: int) -> dict[str, Any]:
-    """The inputs by their settings' names, and "overwrite"."""
+def build_fields(preview_every: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inputs by their settings' names, with "overwrite" and the blocks'; and the part of saved
+    presets (preset_part.py)."""
     with gr.Accordion("Advanced", open=False, elem_id="uz_advanced"):
         fields = _training_fields() | _saving_fields(preview_every)
         plain_html('<p class="uz-aside">Leave a field empty for the default shown in it.</p>')
         plain_html('<div class="uz-title">Prompts that will be trained</div>')
         with gr.Row():
             fields |= {name: _text(name) for name in PROMPT_FIELDS}
-    return fields
+        with gr.Accordion("Blocks", open=False, elem_id="uz_blocks"):
+            fields |= build_blocks()
+        presets = build_presets()
+    return fields, presets
 
 
 def _training_fields() -> dict[str, Any]:
@@ -95,9 +102,11 @@ def read_settings(
     where a number is none."""
     typed = dict(values)
     overwrite = bool(typed.pop("overwrite", False))
+    blocks = read_blocks(*(typed.pop(field) for field in BLOCK_FIELDS))
     words = {"subject": (subject or "").strip(), "style": (style or "").strip()}
     named = {"name": name.strip()} if name and name.strip() else {}
-    return {**read_fields(typed), **words, **named}, overwrite
+    own_blocks = {"blocks": blocks} if blocks is not None else {}
+    return {**read_fields(typed), **words, **named, **own_blocks}, overwrite
 
 
 def read_fields(typed: Mapping[str, Any]) -> dict[str, Any]:

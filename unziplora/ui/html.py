@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from html import escape
@@ -60,7 +59,10 @@ def image(path: Path | None, spoken: str) -> str:
 
 def number(value: float) -> str:
     """600, 0.001 or 5e-5."""
-    return re.sub(r"e([+-])0+", r"e\1", f"{value:g}").replace("e+", "e")
+    if not 0 < abs(value) < 1e-3:
+        return f"{value:g}"
+    digits, _, power = f"{value:.3e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"
 
 
 def duration(seconds: float) -> str:

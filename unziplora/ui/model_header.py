@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
 
@@ -18,22 +19,30 @@ _TIGHT = 0.9  # of the free memory; above it another program may make the differ
 _NOT_LOADED = "Checkpoint: not loaded yet. Its memory and time are shown once it is."
 
 
-def header(service: Service, settings: Mapping[str, Any]) -> str:
-    """As HTML. settings: of the run that the fields describe."""
+@dataclass(frozen=True)
+class Header:
+    """line: as HTML. architecture: of the loaded model, or None where it is not known."""
+
+    line: str
+    architecture: str | None = None
+
+
+def header(service: Service, settings: Mapping[str, Any]) -> Header:
+    """settings: of the run that the fields describe."""
     identity = service.checkpoint()
     try:
         expected = service.forecast(settings)
     except UnZipLoRAError as error:
-        return _line("red", [*_name(identity), str(error)], loaded=False)
+        return Header(_line("red", [*_name(identity), str(error)], loaded=False))
     except Exception:  # a border: a failing forecast must not keep the page from its news
         traceback.print_exc()
         expected = None
     if expected is None:
-        return _line(None, _name(identity) or [_NOT_LOADED], loaded=False)
+        return Header(_line(None, _name(identity) or [_NOT_LOADED], loaded=False))
     forecast, seconds = expected
     time = [] if seconds is None else [f"about {rough_duration(seconds)}"]
     parts = [*_name(identity), memory_sentence(forecast), *time]
-    return _line(light(forecast), parts, loaded=True)
+    return Header(_line(light(forecast), parts, loaded=True), forecast.architecture)
 
 
 def memory_sentence(of: Forecast) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from unziplora import mini
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.images.load import open_image
@@ -26,7 +27,8 @@ from unziplora.ui.html import message
 @dataclass(frozen=True)
 class Form:
     """The inputs. fields: the advanced ones, by their settings' names. fetch: by a label, the
-    button that takes an image over from a WebUI's page."""
+    button that copies an image from a WebUI's page. presets: the part of saved ones. example: the
+    button that fills in an image and words, where the miniature is loaded."""
 
     image: Any
     fetch: Mapping[str, Any]
@@ -37,6 +39,8 @@ class Form:
     preset: Any
     preset_note: Any
     fields: Mapping[str, Any]
+    presets: Mapping[str, Any]
+    example: Any
 
     @property
     def inputs(self) -> list[Any]:
@@ -58,10 +62,11 @@ def build_form(features: HostFeatures) -> Form:
             image = image_input(label="Image", elem_id="uz_image", height=300)
             with gr.Row(visible=bool(features.images)):
                 fetch = {label: gr.Button(label, size="sm") for label in features.images}
+            example = gr.Button("Try the example", size="sm", visible=False, elem_id="uz_example")
         with gr.Column(scale=2, min_width=300):
             words = _build_words(features)
-            fields = advanced_fields.build_fields(features.preview_every)
-    return Form(image=image, fetch=fetch, fields=fields, **words)
+            fields, saved = advanced_fields.build_fields(features.preview_every)
+    return Form(image=image, fetch=fetch, fields=fields, presets=saved, example=example, **words)
 
 
 def _build_words(features: HostFeatures) -> dict[str, Any]:
@@ -114,10 +119,16 @@ def connect(form: Form, service: Service, features: HostFeatures, answer: Any) -
     if form.suggest is not None:
         outputs = [form.style, answer]
         when(form.suggest.click, suggest, [form.image], outputs, show_progress="minimal")
+    when(form.example.click, _example, None, [form.image, form.subject, form.style])
     words = [form.subject, form.style, form.fields["token"]]
     prompts = [form.fields[name] for name in advanced_fields.PROMPT_FIELDS]
     for source in words:
         when(source.change, _prompt_placeholders, words, prompts)
+
+
+def _example() -> tuple[Any, str, str]:
+    """The image and the words of `unziplora demo`."""
+    return open_image(mini.IMAGE).image, mini.SUBJECT, mini.STYLE
 
 
 def _copying(source: str) -> Any:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import gradio as gr
 
+from unziplora import mini
+from unziplora.app.preset_files import PresetFiles
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
 from unziplora.ui import advanced_fields as fields
 from unziplora.ui import copy_report, model_header, presets
 from unziplora.ui.answers import message_from
+from unziplora.ui.block_fields import updates_for
 from unziplora.ui.gradio_compat import hidden, plain_html, when
 from unziplora.ui.host_features import HostFeatures
 from unziplora.ui.html import aside
+from unziplora.ui.model_header import Header
+from unziplora.ui.preset_part import connect_presets
 from unziplora.ui.run_view import RunView, has_ended, has_started
 from unziplora.ui.train_form import Form, build_form, connect
 
 _LEAD = "One image in, two LoRAs out: its content and its style."
+BLOCK_LISTS = ("blocks_content", "blocks_style")
 # shown by page.js
 _AWAY = (
     '<div id="uz_away" class="uz-error uz-away" role="alert">The server does not answer. If it was '
@@ -91,16 +98,20 @@ def _connect_news(
     service: Service, form: Form, view: RunView, poll: Any, header: Any, answer: Any
 ) -> None:
     """What page.js asks for every few seconds."""
-    defaults = [form.fields[name] for name in fields.DEFAULT_FIELDS]
+    store = PresetFiles(service.folder)
+    list_presets = connect_presets(form.presets, form.fields, store, answer)
+    of_model = [form.fields[name] for name in (*fields.DEFAULT_FIELDS, *BLOCK_LISTS)]
+    outputs = [form.preset_note, form.example, form.presets["name"], *of_model]
 
     def news(marks: Any, line: str, note: str, *typed: Any) -> tuple[Any, ...]:
         looked = view.look(marks)
         now = looked[0] if isinstance(looked[0], str) else marks
         old = has_ended(marks, now) or has_started(marks, now)
+        shown = _header(service, line, typed)
         return (
             gr.update(visible=False) if has_ended(marks, now) else gr.update(),
-            *_header(service, line, typed),
-            *_defaults(service, note, str(typed[0])),
+            gr.update() if shown is None or shown.line == line else shown.line,
+            *_of_model(service, note, shown, str(typed[0]), list_presets, len(outputs)),
             "" if old else gr.update(),
             *looked,
         )
@@ -111,32 +122,45 @@ def _connect_news(
         poll.click,
         news,
         [view.state, header, form.preset_note, *forecast],
-        [view.confirm, header, form.preset_note, *defaults, answer, *view.outputs],
+        [view.confirm, header, *outputs, answer, *view.outputs],
         queue=False,
     )
     js = "() => { window.unziplora.asked = 0; return []; }"
     when(looked.then, None, None, None, js=js)
 
 
-def _header(service: Service, shown: str, typed: Sequence[Any]) -> list[Any]:
-    """An update of the model's line. While a run has the model, what stands there stays: its memory
-    is not free now, and yet would be for the next run."""
+def _header(service: Service, shown: str, typed: Sequence[Any]) -> Header | None:
+    """The model's line. While a run has the model, what stands there stays: its memory is not free
+    now, and yet would be for the next run."""
     if service.jobs.current is not None and shown:
-        return [gr.update()]
+        return None
     try:
         settings = fields.read_fields(dict(zip(fields.FORECAST_FIELDS, typed, strict=True)))
     except InvalidInput as error:
-        line = aside(str(error))  # shown as an error once the button is pressed
-    else:
-        line = model_header.header(service, settings)
-    return [gr.update() if line == shown else line]
+        return Header(aside(str(error)))  # shown as an error once the button is pressed
+    return model_header.header(service, settings)
 
 
-def _defaults(service: Service, shown: str, method: str) -> list[Any]:
-    """Updates of the presets' line and of the fields' placeholders, where the loaded model's
-    defaults are others than those shown."""
+def _of_model(
+    service: Service, shown: str, header: Header | None, method: str,
+    list_presets: Callable[[], Any], count: int,
+) -> list[Any]:  # fmt: skip
+    """Updates of what depends on the loaded model, where that is another than the shown one: the
+    presets' line, the example, the defaults in the fields and the blocks. A page that was just
+    opened gets its list of presets too."""
     defaults = service.model_defaults(method)
-    note = aside(presets.describe(defaults))
+    architecture = header.architecture if header else None
+    identity = service.checkpoint()
+    is_mini = identity is not None and identity.name == mini.MODEL.name
+    key = f"{architecture} {is_mini}" if architecture else None
+    if header is None or (key is None and shown):
+        return [gr.update()] * count
+    note = f'<div data-model="{escape(key or "")}">{aside(presets.describe(defaults))}</div>'
     if note == shown:
-        return [gr.update()] * (1 + len(fields.DEFAULT_FIELDS))
-    return [note, *fields.placeholders(defaults)]
+        return [gr.update()] * count
+    blocks = [gr.update()] * len(BLOCK_LISTS)
+    if architecture is not None and f'data-model="{key}"' not in shown:
+        blocks = updates_for(architecture)
+    return [
+        note, gr.update(visible=is_mini), list_presets(), *fields.placeholders(defaults), *blocks,
+    ]  # fmt: skip

@@ -124,6 +124,19 @@ class Page:
         """Presses a button inside HTML, by what a screen reader says."""
         self.page.locator(f'button[aria-label="{spoken}"]').first.click()
 
+    def menu(self, name: str, entry: str) -> None:
+        """Chooses an entry of the menu on a pair's card."""
+        spoken = f"{entry}: {name}"
+        button = self.page.locator(f'button[aria-label="{spoken}"]').first
+        if not button.is_visible():
+            self.page.locator(f'summary[aria-label="more for {name}"]').first.click()
+        button.click()
+
+    def stop(self) -> None:
+        """Stops the run that is shown, and says yes to the question."""
+        self.click("stop")
+        self.page.locator("#uz_stop_yes").first.click()
+
     def shot(self, name: str) -> None:
         self._shots.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=self._shots / f"{name}.png", full_page=True)

@@ -35,7 +35,7 @@ def train(page: Page, image_file: Path) -> Iterator[Any]:
     yield train
     page.tab("Train")
     if page.page.locator("#uz_live [data-state=running]").count():
-        page.click("stop")
+        page.stop()
 
 
 @pytest.fixture
@@ -108,29 +108,31 @@ def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, tra
     page.says("queue", "waits")
     page.ask("cancel waits")
     page.page.locator("#uz_queue li").first.wait_for(state="hidden")
+    page.page.wait_for_selector("#uz_images img[alt='training image']")
     page.click("preview_now")
-    page.page.wait_for_selector("#uz_images img")
-    assert page.page.locator("#uz_images img").count() == 4
+    page.page.wait_for_selector("#uz_images img[alt^='both']")
+    assert page.page.locator("#uz_images img").count() == 5
     page.shot("train-running")
     page.open()  # a reload, or another machine
     page.says("live", r"steered")
-    page.page.wait_for_selector("#uz_images img")
+    page.page.wait_for_selector("#uz_images img[alt='training image']")
     page.click("pause")
     page.state("paused")
     page.click("resume")
     page.state("running")
     page.click("save_now")
     page.says("message", "snapshot")
-    page.click("stop")
+    page.stop()
     page.state("stopped")
     page.tab("Results")
     page.ask("resume steered")
-    page.says("results_message", "goes on")
+    page.says("results_message", "steered is in the queue")
     page.tab("Train")
     page.state("running")
     page.click("stop_and_save")
     page.state("stopped")
-    page.says("live", "steered_style.safetensors")
+    page.says("images", "Stopped: both LoRAs saved at step [1-9]")
+    page.says("images", "steered_style.safetensors")
 
 
 def test_nothing_jumps_while_a_run_goes_on(page: Page, train: Any) -> None:
@@ -145,7 +147,7 @@ def test_nothing_jumps_while_a_run_goes_on(page: Page, train: Any) -> None:
         page.page.wait_for_timeout(500)
         assert page.page.evaluate(tops) == first
     assert page.page.evaluate("() => window.kept.isConnected"), "what stays was drawn anew"
-    page.click("stop")
+    page.stop()
     page.state("stopped")
 
 
@@ -156,31 +158,46 @@ def test_a_pair_is_put_into_a_prompt_published_and_deleted(
     page.says("live", "tree-flat-drawing")
     page.state("completed")
     page.shot("train-completed")
-    page.tab("Results")
+    page.says("images", "Both LoRAs are ready, after 4 steps")
+    page.ask("use both of tree-flat-drawing")  # which opens Results
+    both = "<lora:tree-flat-drawing_content:1> <lora:tree-flat-drawing_style:1>"
+    page.holds("prompt", f"a sks tree in flat drawing style {both}")
     page.ask("put style of tree-flat-drawing into the prompt")
     page.holds("prompt", "an image in flat drawing style <lora:tree-flat-drawing_style:1>")
     page.ask("put both of tree-flat-drawing into the prompt")
-    both = "<lora:tree-flat-drawing_content:1> <lora:tree-flat-drawing_style:1>"
     page.holds("prompt", f"a sks tree in flat drawing style {both}")
-    page.page.locator("#uz_content_weight input[type=number]").first.fill("0.5")
-    page.page.keyboard.press("Tab")
-    softer = both.replace("content:1", "content:0.5")
-    page.holds("prompt", f"a sks tree in flat drawing style {softer}")
-    page.click("publish")
-    page.says("results_message", "unziplora-published")
+    for weight in ("0.5", "-1"):
+        page.page.locator("#uz_content_weight input[type=number]").first.fill(weight)
+        page.page.keyboard.press("Tab")
+        changed = both.replace("content:1", f"content:{weight}")
+        page.holds("prompt", f"a sks tree in flat drawing style {changed}")
+    page.menu("tree-flat-drawing", "make a folder to publish")
+    page.says("results_message", "The folder to publish is .*unziplora-published")
     published = served.folder.parent / "unziplora-published" / "tree-flat-drawing"
     assert (published / "README.md").exists()
-    page.click("publish")
+    page.menu("tree-flat-drawing", "make a folder to publish")
     page.says("results_message", "exists already")
     page.shot("results")
-    page.click("delete")
+    page.menu("tree-flat-drawing", "delete")
+    page.says("confirm", "tree-flat-drawing_content.safetensors, .*tree-flat-drawing_style.json")
     page.click("delete_no")
     page.page.locator("#uz_delete_yes").wait_for(state="hidden")
     assert (served.folder / "tree-flat-drawing_style.safetensors").exists()
-    page.click("delete")
+    page.menu("tree-flat-drawing", "delete")
     page.click("delete_yes")
     page.says("results_message", "Deleted: tree-flat-drawing_content.safetensors")
     assert not (served.folder / "tree-flat-drawing_style.safetensors").exists()
+
+
+def test_pairs_are_found_by_their_words(page: Page, trained: Any) -> None:
+    trained("one")
+    page.open()
+    page.tab("Results")
+    page.says("cards", "one")
+    page.fill("search", "walrus")
+    page.says("cards", "No pair fits the search")
+    page.fill("search", "tree one")
+    page.says("cards", "flat drawing style")
 
 
 def test_two_pairs_are_compared_drawn_and_merged(page: Page, served: Served, trained: Any) -> None:
@@ -196,7 +213,7 @@ def test_two_pairs_are_compared_drawn_and_merged(page: Page, served: Served, tra
     page.choose("content_of", "one")
     page.silent("combine_message")  # it was of other pairs
     page.choose("style_of", "two")
-    page.says("overlap", r"overlap[\s\S]*output_blocks\.1\.1")
+    page.says("overlap", r"overlap[\s\S]*decoder, coarse 2 output_blocks\.1\.1")
     assert page.page.locator("#uz_overlap .uz-parts").count() == 11
     page.fill("merged_name", "mixed")
     page.click("merge")
@@ -309,7 +326,7 @@ def test_every_field_and_button_has_a_name_and_is_reached_by_keyboard(page: Page
     assert {"uz_style", "uz_name", "uz_preset", "uz_method", "uz_steps", "uz_train"} <= reached
 
 
-def test_a_image_is_pasted_and_a_run_is_begun_and_stopped_by_keyboard_alone(page: Page) -> None:
+def test_an_image_is_pasted_and_a_run_is_begun_and_stopped_by_keyboard_alone(page: Page) -> None:
     page.open()
     page.page.evaluate(
         """() => new Promise(done => {
@@ -333,6 +350,9 @@ def test_a_image_is_pasted_and_a_run_is_begun_and_stopped_by_keyboard_alone(page
     page.says("live", r"typed[\s\S]*[1-9]\d* of")
     page.tab_to("stop")
     page.page.keyboard.press("Space")
+    page.page.locator("#uz_stop_yes").first.wait_for()
+    page.tab_to("stop_yes")
+    page.page.keyboard.press("Space")
     page.state("stopped")
     page.shot("keyboard")
 
@@ -343,7 +363,7 @@ def test_inside_a_webui_the_prompt_and_the_images_go_to_and_fro(
     page = nested_page
     page.page.get_by_role("button", name="From txt2img").click()
     page.page.wait_for_selector("#uz_image img")
-    page.says("message", "taken over")
+    page.says("message", "Image copied from txt2img")
     page.click("suggest")
     page.holds("style", "64 pixels")
     page.fill("subject", "tree")
@@ -354,7 +374,10 @@ def test_inside_a_webui_the_prompt_and_the_images_go_to_and_fro(
     page.shot("nested-train")
     page.tab("Results")
     page.ask("put content of tree-flat-drawing into the prompt")
-    page.page.wait_for_function(
-        "() => window.sent === 'a sks tree <lora:tree-flat-drawing_content:1>'"
-    )
+    page.page.wait_for_function("() => window.sent")
+    assert json.loads(page.page.evaluate("() => window.sent")) == {
+        "content": {"name": "tree-flat-drawing_content", "trigger": "sks tree", "weight": 1},
+        "style": {"name": "tree-flat-drawing_style", "trigger": "flat drawing style", "weight": 0},
+        "toggle": True,
+    }
     page.shot("nested-results")

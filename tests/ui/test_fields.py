@@ -1,0 +1,78 @@
+"""What the Train tab's fields give as settings: numbers, presets, and the blocks' checklist."""
+
+from __future__ import annotations
+
+import pytest
+
+from unziplora.errors import InvalidInput
+from unziplora.method.methods import table_for
+from unziplora.training.settings import Settings
+from unziplora.ui import presets
+from unziplora.ui.advanced_fields import read_fields, read_settings
+from unziplora.ui.block_fields import choices_of, defaults_of, read_blocks
+
+DEFAULTS = {"steps": 600, "lr": 5e-5, "rank": 64}
+
+
+def test_empty_fields_leave_the_settings_to_their_defaults() -> None:
+    typed = {"steps": " ", "lr": "", "rank": "8", "token": "sks", "alpha": None}
+    assert read_fields(typed) == {"rank": 8, "token": "sks"}
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "problem"),
+    [
+        ("steps", "many", "Training steps cannot be 'many'. Type a whole number"),
+        ("steps", "1.5", "Training steps cannot be '1.5'. Type a whole number"),
+        ("lr", "fast", "Learning rate cannot be 'fast'. Type a number, for example 5e-5"),
+        ("rank", "x", r"Network rank \(dim\) cannot be 'x'"),
+    ],
+)
+def test_what_is_no_number_is_named_by_its_label(field: str, text: str, problem: str) -> None:
+    with pytest.raises(InvalidInput, match=problem):
+        read_fields({field: text})
+
+
+def test_the_chosen_blocks_become_the_runs_table() -> None:
+    values = {
+        "own_blocks": True,
+        "blocks_content": ["decoder, coarse 2 (output_blocks.1.1)"],
+        "blocks_style": [],
+        "overwrite": True,
+    }
+    settings, overwrite = read_settings("cat", "ink", "", values)
+    assert overwrite
+    assert settings["blocks"] == {"content": ["output_blocks.1.1"], "style": []}
+    assert Settings(**settings).blocks == {"content": ("output_blocks.1.1",), "style": ()}
+    unchosen, _ = read_settings("cat", "ink", "", {**values, "own_blocks": False})
+    assert "blocks" not in unchosen
+
+
+@pytest.mark.parametrize("architecture", ["sdxl", "sdxl-like", "mini", "vega", "koala-700m"])
+def test_the_ticked_blocks_are_the_models_own_table(architecture: str) -> None:
+    ticked = {branch: defaults_of(architecture, branch) for branch in ("content", "style")}
+    assert all(set(choices) <= set(choices_of(architecture)) for choices in ticked.values())
+    blocks = read_blocks(True, ticked["content"], ticked["style"])
+    assert blocks is not None
+    table = table_for(architecture)
+    assert {branch: tuple(groups) for branch, groups in blocks.items()} == dict(table)
+
+
+def test_a_fast_run_has_half_the_models_steps_at_twice_its_rate() -> None:
+    values = presets.built_in(presets.FAST, DEFAULTS, lambda: "low")
+    assert values == {"steps": "300", "lr": "1e-4", "rank": "", "memory": "auto"}
+    small = presets.built_in(presets.FAST, {"steps": 301, "lr": 1e-3, "rank": 16}, lambda: "low")
+    assert (small["steps"], small["lr"]) == ("150", "0.002")
+
+
+def test_low_memory_takes_the_smallest_plan_and_never_a_larger_rank() -> None:
+    values = presets.built_in(presets.LOW_MEMORY, DEFAULTS, lambda: "lowest")
+    assert values == {"steps": "", "lr": "", "rank": "16", "memory": "lowest"}
+    small = presets.built_in(presets.LOW_MEMORY, {**DEFAULTS, "rank": 4}, lambda: "low")
+    assert small["rank"] == "4"
+
+
+def test_the_presets_line_has_the_models_numbers() -> None:
+    line = presets.describe({"steps": 300, "lr": 1e-3, "rank": 16})
+    assert "Default: 300 steps, rank 16, learning rate 0.001" in line
+    assert "Fast: 150 steps at twice the learning rate" in line

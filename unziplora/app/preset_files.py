@@ -1,0 +1,79 @@
+"""The user's presets: what stood in the fields of the Train tab, a JSON file each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from unziplora import files as atomic
+from unziplora.errors import InvalidInput, WriteError
+
+# of the output folder; runs lie beside it, and no run's name begins with a dot
+_FOLDER = Path(".unziplora") / ".presets"
+_MOST_BYTES = 100_000  # of a file
+
+
+class PresetFiles:
+    """out: gives the output folder, asked for each time, because it may be an option."""
+
+    def __init__(self, out: Callable[[], Path]) -> None:
+        self._out = out
+
+    def names(self) -> list[str]:
+        """In alphabetical order."""
+        found = (path.stem for path in self._folder().glob("*.json") if path.is_file())
+        return sorted(found, key=str.lower)
+
+    def read(self, name: str) -> dict[str, str]:
+        """The fields by their settings' names; only texts. Raises InvalidInput."""
+        path = self._path(name)
+        try:
+            if path.stat().st_size > _MOST_BYTES:
+                raise ValueError("too large")
+            data = json.loads(path.read_text("utf-8"))
+            if not isinstance(data, dict):
+                raise ValueError("no object")
+        except OSError as error:
+            raise InvalidInput(
+                f"There is no preset named {name}. It may be deleted already."
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(
+                f"The preset {name} is damaged. Delete it, and save it again."
+            ) from error
+        return {str(key): value for key, value in data.items() if isinstance(value, str)}
+
+    def write(self, name: str, values: Mapping[str, str]) -> None:
+        """Replaces one of the same name. Raises InvalidInput for a name that no file can have, and
+        WriteError."""
+        path = self._path(name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(
+                f"The folder for presets cannot be made ({error.strerror}). Allow writing to the "
+                "output folder."
+            ) from error
+        atomic.write_text(path, json.dumps(dict(values), indent=2, ensure_ascii=False) + "\n")
+
+    def delete(self, name: str) -> None:
+        """Raises InvalidInput where there is none, and WriteError where the system refuses."""
+        path = self._path(name)
+        try:
+            path.unlink()
+        except FileNotFoundError as error:
+            raise InvalidInput(
+                f"There is no preset named {name}. It may be deleted already."
+            ) from error
+        except OSError as error:
+            raise WriteError(
+                f"The preset {name} could not be removed ({error.strerror}). Allow writing to the "
+                "output folder."
+            ) from error
+
+    def _folder(self) -> Path:
+        return self._out() / _FOLDER
+
+    def _path(self, name: str) -> Path:
+        return self._folder() / f"{atomic.check_name((name or '').strip())}.json"
