@@ -149,7 +149,8 @@ class Service(Library):
 
     def model_defaults(self, method: str = "unziplora") -> dict[str, Any]:
         """Steps, learning rate, rank and resolution of a run whose settings name none: the loaded
-        model's, or the paper's while no model is known."""
+        model's, or the paper's while no model is known. architecture: what the model says it is,
+        or None."""
         chosen = Settings("any", "any", method=method)
         try:
             model = self._model_info()
@@ -162,6 +163,7 @@ class Service(Library):
             "lr": chosen.chosen_lr,
             "rank": chosen.rank or PAPER_RANK,
             "resolution": chosen.resolution or Defaults().resolution,
+            "architecture": None if model is None else model[2].architecture,
         }
 
     def _forecast(self, unet: nn.Module, device: torch.device, chosen: Settings) -> Forecast:

@@ -150,6 +150,8 @@ def _of_model(
     opened gets its list of presets too."""
     defaults = service.model_defaults(method)
     architecture = header.architecture if header else None
+    if architecture is not None:
+        architecture = defaults["architecture"] or architecture
     identity = service.checkpoint()
     is_mini = identity is not None and identity.name == mini.MODEL.name
     key = f"{architecture} {is_mini}" if architecture else None
