@@ -15,8 +15,9 @@ from typing import Any
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from unziplora.checkpoints.checkpoint import TOKENIZER, open_checkpoint
+from unziplora.checkpoints.checkpoint import open_checkpoint
 from unziplora.checkpoints.identify import identify
+from unziplora.checkpoints.tokenizer import OWN as TOKENIZER
 from unziplora.mini import MODEL as MINIATURE
 from unziplora.testing.random_checkpoint import Widths, write_random_model
 

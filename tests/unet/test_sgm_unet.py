@@ -23,7 +23,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> StandaloneHost:
 
 
 def exported(host: StandaloneHost) -> dict[str, torch.Tensor]:
-    encoders = host._checkpoint.text_encoders("cpu", torch.float32)
+    encoders = host.checkpoint.text_encoders("cpu", torch.float32)
     tensors = export_sgm(host.unet, None, *encoders)
     return {k.removeprefix(UNET): v for k, v in tensors.items() if k.startswith(UNET)}
 

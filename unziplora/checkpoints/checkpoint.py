@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from unziplora.checkpoints.configs import (
     HEAD_CHANNELS,
@@ -47,9 +47,9 @@ from unziplora.checkpoints.load import (
     unexpected,
     weights_in,
 )
+from unziplora.checkpoints.model_path import model_name
+from unziplora.checkpoints.tokenizer import OWN, load_tokenizer
 from unziplora.errors import InvalidInput
-
-TOKENIZER = Path(__file__).parent / "clip_tokenizer"
 
 # how AutoencoderKL's attention was called before diffusers 0.15
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.",
@@ -122,7 +122,7 @@ class SingleFile:
         return encoders[0], encoders[1]
 
     def tokenizers(self) -> tuple[Any, Any]:
-        return _tokenizer(TOKENIZER), _tokenizer(TOKENIZER, pad_token="!")
+        return _own_tokenizers()
 
     def weight_files(self) -> list[Path]:
         return [self.path]
@@ -168,9 +168,10 @@ class Folder:
 
     def tokenizers(self) -> tuple[Any, Any]:
         first, second = self.path / "tokenizer", self.path / "tokenizer_2"
+        own, name = _own_tokenizers(), model_name(self.path)
         return (
-            _tokenizer(first if first.is_dir() else TOKENIZER),
-            _tokenizer(second) if second.is_dir() else _tokenizer(TOKENIZER, pad_token="!"),
+            load_tokenizer(first, name) if first.is_dir() else own[0],
+            load_tokenizer(second, name) if second.is_dir() else own[1],
         )
 
     def weight_files(self) -> list[Path]:
@@ -271,5 +272,6 @@ def _new_name(name: str) -> str:
     return name
 
 
-def _tokenizer(folder: Path, **options: Any) -> Any:
-    return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, **options)
+def _own_tokenizers() -> tuple[Any, Any]:
+    here = "this program"
+    return load_tokenizer(OWN, here), load_tokenizer(OWN, here, pad_token="!")

@@ -24,13 +24,15 @@ _BITS = {
 class Header:
     """What a .safetensors file says about itself.
 
-    shapes, dtypes: of each tensor by its name; metadata: the file's `__metadata__`.
+    shapes, dtypes: of each tensor by its name; places: its bytes in the file, from and to;
+    metadata: the file's `__metadata__`.
     """
 
     path: Path
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, str]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def has(self, *prefixes: str) -> bool:
         """Whether a tensor's name begins with one of these."""
@@ -72,7 +74,8 @@ def _parse(path: Path, text: bytes, data_size: int) -> Header:
     )
     shapes: dict[str, Shape] = {}
     dtypes: dict[str, str] = {}
-    end = 0
+    places: dict[str, tuple[int, int]] = {}
+    begin, end = 8 + len(text), 0
     try:
         entries = json.loads(text)
         said = (entries.pop("__metadata__", None) or {}).items()
@@ -87,6 +90,7 @@ def _parse(path: Path, text: bytes, data_size: int) -> Header:
             ):
                 raise damaged
             shapes[name], dtypes[name] = shape, dtype
+            places[name] = begin + first, begin + last
             end = max(end, last)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise damaged from None
@@ -94,7 +98,7 @@ def _parse(path: Path, text: bytes, data_size: int) -> Header:
         raise _truncated(path, data_size, end)
     if end < data_size:
         raise damaged
-    return Header(path, shapes, dtypes, metadata)
+    return Header(path, shapes, dtypes, metadata, places)
 
 
 def _truncated(path: Path, there: int, expected: int) -> InvalidInput:

@@ -19,6 +19,7 @@ from unziplora.checkpoints.hints import (
 )
 from unziplora.checkpoints.key_map import UNET, VAE
 from unziplora.checkpoints.load import read_json, weights_in
+from unziplora.checkpoints.model_path import model_name, model_path
 from unziplora.checkpoints.unsupported import refuse_file, refuse_folder
 from unziplora.errors import InvalidInput
 from unziplora.host import Defaults, PredictionType
@@ -50,6 +51,11 @@ class ModelFile:
     head_channels: int = HEAD_CHANNELS
     vae_scale: float = VAE_SCALE
 
+    @property
+    def name(self) -> str:
+        """What the user calls it (checkpoints/model_path.py)."""
+        return model_name(self.path)
+
 
 def identify(path: str | Path, prediction_type: str | None = None) -> ModelFile:
     """What lies at `path`, from names, shapes and configs alone.
@@ -61,7 +67,7 @@ def identify(path: str | Path, prediction_type: str | None = None) -> ModelFile:
         raise InvalidInput(
             f"There is no prediction type {prediction_type!r}. Choose epsilon or v_prediction."
         )
-    path = Path(path).expanduser()
+    path = model_path(path)
     return (_folder if path.is_dir() else _file)(path, prediction_type)
 
 
@@ -154,7 +160,7 @@ def _folder(path: Path, prediction_type: str | None) -> ModelFile:
         architecture=architecture_of(layers, defaults.architecture),
         prediction_type=_prediction(said, path),
         zero_snr=bool(scheduler.get("rescale_betas_zero_snr")),
-        family=family_in(path.resolve().name),
+        family=family_in(model_name(path)),
         has_vae=(path / "vae" / "config.json").is_file(),
         defaults=defaults,
         schedule={key: scheduler[key] for key in _SCHEDULE if scheduler.get(key) is not None},

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from unziplora.checkpoints.convert import TEXT, Importer, Named
-from unziplora.checkpoints.header import read_header
+from unziplora.checkpoints.header import Header, read_header
 from unziplora.errors import InvalidInput
 
 Device = torch.device | str
+
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # fmt: skip
 
 
 def fill(model: nn.Module, tensors: Iterable[Named], what: str, path: Path, device: Device,
@@ -56,6 +66,7 @@ def weights_in(folder: Path, what: str) -> list[Path]:
     plain = [file for file in files if ".fp16" not in file.name and ".non_ema" not in file.name]
     chosen = plain or [file for file in files if ".non_ema" not in file.name]
     if chosen:
+        _check_shards(chosen, what)
         return chosen
     if [*folder.glob("*.bin")]:
         raise InvalidInput(
@@ -63,6 +74,20 @@ def weights_in(folder: Path, what: str) -> list[Path]:
             " Choose a model whose weights are .safetensors files."
         )
     raise InvalidInput(f"There are no weights of the {what} in {folder}. Choose a complete model.")
+
+
+def _check_shards(files: list[Path], what: str) -> None:
+    """Raises InvalidInput where one of the files that weights were divided into is not there."""
+    for file in files:
+        if (match := _SHARD.search(file.name)) is None:
+            continue
+        for number in range(1, int(match[2]) + 1):
+            name = _SHARD.sub(f"-{number:05}-of-{match[2]}", file.name)
+            if not (file.parent / name).is_file():
+                raise InvalidInput(
+                    f"The {what} is in {int(match[2])} files, and {name} is not in {file.parent}. "
+                    "Download that file, too."
+                )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -83,10 +108,10 @@ def read_json(path: Path) -> dict[str, Any]:
 def read(path: Path, names: Iterable[str], prefix: str, what: str,
           convert: Importer) -> Iterator[Named]:  # fmt: skip
     """Each tensor of a part under its new name, read when it is asked for."""
-    with safe_open(str(path), framework="pt") as file:
+    with _opened(path) as tensor:
         for name in names:
             try:
-                yield from convert(name, file.get_tensor(prefix + name))
+                yield from convert(name, tensor(prefix + name))
             except KeyError:
                 raise unexpected(path, what, name) from None
 
@@ -94,9 +119,34 @@ def read(path: Path, names: Iterable[str], prefix: str, what: str,
 def read_folder(folder: Path, what: str) -> Iterator[Named]:
     for path in weights_in(folder, what):
         header = read_header(path)
-        with safe_open(str(path), framework="pt") as file:
+        with _opened(path) as tensor:
             for name in header.shapes:
-                yield name, file.get_tensor(name)
+                yield name, tensor(name)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Callable[[str], Tensor]]:
+    """Gives a file's tensors by name. The library refuses a whole file for a single word in its
+    header that is no text; then they are read from where the header says they are."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(safe_open(str(path), framework="pt"))
+        except SafetensorError:
+            yield _reader(read_header(path))
+        else:
+            yield file.get_tensor
+
+
+def _reader(header: Header) -> Callable[[str], Tensor]:
+    size = header.path.stat().st_size
+    data = torch.from_file(str(header.path), shared=False, size=size, dtype=torch.uint8)
+
+    def tensor(name: str) -> Tensor:
+        first, last = header.places[name]
+        dtype = _DTYPES[header.dtypes[name]]
+        return data[first:last].clone().view(dtype).reshape(header.shapes[name])
+
+    return tensor
 
 
 def missing(path: Path, what: str, error: KeyError) -> InvalidInput:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,12 +26,52 @@ class Prompts:
     ) -> Prompts:
         """As "a sks cat in watercolor style", "a sks cat" and "an image in watercolor style".
 
-        style_names_class: the style prompt is "a cat in watercolor style" instead, as in the
-        authors' script.
+        Words that the form brings along are taken out of the user's: "a cat" is a cat, and
+        "watercolor style" is watercolor. style_names_class: the style prompt is "a cat in
+        watercolor style" instead, as in the authors' script.
         """
-        content = f"a {token} {subject}"
-        styled = f"a {subject}" if style_names_class else "an image"
-        return cls(f"{content} in {style} style", content, f"{styled} in {style} style")
+        content = f"a {content_trigger(subject, token)}"
+        styled = f"a {class_words(subject, token)}" if style_names_class else "an image"
+        manner = f"in {style_trigger(style)}"
+        return cls(f"{content} {manner}", content, f"{styled} {manner}")
 
     def text(self, name: PromptName) -> str:
         return {"combined": self.combined, "content": self.content, "style": self.style}[name]
+
+
+_ARTICLE = re.compile(r"(?:an?|the|my|your|his|her|its|our|their|this|that|some|one)\s+", re.I)
+_STYLE_OF = re.compile(r"(?:in\s+)?(?:an?\s+|the\s+)?style\s+of\s+(?=\S)|by\s+(?=\S)", re.I)
+_IN = re.compile(r"in\s+(?=\S)", re.I)
+_STYLE = re.compile(r"(?<=\S)[\s-]+style$", re.I)
+
+
+def content_trigger(subject: str, token: str) -> str:
+    """What calls the content LoRA: "sks cat"."""
+    return f"{token} {class_words(subject, token)}"
+
+
+def style_trigger(style: str) -> str:
+    """What calls the style LoRA, as it stands behind "in": "watercolor style", "the style of
+    Monet"."""
+    words = _plain(style)
+    if (of := _STYLE_OF.match(words)) is not None:
+        return f"the style of {words[of.end() :]}"
+    words = _without_article(words[found.end() :] if (found := _IN.match(words)) else words)
+    return f"{_STYLE.sub('', words)} style"
+
+
+def class_words(subject: str, token: str) -> str:
+    """The class of a subject: "cat", of "a cat", "my cat" and "a sks cat" too."""
+    words = _without_article(_plain(subject))
+    bare = words.removeprefix(f"{_plain(token)} ").strip()
+    return _without_article(bare) or words
+
+
+def _plain(words: str) -> str:
+    """With single spaces, and no full stop or comma at either end."""
+    return " ".join(words.split()).strip(" .,;") or words
+
+
+def _without_article(words: str) -> str:
+    found = _ARTICLE.match(words)
+    return words[found.end() :] if found is not None and found.end() < len(words) else words

@@ -21,7 +21,6 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from unziplora.checkpoints.checkpoint import TOKENIZER
 from unziplora.checkpoints.configs import SIZE_IDS, UNetShape
 from unziplora.checkpoints.convert import (
     Importer,
@@ -33,6 +32,7 @@ from unziplora.checkpoints.convert import (
 )
 from unziplora.checkpoints.hints import DEFAULTS
 from unziplora.checkpoints.key_map import CLIP_G, CLIP_L, UNET, VAE
+from unziplora.checkpoints.tokenizer import OWN as TOKENIZER
 from unziplora.errors import InvalidInput
 from unziplora.files import writing
 from unziplora.host import PredictionType

@@ -13,7 +13,7 @@ from unziplora.errors import InvalidInput
 from unziplora.method.branches import Init
 from unziplora.method.columns import Importance, Reduction
 from unziplora.method.methods import METHODS, Method
-from unziplora.method.prompts import BranchName, Prompts
+from unziplora.method.prompts import BranchName, Prompts, content_trigger, style_trigger
 
 PAPER_STEPS = 600  # section 4.1; B-LoRA's own default is in method/methods.py
 PAPER_RANK = 64  # section 4.1
@@ -96,7 +96,9 @@ class Settings:
 
     def trigger(self, branch: BranchName) -> str:
         """What calls the LoRA in a prompt: "sks cat", "watercolor painting style"."""
-        return f"{self.token} {self.subject}" if branch == "content" else f"{self.style} style"
+        if branch == "content":
+            return content_trigger(self.subject, self.token)
+        return style_trigger(self.style)
 
     @property
     def chosen_method(self) -> Method:

@@ -59,9 +59,8 @@ def frozen(unet: nn.Module) -> Iterator[None]:
     refuse_quantised(unet)
     with Changes(unet) as changes:
         for parameter in unet.parameters():
-            if parameter.requires_grad:
-                changes.then(partial(setattr, parameter, "requires_grad", True))
-                parameter.requires_grad_(False)
+            changes.then(partial(setattr, parameter, "requires_grad", parameter.requires_grad))
+            parameter.requires_grad_(False)
         yield
 
 
@@ -70,8 +69,7 @@ def in_eval_mode(unet: nn.Module) -> Iterator[None]:
     """No module trains meanwhile (dropout); each one's mode is put back as it was."""
     with Changes(unet) as changes:
         for module in unet.modules():
-            if module.training:
-                changes.replace(module.__dict__, "training", False)
+            changes.replace(module.__dict__, "training", False)
         yield
 
 

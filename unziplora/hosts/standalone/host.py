@@ -22,7 +22,7 @@ from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.host import Defaults, ModelIdentity, PredictionType, SizeIds
 from unziplora.hosts.posterior import checked, latents_of
 from unziplora.hosts.standalone import sampling
-from unziplora.hosts.standalone.text import encode
+from unziplora.hosts.standalone.text import encode, pad
 from unziplora.images.infotext import KEY, infotext
 from unziplora.training.memory_forecast import has_bf16
 from unziplora.unet.changes import lent
@@ -60,7 +60,7 @@ class StandaloneHost:
         self.prediction_type, self.zero_snr = file.prediction_type, file.zero_snr
         self.defaults = file.defaults
         self.alphas_cumprod = sampling.alphas_cumprod(file)
-        self._checkpoint, self._vae_path = checkpoint, vae
+        self.checkpoint, self._vae_path = checkpoint, vae
         self._embeddings: dict[str, tuple[Tensor, Tensor]] = {}
         self._change_encoders: Callable[[Sequence[nn.Module]], AbstractContextManager[None]] | None
         self._change_encoders = None
@@ -103,9 +103,8 @@ class StandaloneHost:
     def model(self) -> ModelIdentity:
         """Name and sha256 of the checkpoint; the hash (of a folder: of its UNet's weights) is
         taken when first asked for."""
-        name = self.file.path.resolve().name
-        digest = _sha256(self._checkpoint.weight_files())
-        return ModelIdentity(name=name, sha256=digest, family=self.file.family)
+        digest = _sha256(self.checkpoint.weight_files())
+        return ModelIdentity(name=self.file.name, sha256=digest, family=self.file.family)
 
     @contextlib.contextmanager
     def borrow(self) -> Iterator[None]:
@@ -142,32 +141,40 @@ class StandaloneHost:
             self._embeddings, self._change_encoders = before
 
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """context (n, 77, width) and pooled (n, width), in the host's dtype.
+        """context (n, 77 k, width) and pooled (n, width), in the host's dtype; k: of the longest
+        prompt, in pieces of 75 tokens.
 
-        Raises InvalidInput for a prompt of more than 77 tokens.
+        Raises InvalidInput for a prompt of more than 750 tokens, and for one that calls a LoRA.
         """
+        self._remember(prompts)
+        found = [self._embeddings[prompt] for prompt in prompts]
+        if len({context.shape for context, _ in found}) > 1:
+            self._remember([""])  # what shorter prompts are filled up with
+        empty, _ = self._embeddings.get("", found[0])
+        while len(self._embeddings) > _KEPT_PROMPTS:
+            del self._embeddings[next(iter(self._embeddings))]
+        contexts, pooled = zip(*found, strict=True)
+        return pad(contexts, empty), torch.cat(pooled)
+
+    def _remember(self, prompts: Sequence[str]) -> None:
+        """Encodes those that are not remembered yet."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
         if new:
             try:
                 self._encode(new)
             finally:
                 self._free()
-        found = [self._embeddings[prompt] for prompt in prompts]
-        while len(self._embeddings) > _KEPT_PROMPTS:
-            del self._embeddings[next(iter(self._embeddings))]
-        context, pooled = zip(*found, strict=True)
-        return torch.cat(context), torch.cat(pooled)
 
     def _encode(self, prompts: Sequence[str]) -> None:
-        tokenizers = self._checkpoint.tokenizers()
-        encoders = self._checkpoint.text_encoders(self.device, self.dtype)
+        tokenizers = self.checkpoint.tokenizers()
+        encoders = self.checkpoint.text_encoders(self.device, self.dtype)
         # what is remembered must not depend on who asked first
         change = self._change_encoders
         changed = change(encoders) if change else contextlib.nullcontext()
         with torch.autocast(self.device.type, enabled=False), changed:
-            context, pooled = encode(prompts, tokenizers, encoders)
-        for n, prompt in enumerate(prompts):
-            self._embeddings[prompt] = context[n : n + 1].clone(), pooled[n : n + 1].clone()
+            encoded = encode(prompts, tokenizers, encoders)
+        for prompt, (context, pooled) in zip(prompts, encoded, strict=True):
+            self._embeddings[prompt] = context.clone(), pooled.clone()
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -215,7 +222,7 @@ class StandaloneHost:
     def _load_vae(self, device: torch.device) -> nn.Module:
         if self._vae_path is not None:
             return load_vae(self._vae_path, device, self.file.vae_scale)
-        return self._checkpoint.vae(device)
+        return self.checkpoint.vae(device)
 
     def added_conditioning(self, pooled: Tensor, sizes: SizeIds) -> dict[str, Tensor]:
         """diffusers' `added_cond_kwargs` of pooled (n, width)."""
