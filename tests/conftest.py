@@ -20,7 +20,20 @@ torch.set_num_threads(1)  # small tensors: more threads cost more than they give
 ROOT = Path(__file__).parent.parent
 SLOW = 2.0  # processor seconds, with the fixtures that a test is the first to need
 SECONDS = "processor seconds"
+# what a test module imports that makes its tests slow: checkpoints and UNets of full topology,
+# other processes, the miniature
+HEAVY = {"StandaloneHost", "write_random_model", "make_sgm_unet", "subprocess", "mini"}
+HEAVY_FOLDERS = {"reliability", "benchmarks", "mini_world", "browser"}
 BEGAN = pytest.StashKey[float]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as slow what uses something that takes seconds, so that nobody has to keep a list."""
+    for item in items:
+        module = getattr(item, "module", None)
+        heavy = not HEAVY.isdisjoint(vars(module) if module else ())
+        if heavy or any(folder in item.path.parts for folder in HEAVY_FOLDERS):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(wrapper=True)
