@@ -18,7 +18,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import httpx
 from PIL import Image
 
 from tests.hosts.checkpoints import describe
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 HELPER = Path(__file__).parent / "helper"
@@ -91,7 +91,7 @@ class WebUI:
         self._prepare(checkpoints, options or {})
         # a server that is kept busy drops connections that are kept alive
         fresh = httpx.Limits(max_keepalive_connections=0)
-        self.client = httpx.Client(base_url=self.url, timeout=120, limits=fresh)
+        self.client = httpx.Client(base_url=self.url, timeout=None, limits=fresh)
         self._process: subprocess.Popen[bytes] | None = None
 
     def _prepare(self, checkpoints: Sequence[Path], options: Mapping[str, Any]) -> None:
@@ -124,7 +124,7 @@ class WebUI:
                 start_new_session=True,
             )  # fmt: skip
         try:
-            self.wait(self.up, 600, "the WebUI to start")
+            self.wait(self.up)
         except BaseException:
             self.__exit__()
             raise
@@ -139,7 +139,7 @@ class WebUI:
         """Ctrl-C in its window; returns when it has ended."""
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
-        self._process.wait(timeout=300)
+        self._process.wait()
 
     def up(self, times: int = 1) -> bool:
         """Whether its page has started so many times. Nothing is asked of it before: a request in
@@ -151,14 +151,17 @@ class WebUI:
     def console(self) -> str:
         return self.log.read_text("utf-8", errors="replace")
 
-    def wait(self, true: Callable[[], Any], seconds: float, what: str) -> Any:
-        """Until `true` gives something true; fails after so many seconds."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if found := true():
-                return found
-            time.sleep(0.2)
-        raise AssertionError(f"waited {seconds} s for {what}:\n{self.console()[-3000:]}")
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        """Until the condition's result is true, or the WebUI has ended, which fails."""
+
+        def met() -> Any:
+            assert self._process is not None
+            return condition() or self._process.poll() is not None
+
+        result = until(met, pause=0.2)
+        assert self._process is not None
+        assert self._process.poll() is None, self.console()[-3000:]
+        return result
 
     def get(self, path: str, **query: Any) -> Any:
         answer = self.client.get(path, params=query)
@@ -191,11 +194,11 @@ class WebUI:
         self.post(f"{API}/runs/{job}/commands", {"command": command})
 
     def at_step(self, job: str, step: int) -> None:
-        self.wait(lambda: self.run(job)["step"] >= step, 600, f"step {step}")
+        self.wait(lambda: self.run(job)["step"] >= step)
 
-    def ended(self, job: str, seconds: float = 1200) -> Any:
+    def ended(self, job: str) -> Any:
         """The run, once it has ended or pauses."""
-        self.wait(lambda: self.run(job)["state"] in (*ENDED, "paused"), seconds, "the run to end")
+        self.wait(lambda: self.run(job)["state"] in (*ENDED, "paused"))
         return self.run(job)
 
     def train(self, name: str, image: Path, **settings: Any) -> Any:

@@ -196,7 +196,7 @@ def test_a_image_asked_for_meanwhile_waits_and_comes(
     time.sleep(1)
     assert not asked.done()
     assert webui.get("/sdapi/v1/progress")["state"]["job"] == "UnZipLoRA training"
-    assert asked.result(timeout=120).tobytes() == alone
+    assert asked.result().tobytes() == alone
     assert webui.run(job)["state"] == "completed"
 
 
@@ -232,7 +232,7 @@ def test_a_pause_lends_the_webui_back_and_the_run_goes_on_exactly(
     assert webui.ended(job)["state"] == "paused"
     webui.draw(f"{PROMPT} <lora:first_content:1>")
     webui.command(job, "resume")
-    webui.wait(lambda: webui.run(job)["state"] == "completed", 120, "the rest of the run")
+    webui.wait(lambda: webui.run(job)["state"] == "completed")
     assert same(tensors(webui, "paused"), tensors(webui, "first"))
 
 
@@ -242,8 +242,7 @@ def test_previews_do_not_disturb_the_progress_that_the_webui_shows(
     job = webui.start("shown", source_image, preview_steps=2)
     webui.at_step(job, 2)
     webui.command(job, "preview now")
-    webui.wait(lambda: any(e["type"] == "Previewed" for e in webui.run(job)["events"]), 120,
-               "a preview")  # fmt: skip
+    webui.wait(lambda: any(e["type"] == "Previewed" for e in webui.run(job)["events"]))
     shown = webui.get("/sdapi/v1/progress")["state"]
     assert (shown["sampling_steps"], shown["job_count"]) == (6, 1)
     assert 2 <= shown["sampling_step"] <= 6
@@ -287,7 +286,7 @@ def test_a_checkpoint_chosen_meanwhile_is_loaded_after_the_run(
     assert told["state"] == "completed", told
     assert not [e for e in told["events"] if e["type"] == "Message"]
     assert same(tensors(webui, "kept"), tensors(webui, "first"))
-    asked.result(timeout=120)
+    asked.result()
     webui.draw("a house")
     assert webui.get("/test/other")["checkpoint"] == other
     webui.post("/sdapi/v1/options", {"sd_model_checkpoint": before})
@@ -311,7 +310,7 @@ def test_reload_ui_finds_the_run_again(
     job = webui.start("reloaded", source_image, steps=12)
     webui.at_step(job, 2)
     webui.post("/test/reload")
-    webui.wait(lambda: webui.up(times=2), 120, "the WebUI to come back")
+    webui.wait(lambda: webui.up(times=2))
     told = webui.run(job)
     assert told["state"] == "running"
     assert webui.ended(job)["state"] == "completed"
