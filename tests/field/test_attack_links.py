@@ -16,6 +16,7 @@ from tests.waiting import until
 from unziplora.app.own_files import is_own_file, is_own_folder
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
+from unziplora.ui.html import data_url
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
 
@@ -49,6 +50,7 @@ def test_delete_publish_and_the_list_follow_no_link(
         Image.new("RGB", (64, 64), "purple").save(secret)
         path.unlink()
         path.symlink_to(secret)
+        assert data_url(path) is None
     published = service.publish("pair")
     for image in published.rglob("*.png"):
         assert Image.open(image).convert("RGB").getpixel((0, 0)) != (128, 0, 128), image.name

@@ -15,6 +15,7 @@ from tests.waiting import until
 from unziplora.app import job_queue
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
+from unziplora.ui import pair_html
 
 SETTINGS = {"subject": "tree", "style": "ink", "steps": 500, "rank": 2}
 
@@ -130,6 +131,10 @@ def test_a_run_that_was_killed_before_its_first_state_is_listed_and_can_be_start
     (run,) = restarted.runs()
     assert (run.name, run.has_state, run.step) == ("fox", False, None)
     assert run.image is not None
+    shown = pair_html.runs(restarted.runs())
+    assert "no saved state" in shown
+    assert "Start again" in shown
+    assert "Resume<" not in shown
     assert restarted.resumable() == []
     with pytest.raises(InvalidInput, match="Start it again"):
         restarted.resume("fox")

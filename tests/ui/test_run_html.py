@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unziplora.app.job_queue import Job
+from unziplora.app.library import StoredRun
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
 from unziplora.host import ModelIdentity
@@ -84,7 +85,7 @@ def test_what_users_and_files_say_is_inert() -> None:
         run_html.notes(evil),
         queue_html.queue([Job(EVIL, evil.begin, evil.again)]),
         pair_html.pairs([pair], 1, True),
-        pair_html.runs({EVIL: Path("p")}),
+        pair_html.runs([StoredRun(EVIL, True, 3, Path("p")), StoredRun(EVIL, False, None, None)]),
         html.message(EVIL, error=True),
     ):
         assert EVIL not in shown

@@ -80,8 +80,11 @@ def rough_duration(seconds: float) -> str:
 
 
 def data_url(path: Path) -> str | None:
-    """A small JPEG, so that the page needs no route to files; None where there is no image."""
+    """A small JPEG, so that the page needs no route to files; None where there is no image, or a
+    link: what that leads to is not ours to show."""
     try:
+        if path.is_symlink():
+            return None
         return _data_url(path, path.stat().st_mtime_ns)
     except (OSError, Image.DecompressionBombError):
         return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from unziplora.app.library import StoredRun
 from unziplora.lora.pair import Pair
 from unziplora.ui.html import button, image
 
@@ -71,20 +72,26 @@ def _card(pair: Pair, can_draw: bool) -> str:
     )
 
 
-def runs(names: Mapping[str, Path]) -> str:
-    """Runs that have not ended and can continue; by name, the image that each was trained on."""
-    if not names:
+def runs(found: Sequence[StoredRun]) -> str:
+    """Runs that have not ended well: those with a state can be resumed, others only be started
+    again."""
+    if not found:
         return ""
-    rows = "".join(
-        f"<li>{image(path, f'image of {name}')}<b>{escape(name)}</b>"
-        + button("Resume", "results", {"do": "resume", "name": name}, f"resume {name}")
+    return (
+        '<div class="uz-title">Unfinished runs <span>resumed from their saved state, or started '
+        f'again</span></div><ul class="uz-rows uz-runs">{"".join(map(_run_row, found))}</ul>'
+    )
+
+
+def _run_row(run: StoredRun) -> str:
+    name = run.name
+    saved = "no saved state" if not run.has_state else f"state of step {run.step}"
+    do = ("Resume", "resume") if run.has_state else ("Start again", "restart")
+    return (
+        f"<li>{image(run.image, f'image of {name}')}<b>{escape(name)}</b><span>{saved}</span>"
+        + button(do[0], "results", {"do": do[1], "name": name}, f"{do[0].lower()}: {name}")
         + button("Delete", "results", {"do": "delete", "name": name}, f"delete the run {name}")
         + "</li>"
-        for name, path in names.items()
-    )
-    return (
-        '<div class="uz-title">Unfinished runs <span>they continue where they stopped</span></div>'
-        f'<ul class="uz-rows uz-runs">{rows}</ul>'
     )
 
 

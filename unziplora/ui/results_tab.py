@@ -106,12 +106,11 @@ class _Results:
         known = [pair.name for pair in found]
         value = name if name in known else next(iter(known), None)
         shown = pair_html.select(found, search, sort)
-        images = {run: self._service.run_folder(run).image for run in self._service.resumable()}
         return (
             pair_html.pairs(shown, len(found), self._service.draw is not None),
             gr.update(visible=bool(known)),
             gr.update(choices=known, value=value),
-            pair_html.runs(images),
+            pair_html.runs(self._service.runs()),
         )
 
     def _write(self, name: str | None, use: str, content: float, style: float) -> str:
@@ -148,14 +147,15 @@ class _Results:
         return gr.update(choices=known, value=name), use, gr.update(visible=True), edit, said
 
     def _for_run(self, request: str, *finding: Any) -> tuple[Any, ...]:
-        """Resume or Delete of an unfinished run."""
+        """Resume, Start again or Delete of an unfinished run."""
 
         def obey() -> tuple[str, str]:
             row = parse_request(request)
             name = str(row.get("name"))
             if row.get("do") == "delete":
                 return name, ""
-            return "", f"{self._service.resume(name).name} is in the queue: see the Train tab."
+            begin = self._service.restart if row.get("do") == "restart" else self._service.resume
+            return "", f"{begin(name).name} is in the queue: see the Train tab."
 
         answer, problem = attempt(obey)
         doomed, text = answer or ("", "")
