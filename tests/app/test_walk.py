@@ -193,6 +193,27 @@ def test_no_route_of_ours_opens_what_a_body_or_an_address_names(walked: Walked) 
     check(walked, heard)
 
 
+def test_what_the_page_itself_sends_is_let_through(walked: Walked) -> None:
+    """The values of its fields as the browser is told them, and an upload in those of files."""
+    uploaded = walked.client.post("/gradio_api/upload", files={"files": ("a.png", b"no image")})
+    (path,) = uploaded.json()
+    file = {"path": path, "url": f"http://127.0.0.1:7860/gradio_api/file={path}", "meta": META}
+    config = walked.client.get("/config").json()
+    values = {part["id"]: part["props"].get("value") for part in config["components"]}
+    kinds = {part["id"]: part["type"] for part in config["components"]}
+    called = 0
+    for function in config["dependencies"]:
+        if not function["backend_fn"]:
+            continue
+        data = [file if kinds[i] in ("image", "file") else values[i] for i in function["inputs"]]
+        body = {"data": data, "event_data": file, "fn_index": function["id"], "trigger_id": 1,
+                "session_hash": "walk"}  # fmt: skip
+        answer = walked.client.post("/gradio_api/run/predict", json=body)
+        assert answer.status_code != 422, (function["id"], answer.text[:300])
+        called += 1
+    assert called > 20
+
+
 def test_gradios_own_check_of_paths_is_on_as_well(walked: Walked) -> None:
     assert walked.page.has_launched
 
