@@ -91,21 +91,10 @@ class RequestGuard:
         reads = scope["method"] in ("GET", "HEAD")
         if not reads and from_another_site(request):
             raise Refusal(403, "This request came from another site. Use the page itself.")
-        path = scope["path"]
-        if path == API or path.startswith(API + "/"):
-            return None if reads else "api"
-        path = path.removeprefix("/gradio_api")
-        if reads:
-            file = _FILE.fullmatch(path)
-            if _READ.fullmatch(path) or (file and uploads.is_upload(unquote(file["path"]))):
-                return None
-        elif _CALL.fullmatch(path):
-            return "call"
-        elif _UPLOAD.fullmatch(path):
-            return "upload"
-        elif _WRITE.fullmatch(path):
-            return "small"
-        raise Refusal(404, "There is no such page.")
+        kind = _kind_of(scope["path"], reads)
+        if kind is None:
+            raise Refusal(404, "There is no such page.")
+        return None if kind == "read" else kind
 
     async def _with_body(self, kind: str, scope: Any, receive: Receive, send: Send) -> None:
         limits = {"api": MOST_API, "call": self._page().largest_call, "upload": MOST_UPLOAD}
@@ -155,6 +144,20 @@ class RequestGuard:
                 raise
         if body.refusal is not None and not began:
             raise body.refusal
+
+
+def _kind_of(path: str, reads: bool) -> str | None:
+    """ "read", or what kind of body a request to this route has; None: the page needs no such
+    route."""
+    if path == API or path.startswith(API + "/"):
+        return "read" if reads else "api"
+    path = path.removeprefix("/gradio_api")
+    if reads:
+        file = _FILE.fullmatch(path)
+        own = _READ.fullmatch(path) or (file and uploads.is_upload(unquote(file["path"])))
+        return "read" if own else None
+    kinds = {"call": _CALL, "upload": _UPLOAD, "small": _WRITE}
+    return next((kind for kind, routes in kinds.items() if routes.fullmatch(path)), None)
 
 
 class _Body:
