@@ -94,7 +94,7 @@ def page(count: int, make_host: Callable[[], Any], folder: Path, seed: int = 0) 
             try:
                 shown = str(function(*given))
                 answer = "refused" if "uz-error" in shown else "done"
-                if "should not have happened" in shown:
+                if "Unexpected error" in shown:
                     result.findings.append(f"{what}: {shown[:300]}")
                 if "<script" in shown or "<b>x</b>" in shown:
                     result.findings.append(f"{what}: HTML that is not inert")
@@ -121,7 +121,8 @@ def _request(rng: Random, service: Service) -> tuple[str, str, dict[str, Any]]:
         f"GET /runs/{word}", f"GET /runs/{word}?since={_since(rng)}", f"POST /runs/{word}/commands",
         f"GET /runs/{word}/image", f"GET /runs/{word}/previews/{word}",
         f"GET /runs/{word}/report", f"GET /pairs/{word}/content", f"GET /pairs/{word}/{word}",
-        f"DELETE /pairs/{word}",
+        f"DELETE /pairs/{word}", "GET /stored-runs", f"DELETE /stored-runs/{word}",
+        "POST /restart", "POST /merge", "POST /publish", "POST /inspect", "POST /sheet",
     ]  # fmt: skip
     method, path = rng.choice(asked).split(" ", 1)
     path = PREFIX + path
@@ -143,8 +144,15 @@ def _since(rng: Random) -> str:
 def _body(rng: Random, path: str) -> bytes:
     if path.endswith("/commands"):
         good: dict[str, Any] = {"command": rng.choice(COMMANDS)}
-    elif path.endswith("/resume"):
+    elif path.endswith(("/resume", "/restart", "/publish")):
         good = {"name": rng.choice(ODD_WORDS)}
+    elif path.endswith("/merge"):
+        part = {"pair": rng.choice(ODD_WORDS), "role": "content", "weight": 1}
+        good = {"name": odd_word(rng), "parts": [part]}
+    elif path.endswith("/inspect"):
+        good = {"file": rng.choice(ODD_WORDS)}
+    elif path.endswith("/sheet"):
+        good = {"content": rng.choice(ODD_WORDS), "style": "pair", "seed": 1, "style_weight": 1}
     else:
         file = io.BytesIO()
         image().save(file, "PNG")
