@@ -65,7 +65,7 @@ def api(count: int, make_host: Callable[[], Any], folder: Path, seed: int = 0) -
             except UnicodeEncodeError:  # the client itself cannot send it
                 continue
             what = f"{method} {path!r} {str(options)[:300]}"
-            result.count(str(answer.status_code), time.process_time() - began, what)
+            result.count(str(answer.status_code), time.process_time() - began)
             if answer.status_code >= 500:
                 result.findings.append(f"{what}: {answer.status_code} {answer.text[:200]}")
             _quiet(service)
@@ -89,7 +89,7 @@ def page(count: int, make_host: Callable[[], Any], folder: Path, seed: int = 0) 
             try:
                 given = [_read(field, value) for field, value in zip(wanted, given, strict=True)]
             except Exception:  # gradio refuses it before we are called
-                result.count("refused by gradio", time.process_time() - began, what)
+                result.count("refused by gradio", time.process_time() - began)
                 continue
             try:
                 shown = str(function(*given))
@@ -101,7 +101,7 @@ def page(count: int, make_host: Callable[[], Any], folder: Path, seed: int = 0) 
             except Exception as error:
                 answer = "raised"
                 result.findings.append(f"{what}: {type(error).__name__}: {error}")
-            result.count(answer, time.process_time() - began, what)
+            result.count(answer, time.process_time() - began)
             _quiet(service)
         result.started = len(service.jobs.all())
         _end(service)
