@@ -25,11 +25,12 @@ from torch.utils._pytree import tree_leaves
 
 from unziplora.host import SizeIds
 from unziplora.hosts.standalone.host import StandaloneHost
-from unziplora.method.methods import table_for
+from unziplora.method.methods import METHODS, table_for
 from unziplora.testing.random_checkpoint import FULL, Widths, unet_of
+from unziplora.training.inputs import TrainingInputs
 from unziplora.training.memory_plans import PLANS
 from unziplora.training.settings import Settings
-from unziplora.training.trainer import Trainer, TrainingInputs
+from unziplora.training.trainer import Trainer
 from unziplora.unet.attach import attach
 
 TOKENS = 77
@@ -144,10 +145,12 @@ def real_trainer(
     """A trainer on random weights whose optimizer has made its moments; real, or within
     `without_data`."""
     unet = _unet(architecture, widths, dtype)
-    settings = Settings(subject="cat", style="ink", rank=rank, resolution=resolution, window=1)
+    # of what starts at random a window may be one step long, so that the second is an ordinary one
+    chosen = Settings("cat", "ink", rank=rank, resolution=resolution, window=1, init="random")
+    settings = chosen.resolve()
     attachment = attach(
         unet,
-        settings.chosen_method,
+        METHODS[settings.method],
         table_for(architecture),
         rank=rank,
         alpha=rank,

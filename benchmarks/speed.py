@@ -158,7 +158,7 @@ def outside(count: int = 600) -> dict[str, Any]:
             pass
         total = clock() - began
     settings = run.settings
-    measuring = [n % settings.stage_steps < settings.chosen_window for n in range(count)]
+    measuring = [n % settings.recalibrate_every < settings.window for n in range(count)]
     ordinary, longer = (
         [s for s, m in zip(taken, measuring, strict=True) if m is kind] for kind in (False, True)
     )

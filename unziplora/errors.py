@@ -24,6 +24,10 @@ class WriteError(UnZipLoRAError):
     """A disk is full, or a folder or file refuses; what lay there before is as it was."""
 
 
+class Interrupted(UnZipLoRAError):
+    """A user interrupted what a host was drawing; the host sends what follows from it."""
+
+
 class TrainingFailed(UnZipLoRAError):
     """A run ended early; its state up to the last good step is in its folder."""
 

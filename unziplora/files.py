@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 import unicodedata
 from collections.abc import Container, Iterator
@@ -24,6 +25,8 @@ _RETRY_SECONDS = (0.05, 0.2, 0.5)  # a virus scanner lets go of a file within th
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT if hasattr(errno, "EDQUOT") else errno.ENOSPC)
 # Windows refuses <>:"|?* ; in a prompt <lora:NAME:1> ends at ":" and ">", and A1111 splits the
 # "Lora hashes" that it writes into images at ",".
+# letters that are drawn as nothing; other invisible characters are of Unicode's category Cf
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"
 _FORBIDDEN = '/\\<>:"|?*,'
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>tmp|old)")
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?", re.I)
@@ -101,6 +104,18 @@ def check_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def check_regular_file(path: Path) -> None:
+    """Raises InvalidInput for a pipe, a device or a socket: reading one may never end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return  # who opens it says what is wrong
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InvalidInput(
+            f"{_shown(path.name)} is a pipe or a device, not a file. Copy it into a file first."
+        )
+
+
 def check_output_folder(path: Path, bytes_needed: int = 0) -> None:
     """Raises InvalidInput unless files of `bytes_needed` together can be written to folder `path`.
 
@@ -146,6 +161,8 @@ def _wrong_with(name: str) -> str | None:
     for character in composed:
         if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
             return "has a control character in it"
+        if unicodedata.category(character) == "Cf" or character in _BLANK:
+            return f"has an invisible character in it (U+{ord(character):04X})"
         if character in _FORBIDDEN:
             return f"has a {character} in it"
     if composed[0] in " ." or composed[-1] in " .":
@@ -157,10 +174,16 @@ def _wrong_with(name: str) -> str | None:
     return None
 
 
+def printable(text: str) -> str:
+    """`text` without what a terminal would obey or not show: control characters, and those that
+    turn the direction of writing."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def _shown(text: str) -> str:
     """`text` in quotes, short, on one line, printable on any terminal that can encode it."""
-    printable = "".join(c if c.isprintable() else "?" for c in text)
-    return f"'{printable if len(printable) <= 120 else printable[:117] + '...'}'"
+    text = printable(text)
+    return f"'{text if len(text) <= 120 else text[:117] + '...'}'"
 
 
 def _full(shown: str) -> str:

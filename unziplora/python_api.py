@@ -1,4 +1,4 @@
-"""The Python interface: start a run on a host, or go on with one."""
+"""The Python interface: start a run on a host, or resume one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from unziplora.host import Host
 from unziplora.images.load import SourceImage, open_image
+from unziplora.training.destination import check_destination
 from unziplora.training.run import Run
 from unziplora.training.settings import Settings
 
@@ -33,6 +34,7 @@ def train(
         chosen = replace(settings, subject=subject, style=style)
     else:
         chosen = Settings(**{**(settings or {}), "subject": subject, "style": style})
+    check_destination(chosen, Path(out), overwrite=overwrite)
     source = image if isinstance(image, SourceImage) else open_image(image)
     return Run.start(source, host, chosen, Path(out), overwrite=overwrite)
 

@@ -36,11 +36,12 @@ from unziplora.images.load import fit, open_image
 from unziplora.lora.inspect import inspect
 from unziplora.lora.merge import merge
 from unziplora.lora.tensor_file import read_metadata
-from unziplora.method.methods import table_for
+from unziplora.method.methods import METHODS, table_for
 from unziplora.training.events import StepDone
+from unziplora.training.inputs import TrainingInputs
 from unziplora.training.run_folder import RunFolder, damaged
 from unziplora.training.settings import Settings
-from unziplora.training.trainer import Trainer, TrainingInputs
+from unziplora.training.trainer import Trainer
 from unziplora.unet.attach import attach
 
 _SIZES = SizeIds(original=(64, 64), crop=(0, 0), target=(64, 64))
@@ -130,8 +131,8 @@ def checkpoints(rng: Random) -> Iterator[Case]:
 def states(rng: Random) -> Iterator[Case]:
     """Read into a trainer, of which three layers are kept so that a case takes milliseconds."""
     host = host_maker()()
-    settings = Settings(subject="cat", style="ink", rank=2, steps=6)
-    method = settings.chosen_method.on("sdxl")
+    settings = Settings(subject="cat", style="ink", rank=2, steps=6).resolve()
+    method = METHODS[settings.method].on("sdxl")
     attached = attach(
         host.unet, method, table_for("sdxl"), rank=2, alpha=2.0, init="random",
         generator=torch.Generator().manual_seed(0),
@@ -229,7 +230,7 @@ def bodies(rng: Random) -> Iterator[Case]:
 
         def use(folder: Path, text: str = text) -> None:
             settings = Settings.from_json(text)
-            atomic.check_name(settings.chosen_name)
+            atomic.check_name(settings.file_name)
             _use(settings)
 
         yield use
@@ -242,7 +243,7 @@ def names_and_words(rng: Random) -> Iterator[Case]:
         def use(folder: Path, words: list[str] = words) -> None:
             atomic.check_name(words[0])
             settings = Settings(subject=words[1], style=words[2], token=words[3])
-            atomic.check_name(settings.chosen_name)
+            atomic.check_name(settings.file_name)
             _use(settings)
 
         yield use

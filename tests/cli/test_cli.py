@@ -193,7 +193,7 @@ def test_full_memory_and_the_unforeseen_are_told_in_two_sentences(
         (torch.cuda.OutOfMemoryError("CUDA out of memory"), "The memory is full"),
         (
             ZeroDivisionError("by zero"),
-            "This should not have happened (Zero",
+            "Unexpected error (Zero",
         ),
     ):
 
@@ -205,7 +205,7 @@ def test_full_memory_and_the_unforeseen_are_told_in_two_sentences(
         assert main(arguments(image_file, model, out)) == 1
         last = capsys.readouterr().err.splitlines()[-1]
         assert last.startswith(f"unziplora: error: {words}")
-        assert type(error).__name__ in (out / "pair" / "log.txt").read_text()
+        assert type(error).__name__ in (out / RUN / "log.txt").read_text()
 
 
 def test_a_demo_that_is_stopped_shows_no_files(

@@ -162,7 +162,7 @@ def test_a_run_is_not_resumed_beside_another_of_its_name(service: Service, tmp_p
     service.jobs.send(old.id, "stop")
     until(lambda: old.state == "stopped")
     new = service.start(tmp_path / "image.png", {**GIVEN, "steps": 400}, overwrite=True)
-    with pytest.raises(InvalidInput, match="going on already"):
+    with pytest.raises(InvalidInput, match="running already"):
         service.jobs.send(old.id, "resume")
     service.jobs.send(new.id, "stop")
     until(lambda: new.state in ENDED)

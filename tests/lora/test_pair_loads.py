@@ -24,9 +24,10 @@ from unziplora.lora.write import save_lora
 from unziplora.method.methods import METHODS, table_for
 from unziplora.method.prompts import BRANCHES
 from unziplora.testing.random_checkpoint import SMALL, write_random_model
+from unziplora.training.inputs import TrainingInputs
 from unziplora.training.pair_writer import lora_layers
 from unziplora.training.settings import Settings
-from unziplora.training.trainer import Trainer, TrainingInputs
+from unziplora.training.trainer import Trainer
 from unziplora.unet.architectures import family, recognise
 from unziplora.unet.attach import Attachment, attach, layer_shapes
 from unziplora.unet.layer_names import attention_layers, kohya_name
@@ -43,7 +44,7 @@ USES: list[dict[Any, float]] = [
 @contextmanager
 def trained(host: Any, unet: nn.Module, steps: int = 4, init: Any = "zero") -> Iterator[Trainer]:
     """A few real steps; the learning rate is high so that the effect is well above rounding."""
-    settings = Settings("cat", "ink", steps=6, rank=4, lr=0.02, merger_lr=0.05)
+    settings = Settings("cat", "ink", steps=6, rank=4, lr=0.02, merger_lr=0.05).resolve()
     attachment = attach(
         unet,
         METHODS["unziplora"],

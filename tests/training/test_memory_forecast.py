@@ -20,7 +20,7 @@ from unziplora.training.memory_plans import PLANS
 from unziplora.training.settings import Settings
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-SETTINGS = Settings("cat", "ink", rank=64, resolution=1024)
+SETTINGS = Settings("cat", "ink", rank=64, resolution=1024).resolve()
 BARS = {"full": 14.8, "checkpoint": 8.6, "low": 6.9, "lowest": 4.5}
 
 
@@ -68,7 +68,9 @@ def test_auto_takes_the_fastest_plan_that_fits(sdxl: Any, free: Any, gb: float, 
     found = forecast(sdxl, CUDA, SETTINGS)
     assert found.plan.name == plan
     assert found.fits
-    assert found.text == f"needs about {found.needs[plan]:.1f} GB, {gb:.1f} GB free: {plan}"
+    assert (
+        found.text == f"VRAM: about {found.needs[plan]:.1f} GB of {gb:.1f} GB free (plan: {plan})"
+    )
     assert found.needs[plan] > (simulated("sdxl", 1024, 64, plan) or 0)
 
 
@@ -78,7 +80,7 @@ def test_where_nothing_fits_the_smallest_is_tried_and_said_to_be_doubtful(
     free(2.0)
     found = forecast(sdxl, CUDA, SETTINGS)
     assert found.plan.name == "lowest"
-    assert found.text.endswith("lowest, which may not fit")
+    assert found.text.endswith("(plan: lowest), which may not fit")
     assert forecast(sdxl, CPU, SETTINGS).plan.name == "low"  # fp8 saves nothing there
 
 

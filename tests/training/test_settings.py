@@ -11,22 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unziplora.errors import InvalidInput
+from unziplora.host import Defaults
 from unziplora.method.methods import METHODS
+from unziplora.training.model_traits import ModelTraits
 from unziplora.training.settings import Settings
 
 WORDS = {"subject": "cat", "style": "watercolor painting"}
 
 
 def test_defaults_are_the_papers() -> None:
-    settings = Settings(**WORDS)
-    assert settings.total_steps == 600
-    assert settings.chosen_lr == 5e-5
-    assert settings.chosen_merger_lr == 5e-3
+    settings = Settings(**WORDS).resolve()
+    assert settings.steps == 600
+    assert (settings.rank, settings.alpha) == (64, 64)
+    assert settings.lr == 5e-5
+    assert settings.merger_lr == 5e-3
     assert settings.columns == 30
-    assert settings.stage_steps == 200
-    assert settings.chosen_window == 5
+    assert settings.recalibrate_every == 200
+    assert settings.window == 5
     assert settings.orthogonality == 0.5
-    assert Settings(**WORDS, method="b-lora").total_steps == 1000
+    assert Settings(**WORDS, method="b-lora").resolve().steps == 1000
 
 
 def test_prompts_have_the_papers_form_and_can_each_be_edited() -> None:
@@ -42,20 +45,37 @@ def test_prompts_have_the_papers_form_and_can_each_be_edited() -> None:
 
 
 def test_short_runs_recalibrate_too_and_move_their_mergers() -> None:
-    short = Settings(**WORDS, steps=12)
-    assert (short.stage_steps, short.chosen_window) == (4, 2)
-    assert short.chosen_merger_lr == pytest.approx(5e-3 * 50)
-    assert Settings(**WORDS, steps=2).stage_steps == 1
+    short = Settings(**WORDS, steps=12).resolve()
+    assert (short.recalibrate_every, short.window) == (4, 2)
+    assert short.merger_lr == pytest.approx(5e-3 * 50)
+
+
+def test_what_is_open_comes_from_the_model_and_what_is_chosen_stays() -> None:
+    small = ModelTraits(Defaults(resolution=128, steps=120, lr=1e-3), narrowest=32)
+    resolved = Settings(**WORDS).resolve(small)
+    assert (resolved.resolution, resolved.steps, resolved.rank) == (128, 120, 8)
+    assert resolved.lr == 1e-3
+    assert Settings(**WORDS, method="b-lora").resolve(small).steps == 200
+    chosen = Settings(**WORDS, resolution=256, steps=7, rank=3, lr=0.5).resolve(small)
+    assert (chosen.resolution, chosen.steps, chosen.rank, chosen.lr) == (256, 7, 3, 0.5)
+    assert resolved.resolve() == resolved
+
+
+def test_settings_that_are_resolved_have_nothing_open() -> None:
+    resolved = Settings(**WORDS).resolve()
+    still_open = {f.name for f in fields(resolved) if getattr(resolved, f.name) is None}
+    assert still_open == {"blocks", "min_snr_gamma"}
+    assert Settings.from_json(resolved.as_json()).resolve() == resolved
 
 
 def test_the_name_comes_from_the_words() -> None:
-    assert Settings(**WORDS).chosen_name == "cat-watercolor-painting"
-    assert Settings("猫", "水彩 画").chosen_name == "猫-水彩-画"
-    assert Settings(**WORDS, name="my pair").chosen_name == "my pair"
+    assert Settings(**WORDS).file_name == "cat-watercolor-painting"
+    assert Settings("猫", "水彩 画").file_name == "猫-水彩-画"
+    assert Settings(**WORDS, name="my pair").file_name == "my pair"
 
 
 def test_learning_rate_schedules_begin_and_end_where_they_should() -> None:
-    constant = Settings(**WORDS, steps=10, lr_warmup=4)
+    constant = Settings(**WORDS, steps=10, lr_warmup=4).resolve()
     assert [constant.lr_factor(s) for s in range(5)] == [0.25, 0.5, 0.75, 1, 1]
     linear = replace(constant, lr_schedule="linear", lr_warmup=0)
     assert linear.lr_factor(0) == 1
@@ -127,7 +147,6 @@ def test_any_value_is_taken_or_refused_with_a_sentence(change: dict[str, Any]) -
         assert str(refusal).endswith((".", "}."))  # noqa: PT017
     else:
         assert Settings.from_json(settings.as_json()) == settings
-        assert settings.stage_steps >= 1
 
 
 jsonable = st.recursive(

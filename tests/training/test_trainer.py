@@ -14,9 +14,10 @@ from unziplora.errors import TrainingFailed
 from unziplora.host import SizeIds
 from unziplora.method.columns import stage_columns
 from unziplora.method.methods import METHODS, table_for
+from unziplora.training.inputs import TrainingInputs
 from unziplora.training.memory_plans import PLANS, Plan
 from unziplora.training.settings import Settings
-from unziplora.training.trainer import Trainer, TrainingInputs
+from unziplora.training.trainer import Trainer
 from unziplora.unet.attach import attach
 from unziplora.unet.layer_names import group_of
 from unziplora.unet.patches import checkpointed, frozen
@@ -31,7 +32,7 @@ def make_trainer(host: Any, settings: Settings = SETTINGS, plan: Plan = PLANS["f
     latents = host.encode_image(image, None)
     attachment = attach(
         host.unet,
-        settings.chosen_method,
+        METHODS[settings.method],
         table_for("sdxl-like"),
         rank=settings.rank or 2,
         alpha=2,
@@ -41,7 +42,7 @@ def make_trainer(host: Any, settings: Settings = SETTINGS, plan: Plan = PLANS["f
     host.unet.requires_grad_(False)
     sizes = SizeIds((64, 64), (0, 0), (64, 64))
     return Trainer(
-        host, settings, attachment, TrainingInputs(latents, context, pooled, sizes), plan
+        host, settings.resolve(), attachment, TrainingInputs(latents, context, pooled, sizes), plan
     )
 
 
@@ -277,7 +278,9 @@ def test_a_gradient_too_small_for_its_dtype_in_one_layer_ends_no_run(
 
 def zeroed(host: Any, part: str, updates: int, chosen: Callable[[str, str], bool]) -> Trainer:
     """A trainer after so many updates; gradients of this part will be zero in the chosen ones."""
-    trainer = make_trainer(host, replace(SETTINGS, window=1))  # step 2 checks A and mergers
+    trainer = make_trainer(
+        host, replace(SETTINGS, window=1, init="random")
+    )  # step 2 checks A and mergers
     for _ in range(updates):
         trainer.advance()
     branches = [b for layer, name, b in trainer.attachment.branches() if chosen(name, layer)]

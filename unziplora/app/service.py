@@ -26,11 +26,13 @@ from unziplora.app.uploads import remove_all
 from unziplora.errors import InvalidInput
 from unziplora.host import Defaults, Host, ModelIdentity
 from unziplora.images.load import open_image
+from unziplora.training.destination import check_destination
 from unziplora.training.events import Finished, LorasSaved, Message, Started, StepDone
 from unziplora.training.memory_forecast import Forecast, forecast, smallest
-from unziplora.training.run import Run, check_destination, with_model_defaults
+from unziplora.training.model_traits import ModelTraits
+from unziplora.training.run import Run
 from unziplora.training.run_folder import run_path
-from unziplora.training.settings import PAPER_RANK, Settings
+from unziplora.training.settings import ResolvedSettings, Settings
 
 # A model's UNet (on the meta device, where it is not loaded yet), its device and what suits it
 ModelInfo = tuple[nn.Module, torch.device, Defaults]
@@ -81,7 +83,7 @@ class Service(Library):
         """
         chosen = settings_of({**self._defaults(), **settings})
         if chosen.name is None and not overwrite:
-            chosen = replace(chosen, name=self.free_name(chosen.chosen_name))
+            chosen = replace(chosen, name=self.free_name(chosen.file_name))
         open_image(image)
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
         out = self.out()
@@ -98,7 +100,7 @@ class Service(Library):
                 overwrite=overwrite,
             )
 
-        name = chosen.chosen_name
+        name = chosen.file_name
         return self.jobs.submit(name, begin, lambda: self._again(run_path(out, name)), len(data))
 
     def restart(self, name: str) -> Job:
@@ -141,32 +143,29 @@ class Service(Library):
             return None
         unet, device, defaults = model
         words = {"subject": "any", "style": "any"}  # may not be typed yet
-        chosen = with_model_defaults(settings_of({**settings, **words}), unet, defaults)
+        traits = ModelTraits.of(unet, defaults)
+        chosen = settings_of({**settings, **words}).resolve(traits)
         expected = self._forecast(unet, device, chosen)
         kind = _kind(chosen, expected.architecture, expected.plan.name)
         pace = self._seconds_per_step.get(kind)
-        return expected, None if pace is None else pace * chosen.total_steps
+        return expected, None if pace is None else pace * chosen.steps
 
     def model_defaults(self, method: str = "unziplora") -> dict[str, Any]:
         """Steps, learning rate, rank and resolution of a run whose settings name none: the loaded
         model's, or the paper's while no model is known. architecture: what the model says it is,
         or None."""
-        chosen = Settings("any", "any", method=method)
         try:
             model = self._model_info()
         except InvalidInput:  # it cannot be trained on, which `forecast` says
             model = None
-        if model is not None:
-            chosen = with_model_defaults(chosen, model[0], model[2])
-        return {
-            "steps": chosen.total_steps,
-            "lr": chosen.chosen_lr,
-            "rank": chosen.rank or PAPER_RANK,
-            "resolution": chosen.resolution or Defaults().resolution,
-            "architecture": None if model is None else model[2].architecture,
-        }
+        traits = ModelTraits() if model is None else ModelTraits.of(model[0], model[2])
+        resolved = Settings("any", "any", method=method).resolve(traits)
+        values = {n: getattr(resolved, n) for n in ("steps", "lr", "rank", "resolution")}
+        return {**values, "architecture": traits.defaults.architecture}
 
-    def _forecast(self, unet: nn.Module, device: torch.device, chosen: Settings) -> Forecast:
+    def _forecast(
+        self, unet: nn.Module, device: torch.device, chosen: ResolvedSettings
+    ) -> Forecast:
         """Asked again for the same only after a while: a page asks all the time, and SDXL's UNet
         takes 0.2 s to count."""
         wanted, now = (id(unet), device, chosen), time.monotonic()
@@ -233,6 +232,6 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
     return Settings(**{**words, **{k: v for k, v in values.items() if v is not None}})
 
 
-def _kind(settings: Settings, architecture: str, plan: str) -> tuple[Any, ...]:
+def _kind(settings: ResolvedSettings, architecture: str, plan: str) -> tuple[Any, ...]:
     """Runs of one kind take equally long a step."""
     return architecture, settings.method, settings.resolution, settings.rank, plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +13,9 @@ from unziplora.errors import InvalidInput
 from unziplora.version import __version__
 
 Command = Callable[[argparse.Namespace], int]
+MOST_SEED = 2**63 - 10_000  # torch takes 64 bits; each image of a sheet has the next seed
+MOST_WEIGHT = 100
+LARGEST_SIDE = 8192  # pixels
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -26,31 +30,31 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     """For the commands, by name: each gets what its own arguments say."""
     parser = _Parser(prog="unziplora", description="One image in, two LoRAs out.")
     parser.add_argument("--version", action="version", version=__version__)
-    made_of = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     def command(name: str, summary: str) -> argparse.ArgumentParser:
-        made = made_of.add_parser(name, help=summary, description=summary)
-        made.set_defaults(command=commands[name])
-        return made
+        added = subparsers.add_parser(name, help=summary, description=summary)
+        added.set_defaults(command=commands[name])
+        return added
 
     _add_demo(command("demo", "the whole job on a small model and an image that ships"))
     _add_train(command("train", "train a content and a style LoRA on one image"))
     _add_generate(command("generate", "make an image with any number of LoRAs"))
     _add_sheet(command("sheet", "content, style and both in new scenes, one image"))
-    made = command("app", "the page without a WebUI")
-    _add_model(made)
-    made.add_argument("--port", type=int, default=7860)
-    made.add_argument("--address", default="127.0.0.1", help="0.0.0.0: the whole network")
-    made.add_argument("--login", metavar="USER:PASSWORD", help="asked for by page and API")
-    made.add_argument("--out", type=Path, default=Path("loras"), metavar="DIR")
-    made = command("plan", "show the memory that training needs, by plan")
-    _add_model(made)
-    made.add_argument("--rank", type=int, help="what train would take")
-    made.add_argument("--resolution", type=int, metavar="PIXELS", help="the model's own")
-    made.add_argument("--json", action="store_true", help="machine-readable")
-    made = command("inspect", "show what a LoRA file is")
-    made.add_argument("file", type=Path)
-    made.add_argument("--json", action="store_true", help="machine-readable")
+    added = command("app", "the page without a WebUI")
+    _add_model(added)
+    added.add_argument("--port", type=port, default=7860)
+    added.add_argument("--address", default="127.0.0.1", help="0.0.0.0: the whole network")
+    added.add_argument("--login", metavar="USER:PASSWORD", help="for page and API")
+    added.add_argument("--out", type=Path, default=Path("loras"), metavar="DIR")
+    added = command("plan", "show the memory that training needs, by plan")
+    _add_model(added)
+    added.add_argument("--rank", type=int, help="what train would take")
+    added.add_argument("--resolution", type=int, metavar="PIXELS", help="the model's own")
+    added.add_argument("--json", action="store_true", help="machine-readable")
+    added = command("inspect", "show what a LoRA file is")
+    added.add_argument("file", type=Path)
+    added.add_argument("--json", action="store_true", help="machine-readable")
     return parser
 
 
@@ -96,10 +100,10 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--lora", action="append", default=[], metavar="FILE[:WEIGHT]")
     add("--prompt", required=True)
     add("--negative", default="")
-    add("--steps", type=int, default=25)
+    add("--steps", type=image_steps, default=25)
     add("--size", type=size, metavar="WxH", help="the model's own")
-    add("--guidance", type=float, default=6.0)
-    add("--seed", type=int, default=0)
+    add("--guidance", type=finite, default=6.0)
+    add("--seed", type=seed, default=0)
     add("--out", type=Path, required=True, metavar="FILE")
 
 
@@ -115,10 +119,10 @@ def _add_sheet(parser: argparse.ArgumentParser) -> None:
     add("--style-trigger", metavar="TEXT", help='"watercolor painting style"')
     add("--scene", action="append", metavar="TEXT", help='a scene, again for more: "on a beach"')
     add("--object", action="append", metavar="TEXT", help='what the style is tried on: "a house"')
-    add("--steps", type=int, default=25)
+    add("--steps", type=image_steps, default=25)
     add("--size", type=size, metavar="WxH", help="of each image; the model's own")
-    add("--guidance", type=float, default=6.0)
-    add("--seed", type=int, default=0)
+    add("--guidance", type=finite, default=6.0)
+    add("--seed", type=seed, default=0)
     add("--out", type=Path, required=True, metavar="FILE")
 
 
@@ -140,15 +144,53 @@ def weighted(text: str) -> tuple[Path, float]:
     path, colon, weight = text.rpartition(":")
     if colon:
         with contextlib.suppress(ValueError):
-            return Path(path), float(weight)
+            number = float(weight)
+            if not abs(number) <= MOST_WEIGHT:  # also where it is not a number
+                raise InvalidInput(
+                    f"The weight {weight} of {Path(path).name} is not from -{MOST_WEIGHT} to "
+                    f"{MOST_WEIGHT}. Usual weights are from 0 to 1.5."
+                )
+            return Path(path), number
     return Path(text), 1.0
 
 
 def _weights(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    return tuple(_number(part, float, -MOST_WEIGHT, MOST_WEIGHT) for part in text.split(","))
+
+
+def seed(text: str) -> int:
+    """A whole number that is a seed everywhere."""
+    return int(_number(text, int, 0, MOST_SEED))
+
+
+def image_steps(text: str) -> int:
+    """Of sampling."""
+    return int(_number(text, int, 1, 1000))
+
+
+def port(text: str) -> int:
+    """Where a server can listen; 0: any that is free."""
+    return int(_number(text, int, 0, 65535))
+
+
+def finite(text: str) -> float:
+    """A guidance scale."""
+    return _number(text, float, 0, 1000)
+
+
+def _number(text: str, kind: type[int] | type[float], low: float, high: float) -> float:
+    """Raises argparse's error unless text is a number from low to high."""
+    try:
+        number = kind(text)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number from {low} to {high}")
+    return number
 
 
 def size(text: str) -> tuple[int, int]:
     """WIDTHxHEIGHT or one side, in pixels, as (height, width)."""
     width, _, height = text.lower().partition("x")
-    return int(height or width), int(width)
+    low, high = 64, LARGEST_SIDE
+    return int(_number(height or width, int, low, high)), int(_number(width, int, low, high))

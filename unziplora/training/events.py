@@ -1,4 +1,4 @@
-"""What a run says while it goes on, and what it can be told. Neither side touches the other."""
+"""What a run reports while it is running, and the commands it obeys."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Outcome = Literal["completed", "stopped", "stopped and saved"]
 
 @dataclass(frozen=True)
 class Started:
-    """The model is lent and the branches are on it; `step` steps were done before (a resume).
+    """The model is borrowed and the branches are on it; `step` steps were done before (a resume).
 
-    memory: as "needs about 9.1 GB, 10.4 GB free: checkpoint".
+    memory: as "VRAM: about 9.1 GB of 10.4 GB free (plan: checkpoint)".
     """
 
     name: str
@@ -63,6 +63,15 @@ class StateSaved:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """Previews are being drawn: image `number` of `count`, counted from 1."""
+
+    step: int
+    number: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Previewed:
     """images: by "base", "content", "style" and "both"."""
 
@@ -88,4 +97,4 @@ class Finished:
     files: Mapping[BranchName, Path]
 
 
-Event = Started | StepDone | Message | StateSaved | Previewed | LorasSaved | Finished
+Event = Started | StepDone | Message | StateSaved | Drawing | Previewed | LorasSaved | Finished

@@ -1,4 +1,4 @@
-"""Adam on A and B while the backward pass goes on, so that gradients are never there together.
+"""Adam on A and B during the backward pass, so that gradients are never there together.
 
 The parameters of one branch in one transformer block are a bucket: it is updated when its last
 gradient has come, and its gradients are dropped. Two things follow. Clipping is per tensor, since

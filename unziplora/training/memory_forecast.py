@@ -20,9 +20,10 @@ import torch
 from torch import nn
 
 from unziplora.errors import InvalidInput
+from unziplora.method.methods import METHODS
 from unziplora.method.prompts import BRANCHES
 from unziplora.training.memory_plans import PLANS, Plan
-from unziplora.training.settings import Settings
+from unziplora.training.settings import ResolvedSettings
 from unziplora.unet.architectures import recognise
 from unziplora.unet.attach import layer_shapes
 from unziplora.unet.layer_names import group_of
@@ -36,7 +37,8 @@ _SMALL_UNET = 200_000_000  # parameters; fits unrecomputed wherever its program 
 @dataclass(frozen=True)
 class Forecast:
     """needs: GB of each plan, the margin included; free: GB that a run can have, the model's own
-    included, or None where that cannot be asked. plan: the one that will be taken."""
+    included, or None where that is not known. plan: the one that will be taken. kind: of memory,
+    "VRAM" or, without a GPU, "RAM"."""
 
     architecture: str
     resolution: int
@@ -44,6 +46,7 @@ class Forecast:
     needs: Mapping[str, float]
     free: float | None
     plan: Plan
+    kind: str = "VRAM"
 
     @property
     def fits(self) -> bool:
@@ -51,10 +54,11 @@ class Forecast:
 
     @property
     def text(self) -> str:
-        """ "needs about 9.1 GB, 10.4 GB free: checkpoint" """
-        free = "" if self.free is None else f", {self.free:.1f} GB free"
+        """ "VRAM: about 9.1 GB of 10.4 GB free (plan: checkpoint)" """
+        free = "" if self.free is None else f" of {self.free:.1f} GB free"
         doubt = "" if self.fits else ", which may not fit"
-        return f"needs about {self.needs[self.plan.name]:.1f} GB{free}: {self.plan.name}{doubt}"
+        need = self.needs[self.plan.name]
+        return f"{self.kind}: about {need:.1f} GB{free} (plan: {self.plan.name}){doubt}"
 
     def as_text(self) -> str:
         """A line for each plan, and what auto does."""
@@ -62,24 +66,23 @@ class Forecast:
         lines += [f"  {name:<10} {need:5.1f} GB" for name, need in self.needs.items()]
         margin = f"{100 * (_MARGIN - 1):.0f} % and {_FIXED_MARGIN} GB"
         lines.append(f"Simulated, with {margin} more for what a simulation does not see.")
-        return "\n".join([*lines, self.text[0].upper() + self.text[1:]])
+        return "\n".join([*lines, self.text])
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "plan": self.plan.name, "fits": self.fits, "text": self.text}
 
 
-def forecast(unet: nn.Module, device: torch.device, settings: Settings) -> Forecast:
-    """Rank and resolution must be set. The UNet may be on the meta device, to ask before loading.
+def forecast(unet: nn.Module, device: torch.device, settings: ResolvedSettings) -> Forecast:
+    """The UNet may be on the meta device, to know before loading.
 
     Raises InvalidInput where the settings name a plan that this model or device cannot run.
     """
-    assert settings.rank is not None
-    assert settings.resolution is not None
     needs = {name: _need(unet, settings, plan) for name, plan in PLANS.items()}
     free = free_memory(device, unet)
     plan = _chosen(settings.memory, needs, free, unet, device)
     architecture = recognise(unet).name
-    return Forecast(architecture, settings.resolution, settings.rank, needs, free, plan)
+    kind = "RAM" if device.type == "cpu" else "VRAM"
+    return Forecast(architecture, settings.resolution, settings.rank, needs, free, plan, kind)
 
 
 def _chosen(
@@ -114,10 +117,9 @@ def smallest(unet: nn.Module, device: torch.device) -> Plan:
     return [plan for plan in PLANS.values() if _pays(plan, unet, device)][-1]
 
 
-def trained_weights(unet: nn.Module, settings: Settings) -> int:
-    """Numbers in all A and B of a run; its rank must be set."""
-    assert settings.rank is not None
-    method, weights = settings.chosen_method.on(recognise(unet).name), 0
+def trained_weights(unet: nn.Module, settings: ResolvedSettings) -> int:
+    """Numbers in all A and B of a run."""
+    method, weights = METHODS[settings.method].on(recognise(unet).name), 0
     for layer, (rows, columns) in layer_shapes(unet).items():
         for branch in BRANCHES:
             if method.trains(branch, group_of(layer)):
@@ -190,7 +192,7 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-def _need(unet: nn.Module, settings: Settings, plan: Plan) -> float:
+def _need(unet: nn.Module, settings: ResolvedSettings, plan: Plan) -> float:
     """GB of a plan at its peak, the margin included."""
     base = sum(p.numel() * p.element_size() for p in unet.parameters())
     moments = 2 if plan.in_backward else 8  # bytes a weight; scales are a 32nd of them
@@ -201,10 +203,8 @@ def _need(unet: nn.Module, settings: Settings, plan: Plan) -> float:
     return _MARGIN * (held + working) + _FIXED_MARGIN
 
 
-def _working(unet: nn.Module, settings: Settings, plan: str) -> float:
+def _working(unet: nn.Module, settings: ResolvedSettings, plan: str) -> float:
     """GB of activations, gradients and temporaries at the peak, in the base's own precision."""
-    assert settings.rank is not None
-    assert settings.resolution is not None
     architecture, scale = recognise(unet).name, 1.0
     place = (settings.resolution, settings.rank, plan, "working_gb")
     found = simulated(architecture, *place)

@@ -18,7 +18,7 @@ from unziplora.unet.weight_cast import cast_by_layer, in_fp16
 class Plan:
     """checkpointing: blocks are recomputed in the backward pass, which takes about half as long
     again and far less memory. in_backward: Adam's moments in 8 bits, and A and B updated while the
-    backward pass goes on (training/fused_backward.py), in bf16 where the base is fp16: loss scaling
+    backward pass runs (training/fused_backward.py), in bf16 where the base is fp16: loss scaling
     looks at all gradients before the first update. fp8_base: the UNet's weights in fp8.
     lora_dtype: of A and B.
     """

@@ -1,7 +1,7 @@
 """From gradients to new weights: checked, clipped, and applied by AdamW.
 
 Mergers, and in most plans A and B, are updated after the backward pass; in the small plans A and B
-are updated while it goes on (training/fused_backward.py).
+are updated during it (training/fused_backward.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from unziplora.errors import TrainingFailed
 from unziplora.training.adam8bit import FP32, in_fp32
 from unziplora.training.fused_backward import InBackward
 from unziplora.training.memory_plans import Plan
-from unziplora.training.settings import Settings
+from unziplora.training.settings import ResolvedSettings
 from unziplora.unet.attach import Attachment
 
 
@@ -33,7 +33,7 @@ class LoraOptimizer:
     def __init__(
         self,
         attachment: Attachment,
-        settings: Settings,
+        settings: ResolvedSettings,
         plan: Plan,
         device: torch.device,
         *,
@@ -55,7 +55,7 @@ class LoraOptimizer:
         added to the branches' `step_score`, for afterwards the gradients are gone."""
         self.forget_gradients()
         if self._in_backward is not None:
-            lr = self._settings.chosen_lr * lr_factor
+            lr = self._settings.lr * lr_factor
             self._in_backward.begin(self.done, lr, signed=signed)
 
     def backward(self, loss: Tensor) -> None:
@@ -72,7 +72,7 @@ class LoraOptimizer:
         if self.overflow and not self._scaler.is_enabled():
             raise TrainingFailed(
                 f"The gradients became infinite or NaN at step {step + 1}. Start again "
-                f"with a learning rate below {self._settings.chosen_lr:g}, or a base model in "
+                f"with a learning rate below {self._settings.lr:g}, or a base model in "
                 "bf16 or fp32."
             )
 
@@ -98,7 +98,7 @@ class LoraOptimizer:
             parameter.grad = None
 
     def forget_momentum(self) -> None:
-        """A column that stays closed gets no gradient; without this, momentum would go on moving
+        """A column that stays closed gets no gradient; without this, momentum would keep moving
         it."""
         for _, _, branch in self._attachment.branches():
             if not branch.limited:
@@ -153,8 +153,8 @@ class LoraOptimizer:
     def _read_norms(self) -> dict[nn.Parameter, float]:
         """The norm of each gradient of this step, those already used up too; read at once, because
         each reading waits for a GPU."""
-        found = [p for _, p in self._attachment.named_parameters() if p.grad is not None]
-        norms = dict(zip(found, norms_of([p.grad for p in found]), strict=True))
+        graded = [p for _, p in self._attachment.named_parameters() if p.grad is not None]
+        norms = dict(zip(graded, norms_of([p.grad for p in graded]), strict=True))
         if self._in_backward is not None and self._in_backward.norms:
             used = self._in_backward.norms
             norms.update(zip(used, torch.stack(list(used.values())).tolist(), strict=True))
@@ -188,15 +188,15 @@ class LoraOptimizer:
             weights += [branch.down, branch.up]
             mergers.append(branch.merger)
         groups: list[dict[str, Any]] = [
-            {"params": mergers, "full_lr": settings.chosen_merger_lr, "weight_decay": 0.0}
+            {"params": mergers, "full_lr": settings.merger_lr, "weight_decay": 0.0}
         ]
         if self._in_backward is None:
-            decay, lr = settings.weight_decay, settings.chosen_lr
+            decay, lr = settings.weight_decay, settings.lr
             groups.insert(0, {"params": weights, "full_lr": lr, "weight_decay": decay})
         try:
-            return torch.optim.AdamW(groups, lr=settings.chosen_lr, fused=True)
+            return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
         except RuntimeError:  # torch 2.1 to 2.3 fuse on CUDA only
-            return torch.optim.AdamW(groups, lr=settings.chosen_lr, foreach=True)
+            return torch.optim.AdamW(groups, lr=settings.lr, foreach=True)
 
 
 def norms_of(tensors: list[Any]) -> list[float]:

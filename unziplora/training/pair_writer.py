@@ -19,6 +19,7 @@ from unziplora.lora.metadata import Header, read_info
 from unziplora.lora.pair import pair_files
 from unziplora.lora.sidecars import write_side_files
 from unziplora.lora.write import save_lora
+from unziplora.method.methods import METHODS
 from unziplora.method.prompts import BRANCHES, BranchName
 from unziplora.training.memory_plans import Plan
 from unziplora.training.run_folder import RunInfo
@@ -123,7 +124,6 @@ def _header(
     image: Image.Image | None,
 ) -> Header:
     settings = info.settings
-    assert settings.rank is not None  # filled in when the run began
     dtype = next(host.unet.parameters()).dtype
     return Header(
         role=branch,
@@ -133,10 +133,10 @@ def _header(
         prompts={p: settings.prompts.text(p) for p in ("combined", "content", "style")},
         method=settings.method,
         rank=settings.rank,
-        alpha=settings.alpha or settings.rank,
+        alpha=settings.alpha,
         steps=made.steps,
-        planned_steps=settings.total_steps,
-        lr=settings.chosen_lr,
+        planned_steps=settings.steps,
+        lr=settings.lr,
         lr_schedule=settings.lr_schedule,
         optimizer=_optimizer(made.plan),
         seed=settings.seed,
@@ -185,14 +185,14 @@ def _how(info: RunInfo) -> dict[str, Any]:
         "init": settings.init,
         "weight_decay": settings.weight_decay,
     }
-    if settings.chosen_method.columns:
+    if METHODS[settings.method].columns:
         how |= {
             "columns_percent": settings.columns,
-            "recalibrate_every": settings.stage_steps,
-            "window": settings.chosen_window,
+            "recalibrate_every": settings.recalibrate_every,
+            "window": settings.window,
             "importance": settings.importance,
             "orthogonality": settings.orthogonality,
-            "merger_lr": settings.chosen_merger_lr,
+            "merger_lr": settings.merger_lr,
             "fold": settings.fold,
         }
     if settings.blocks is not None:

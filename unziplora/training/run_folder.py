@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import re
@@ -29,13 +30,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unziplora import files as atomic
+from unziplora import files
 from unziplora.errors import InvalidInput, WriteError
 from unziplora.host import ModelIdentity
-from unziplora.training.settings import Settings
+from unziplora.training.settings import ResolvedSettings, Settings
 from unziplora.training.trainer import Trainer
 
 VERSION = 1
+_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # by another process
 HIDDEN = ".unziplora"  # in the output folder; WebUIs skip names that begin with a dot
 _ROW = re.compile(r"([0-9]{1,9}),[^\n]*\n")
 
@@ -45,7 +47,7 @@ class RunInfo:
     """settings.json. started: seconds since 1970. pair: links the two files of a pair. replaces:
     the run may replace a pair of its name that is another's."""
 
-    settings: Settings
+    settings: ResolvedSettings
     model: ModelIdentity
     architecture: str
     pair: str
@@ -89,8 +91,9 @@ class RunFolder:
         return os.path.exists(self._settings) or os.path.exists(self.state)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps the folder to this process; the lock ends with it, even if it is killed.
+    def locked(self) -> Iterator[bool]:
+        """Keeps the folder to this process; the lock ends with it, even if it is killed. False
+        where the disk has no locks, as some network disks: then nothing keeps others out.
 
         Raises InvalidInput where another holds it, and WriteError where it cannot be made.
         """
@@ -105,23 +108,26 @@ class RunFolder:
             try:
                 _lock(file)
             except OSError as error:
-                raise InvalidInput(
-                    f"A run named {self.path.name} is going on already. "
-                    "Wait for it to end, stop it, or choose another name."
-                ) from error
-            yield
+                if error.errno in _HELD:
+                    raise InvalidInput(
+                        f"A run named {self.path.name} is already running. "
+                        "Wait for it to end, stop it, or choose another name."
+                    ) from error
+                yield False
+                return
+            yield True
 
     def clear_leftovers(self) -> None:
         """Removes temporary files of a process that was killed; for who holds the lock."""
         for folder in (self.path, self.previews, self.snapshots):
-            atomic.clear_leftovers(folder)
+            files.clear_leftovers(folder)
 
     def begin(self, info: RunInfo, image: Image.Image) -> None:
         """Writes what a new run begins with, and only then removes what an earlier one left.
 
-        Raises WriteError, and the earlier run can still go on.
+        Raises WriteError; the earlier run can then still be resumed.
         """
-        with atomic.writing(self._image) as temporary:
+        with files.writing(self._image) as temporary:
             image.save(temporary, "PNG")
         self.write_info(info)
         self._older_image.unlink(missing_ok=True)
@@ -142,10 +148,10 @@ class RunFolder:
 
     def make(self) -> None:
         """Makes the folder, and those that it lies in. Raises WriteError."""
-        atomic.make_folder(self.out)
+        files.make_folder(self.out)
         if self.path.parent != self.out:
-            atomic.make_folder(self.path.parent)
-        atomic.make_folder(self.path)
+            files.make_folder(self.path.parent)
+        files.make_folder(self.path)
 
     def write_info(self, info: RunInfo) -> None:
         """Raises WriteError."""
@@ -158,7 +164,7 @@ class RunFolder:
             "replaces": info.replaces,
             "settings": json.loads(info.settings.as_json()),
         }
-        atomic.write_text(self._settings, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        files.write_text(self._settings, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
     def read_info(self) -> RunInfo:
         """Raises InvalidInput where this is no run's folder, or one of another version."""
@@ -175,12 +181,14 @@ class RunFolder:
         if version != VERSION:
             raise InvalidInput(
                 f"The run was written by another version (format {version!r}, this one reads "
-                f"{VERSION}). Resume it with that version, or start anew."
+                f"{VERSION}). Resume it with that version, or start again."
             )
-        settings = Settings.from_json(json.dumps(data.get("settings")))
+        settings = Settings.from_values(data.get("settings"))
+        if settings.rank is None or settings.resolution is None:  # only a model would know
+            raise InvalidInput(damaged("settings.json"))
         try:
             return RunInfo(
-                settings,
+                settings.resolve(),
                 ModelIdentity(**data["model"]),
                 str(data["architecture"]),
                 str(data["pair"]),
@@ -198,13 +206,12 @@ class RunFolder:
         tensors = {name: t.detach().cpu().contiguous() for name, t in trainer.tensors().items()}
         numbers = json.dumps(trainer.numbers())
         metadata = {"version": str(VERSION), "pair": pair, "numbers": numbers}
-        with atomic.writing(self.state) as temporary:
+        with files.writing(self.state) as temporary:
             try:
                 save_file(tensors, temporary, metadata)
             except SafetensorError as error:  # its writer wraps the system's errors
                 raise WriteError(
-                    f"The state could not be saved ({error}). Make room on the disk; the earlier "
-                    "state is kept."
+                    f"The state could not be saved ({error}). Make room on the disk."
                 ) from error
 
     def read_state(self, pair: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -212,7 +219,7 @@ class RunFolder:
         another pair: one that an earlier run left, killed while this one replaced it."""
         if not self.has_state:
             raise InvalidInput(
-                f"The run in {self.path.name} has no saved state. Start it anew, and overwrite it."
+                f"The run in {self.path.name} has no saved state. Start it again, and overwrite it."
             )
         try:
             with safe_open(self.state, framework="pt") as file:
@@ -221,15 +228,18 @@ class RunFolder:
                     raise ValueError("another pair")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, json.loads(metadata["numbers"])
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
             raise InvalidInput(damaged("state.safetensors")) from error
 
-    def saved_step(self) -> int | None:
-        """The step that the state on the disk is of; None where there is none that can be read."""
+    def saved_step(self, pair: str | None = None) -> int | None:
+        """The step that the state on the disk is of; None where there is none that can be read, or
+        where it is of another pair than the one named."""
         try:
             with safe_open(self.state, framework="pt") as file:
-                step = json.loads((file.metadata() or {})["numbers"])["step"]
-            return step if type(step) is int else None
+                metadata = file.metadata() or {}
+            step = json.loads(metadata["numbers"])["step"]
+            known = type(step) is int and pair in (None, metadata["pair"])
+            return step if known else None
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
@@ -250,7 +260,7 @@ class RunFolder:
             lines = file.readlines()
         rows = [_ROW.fullmatch(line) for line in lines[1:]]  # one may be cut off, by a full disk
         kept = [row[0] for row in rows if row is not None and int(row[1]) <= step]
-        atomic.write_text(self.progress, "".join(lines[:1] + kept))
+        files.write_text(self.progress, "".join(lines[:1] + kept))
 
     def note(self, text: str) -> None:
         """Adds a line to the log."""
@@ -302,7 +312,7 @@ def _subfolders(folder: Path) -> Iterator[RunFolder]:
 def damaged(file: str) -> str:
     return (
         f"The run's {file} is damaged or belongs to another model. "
-        "Restore it from a backup, or start the run anew and overwrite it."
+        "Restore it from a backup, or start the run again and overwrite it."
     )
 
 

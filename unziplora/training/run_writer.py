@@ -1,6 +1,7 @@
-"""What a run leaves on disk: states, pairs with cards, snapshots, previews, progress, log.
+"""What a run leaves on disk: states, pairs with cards, snapshots, progress, log.
 
-Nothing here ends a run that can go on: what fails is said, and at the end it is saved elsewhere.
+Nothing here ends a run that can continue: a failure becomes a message, and what a run ends with is
+then saved in another folder.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ import traceback
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
-import torch
 from PIL import Image
 
-from unziplora import files as atomic
 from unziplora.errors import UnZipLoRAError, WriteError
+from unziplora.files import make_folder
 from unziplora.host import Host
-from unziplora.images.infotext import KEY, save_png, with_loras
 from unziplora.method.prompts import BRANCHES, BranchName
-from unziplora.training.events import Event, LorasSaved, Message, Previewed, StateSaved, StepDone
+from unziplora.training.destination import unclaimed_name
+from unziplora.training.events import Event, LorasSaved, Message, StateSaved, StepDone
 from unziplora.training.pair_writer import TrainingInfo, write_cards, write_pair
 from unziplora.training.run_folder import RunFolder, RunInfo
 from unziplora.training.trainer import Trainer
@@ -57,11 +57,16 @@ class RunWriter:
 
     def keep_pair(self, trainer: Trainer) -> Generator[Event, None, Mapping[BranchName, Path]]:
         """The pair with its cards: elsewhere, where its own folder refuses it."""
-        name, made = self.settings.chosen_name, self._made(trainer)
-        pair = (trainer.attachment, self.info, self._host, made)
+        name = self._free_name()
+        if name != self.settings.name:
+            yield self.say(
+                f"Files named {self.settings.name} have appeared meanwhile and are kept. "
+                f"This run's LoRAs are named {name}."
+            )
+        pair = (trainer.attachment, self.info, self._host, self._training_info(trainer))
         images = self._images(trainer.step)
         try:
-            atomic.make_folder(self._out)
+            make_folder(self._out)
             files = write_pair(*pair, self._out, name, images)
         except WriteError as error:
             yield self.say(str(error))
@@ -75,15 +80,29 @@ class RunWriter:
         yield LorasSaved(trainer.step, files, snapshot=False)
         return files
 
+    def _free_name(self) -> str:
+        """The run's name, unless it may not replace the files that have it now."""
+        if self.info.replaces:
+            return self.settings.name
+        return unclaimed_name(self._out, self.settings.name, self.info.pair)
+
     def save_state(self, trainer: Trainer) -> Event:
-        """A save that fails does not end the run: the earlier state is still there."""
+        """A save that fails does not end the run; the message says what the disk still has."""
         try:
             return self._write_state(trainer)
         except WriteError as error:
-            return self.say(str(error))
+            return self.say(f"{error} {self._what_is_saved()}")
         except Exception as error:  # no memory for a copy on the CPU
             self.log(traceback.format_exc())
-            return self.say(f"The state was not saved ({error}). The earlier one is kept.")
+            return self.say(f"The state was not saved ({error}). {self._what_is_saved()}")
+
+    def end_state(self, trainer: Trainer) -> Iterator[Event]:
+        """After a run that is complete: a last state where it is wanted, else none."""
+        if self.settings.keep_state:
+            yield self.save_state(trainer)
+        elif self.fallback_folder is None:
+            with contextlib.suppress(OSError):  # in use: it is only in the way
+                self.folder.state.unlink(missing_ok=True)
 
     def _write_state(self, trainer: Trainer) -> Event:
         """The state in the run's folder, which is made again where somebody removed it. Raises
@@ -91,7 +110,7 @@ class RunWriter:
         if not trainer.all_finite():
             return self.say(
                 "The state was not saved, because some trained numbers are infinite or NaN. "
-                "The earlier state is kept; start again with a lower learning rate."
+                f"Start again with a lower learning rate. {self._what_is_saved()}"
             )
         if not self.folder.exists():
             self.folder.make()
@@ -99,51 +118,23 @@ class RunWriter:
         self.folder.save_state(trainer, self.info.pair)
         return StateSaved(trainer.step)
 
+    def _what_is_saved(self) -> str:
+        """As the disk says now."""
+        step = self.folder.saved_step(self.info.pair)
+        return "No state is saved yet." if step is None else f"The state of step {step} is kept."
+
     def snapshot(self, trainer: Trainer) -> Event:
-        name = f"{self.settings.chosen_name}-{trainer.step:06d}"
+        name = f"{self.settings.name}-{trainer.step:06d}"
         try:
-            atomic.make_folder(self.folder.snapshots)
-            made, folder = self._made(trainer), self.folder.snapshots
-            files = write_pair(trainer.attachment, self.info, self._host, made, folder, name, {})
+            make_folder(self.folder.snapshots)
+            training, folder = self._training_info(trainer), self.folder.snapshots
+            files = write_pair(
+                trainer.attachment, self.info, self._host, training, folder, name, {}
+            )
         except Exception as error:
             self.log(traceback.format_exc())
             return self.say(f"The snapshot was not saved. {error}")
         return LorasSaved(trainer.step, files, snapshot=True)
-
-    def preview(self, trainer: Trainer) -> Event:
-        """Base, content, style and both on one seed; a preview that fails never ends a run."""
-        prompts = self.settings.prompts
-        wanted: dict[str, tuple[str, dict[BranchName, float]]] = {
-            "base": (prompts.combined, {}),
-            "content": (prompts.content, {"content": 1.0}),
-            "style": (prompts.style, {"style": 1.0}),
-            "both": (prompts.combined, {"content": 1.0, "style": 1.0}),
-        }
-        resolution = self.settings.resolution or self._host.defaults.resolution
-        images = {}
-        try:
-            atomic.make_folder(self.folder.previews)
-            for name, (prompt, weights) in wanted.items():
-                trainer.attachment.mode.use_weights(weights)
-                with torch.no_grad():
-                    drawn = self._host.preview(
-                        prompt,
-                        negative=self.settings.preview_negative,
-                        size=(resolution, resolution),
-                        steps=self.settings.preview_steps,
-                        seed=self.settings.seed,
-                    )
-                if KEY in drawn.info:  # as it can be drawn again, from the files
-                    calls = [(f"{self.settings.chosen_name}_{b}", w) for b, w in weights.items()]
-                    drawn.info[KEY] = with_loras(drawn.info[KEY], calls)
-                path = self.folder.previews / f"{trainer.step:06d}_{name}.png"
-                with atomic.writing(path) as temporary:
-                    save_png(drawn, temporary)
-                images[name] = path
-        except Exception as error:
-            self.log(traceback.format_exc())
-            return self.say(f"The preview failed ({error}). Training goes on without it.")
-        return Previewed(trainer.step, images)
 
     def rescue(self, trainer: Trainer) -> None:
         """On the way out of an exception: the log, and the state where it is whole."""
@@ -152,7 +143,7 @@ class RunWriter:
             return
         try:
             list(self.keep_state(trainer))
-        except Exception:  # the exception that ends the run is the one to be told of
+        except Exception:  # the exception that ends the run is the one to report
             self.log(traceback.format_exc())
 
     def say(self, text: str) -> Message:
@@ -188,16 +179,16 @@ class RunWriter:
             self.fallback_folder = Path(tempfile.mkdtemp(prefix="unziplora-"))
         return self.fallback_folder
 
-    def _made(self, trainer: Trainer) -> TrainingInfo:
+    def _training_info(self, trainer: Trainer) -> TrainingInfo:
         return TrainingInfo(trainer.step, trainer.image_size, trainer.plan)
 
     def _images(self, step: int) -> dict[BranchName, Image.Image]:
         """Those on the pair's cards: the last previews, or the image trained on."""
-        found = {}
+        images = {}
         for branch in BRANCHES:
             for path in (self.folder.previews / f"{step:06d}_{branch}.png", self.folder.image):
                 # whatever is wrong with an image, the LoRAs are what counts
                 with contextlib.suppress(Exception), Image.open(path, formats=("PNG",)) as image:
-                    found[branch] = image.convert("RGB")
+                    images[branch] = image.convert("RGB")
                     break
-        return found
+        return images

@@ -1,32 +1,40 @@
-"""Everything a run can be told, validated once at the door, with each default's source."""
+"""The settings of a run, validated once, with each default's source.
+
+`Settings` is what a user chose; `ResolvedSettings` is what a run on a certain model does: no choice
+is left open.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from unziplora.errors import InvalidInput
 from unziplora.method.branches import Init
-from unziplora.method.columns import Importance, Reduction
-from unziplora.method.methods import METHODS, Method
+from unziplora.method.columns import STAGES, Importance, Reduction
+from unziplora.method.methods import METHODS
 from unziplora.method.prompts import BranchName, Prompts, content_trigger, style_trigger
+from unziplora.training.checks import block_table, check_range, check_text, typed
+from unziplora.training.model_traits import ModelTraits
 
 PAPER_STEPS = 600  # section 4.1; B-LoRA's own default is in method/methods.py
 PAPER_RANK = 64  # section 4.1
 PAPER_LR = 5e-5  # of A and B, section 4.1
 MOST_STEPS = 100_000
 LONGEST_WORDS = 200  # characters; the text encoders' 77 tokens end sooner
+LONGEST_FILE_NAME = 60  # characters of a name that is made of the words
 
 Schedule = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One run. None means: taken from the method, the model or the other settings."""
+    """What a user chose for a run. None: taken from the method, the model or other settings."""
 
     subject: str  # one word for the class (section 3.2)
     style: str  # two or three words
@@ -79,6 +87,8 @@ class Settings:
     def __post_init__(self) -> None:
         for field, value in self._typed().items():
             object.__setattr__(self, field, value)
+        if self.name is not None:
+            object.__setattr__(self, "name", unicodedata.normalize("NFC", self.name))
         self._check_words()
         self._check_numbers()
 
@@ -101,51 +111,52 @@ class Settings:
         return style_trigger(self.style)
 
     @property
-    def chosen_method(self) -> Method:
-        return METHODS[self.method]
+    def file_name(self) -> str:
+        """The base name of the pair's files: the user's, or made of the words."""
+        return self.name if self.name is not None else _name_of(f"{self.subject} {self.style}")
+
+    def resolve(self, model: ModelTraits | None = None) -> ResolvedSettings:
+        """These settings for a run on a model (None: on SDXL itself), with no choice left open.
+
+        Raises InvalidInput where two of them are only valid apart.
+        """
+        model = model or ModelTraits()
+        method, defaults = METHODS[self.method], model.defaults
+        steps = self.steps or method.steps
+        if self.steps is None and defaults.steps is not None:
+            # a method that takes longer still does
+            steps = round(defaults.steps * method.steps / PAPER_STEPS)
+        rank = self.rank or defaults.rank or max(1, min(PAPER_RANK, model.narrowest // 4))
+        every = self.recalibrate_every or max(self._shortest_window + 1, steps // STAGES)
+        if method.columns and every <= self._shortest_window:
+            raise InvalidInput(
+                f"A recalibration interval t of {every} leaves no step that trains with masks. "
+                f"Choose at least {self._shortest_window + 1}."
+            )
+        scaled = 5e-3 * max(1.0, PAPER_STEPS / steps)  # or mergers would hardly move in short runs
+        choices: dict[str, Any] = {
+            "name": self.file_name,
+            "steps": steps,
+            "rank": rank,
+            "alpha": self.alpha or float(rank),
+            "resolution": self.resolution or defaults.resolution,
+            "lr": self.lr or defaults.lr or PAPER_LR,
+            "merger_lr": scaled if self.merger_lr is None else self.merger_lr,
+            "recalibrate_every": every,
+            # at most half of t, so that short runs also train with masks
+            "window": max(self._shortest_window, min(self.window, every // 2)),
+            "prompt_combined": self.prompts.combined,
+            "prompt_content": self.prompts.content,
+            "prompt_style": self.prompts.style,
+        }
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return ResolvedSettings(**{**own, **choices})
 
     @property
-    def total_steps(self) -> int:
-        return self.steps if self.steps is not None else self.chosen_method.steps
-
-    @property
-    def stage_steps(self) -> int:
-        """t: steps from one measuring window to the next."""
-        return self.recalibrate_every or max(1, self.total_steps // 3)
-
-    @property
-    def chosen_window(self) -> int:
-        """W, at most half of t, so that short runs also train with masks."""
-        return min(self.window, max(1, self.stage_steps // 2))
-
-    @property
-    def chosen_lr(self) -> float:
-        return self.lr if self.lr is not None else PAPER_LR
-
-    @property
-    def chosen_merger_lr(self) -> float:
-        """Scaled for short runs, in which the mergers would otherwise hardly move."""
-        if self.merger_lr is not None:
-            return self.merger_lr
-        return 5e-3 * max(1.0, PAPER_STEPS / self.total_steps)
-
-    @property
-    def chosen_name(self) -> str:
-        """The files' base name: the user's, or the words'."""
-        if self.name is not None:
-            return self.name
-        return re.sub(r"[^\w]+", "-", f"{self.subject}-{self.style}".lower()).strip("-_")
-
-    def lr_factor(self, step: int) -> float:
-        """What the learning rates are multiplied with at a step (from 0)."""
-        if step < self.lr_warmup:
-            return (step + 1) / self.lr_warmup
-        done = (step - self.lr_warmup) / max(1, self.total_steps - self.lr_warmup)
-        if self.lr_schedule == "linear":
-            return 1 - done
-        if self.lr_schedule == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * done))
-        return 1.0
+    def _shortest_window(self) -> int:
+        """Steps that a measuring window needs. Where B starts at zero, so does every importance:
+        the first step only moves B, and the second is the first that measures something."""
+        return 2 if self.init == "zero" else 1
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
@@ -154,20 +165,25 @@ class Settings:
     def from_json(cls, text: str) -> Settings:
         """Raises InvalidInput for anything that is not the settings of a run."""
         try:
-            given = json.loads(text)
-        except ValueError as error:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise InvalidInput(
-                "The run's settings are not readable JSON. Start the run anew."
+                "The run's settings are not readable JSON. Start the run again."
             ) from error
-        if not isinstance(given, dict) or not {"subject", "style"} <= given.keys():
-            raise InvalidInput("These are not the settings of a run. Start the run anew.")
+        return cls.from_values(values)
+
+    @classmethod
+    def from_values(cls, values: object) -> Settings:
+        """Of JSON's data. Raises InvalidInput as `from_json`."""
+        if not isinstance(values, Mapping) or not {"subject", "style"} <= values.keys():
+            raise InvalidInput("These are not the settings of a run. Start the run again.")
         known = {field.name for field in fields(cls)}
-        if unknown := sorted(given.keys() - known):
+        if unknown := sorted(values.keys() - known):
             raise InvalidInput(
-                f"The settings name {unknown[0]!r}, which this version does not know. "
-                "Use the version that wrote them, or start the run anew."
+                f"Unknown setting {unknown[0]!r}. Correct its name, or use the version that wrote "
+                "it."
             )
-        return cls(**given)
+        return cls(**values)
 
     def _typed(self) -> dict[str, Any]:
         """Every value in its field's type; JSON's lists become tuples. Raises InvalidInput."""
@@ -176,113 +192,94 @@ class Settings:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "blocks":
-                values["blocks"] = _block_table(value)
+                values["blocks"] = block_table(value)
             else:
-                values[field.name] = _typed(field.name, value, hints[field.name])
+                values[field.name] = typed(field.name, value, hints[field.name])
         return values
 
     def _check_words(self) -> None:
         for field in ("subject", "style", "token"):
-            _check_text(field, getattr(self, field), LONGEST_WORDS)
+            check_text(field, getattr(self, field), LONGEST_WORDS)
             if "<" in getattr(self, field) or ">" in getattr(self, field):
                 raise InvalidInput(
                     f"The {field} has a < or >, which WebUIs read as the call of a LoRA. "
                     "Leave them out."
                 )
         if self.preview_negative:
-            _check_text("preview's negative prompt", self.preview_negative, 10 * LONGEST_WORDS)
+            check_text("preview's negative prompt", self.preview_negative, 10 * LONGEST_WORDS)
         for field in ("prompt_combined", "prompt_content", "prompt_style"):
             if (text := getattr(self, field)) is not None:
-                _check_text(field.replace("_", " "), text, 10 * LONGEST_WORDS)
+                check_text(field.replace("_", " "), text, 10 * LONGEST_WORDS)
         if self.method not in METHODS:
             raise InvalidInput(
                 f"There is no method {self.method!r}. Choose one of {', '.join(METHODS)}."
             )
 
     def _check_numbers(self) -> None:
-        _check_range("steps", self.total_steps, 1, MOST_STEPS)
-        _check_range("seed", self.seed, 0, 2**63 - 1)
-        if self.rank is not None:
-            _check_range("rank", self.rank, 1, 1024)
-        if self.resolution is not None:
-            _check_range("resolution", self.resolution, 64, 4096)
-        if self.alpha is not None:
-            _check_range("alpha", self.alpha, 1e-3, 4096)
-        _check_range("learning rate", self.chosen_lr, 0, 1e6, above=True)
-        _check_range("merger learning rate", self.chosen_merger_lr, 0, 1e6)
-        _check_range("learning rate's warm-up", self.lr_warmup, 0, MOST_STEPS)
-        _check_range("weight decay", self.weight_decay, 0, 1)
-        _check_range("gradient norm", self.max_grad_norm, 0, 1e6, above=True)
-        if self.min_snr_gamma is not None:
-            _check_range("min-SNR gamma", self.min_snr_gamma, 0, 1000, above=True)
-        _check_range("share of columns N", self.columns, 0, 100, above=True)
-        _check_range("recalibration interval t", self.stage_steps, 1, MOST_STEPS)
-        _check_range("measuring window", self.window, 1, 1000)
-        _check_range("orthogonality weight", self.orthogonality, 0, 1e6)
-        _check_range("minutes between saves", self.save_minutes, 0, 10_000, above=True)
-        for field in ("snapshot_every", "preview_every"):
-            _check_range(field.replace("_", " "), getattr(self, field), 0, MOST_STEPS)
-        _check_range("preview steps", self.preview_steps, 1, 1000)
+        check_range("seed", self.seed, 0, 2**63 - 1)
+        for what, value, (low, high), above in (
+            ("steps", self.steps, (1, MOST_STEPS), False),
+            ("rank", self.rank, (1, 1024), False),
+            ("resolution", self.resolution, (64, 4096), False),
+            ("alpha", self.alpha, (1e-3, 4096), False),
+            ("learning rate", self.lr, (0, 1e6), True),
+            ("merger learning rate", self.merger_lr, (0, 1e6), False),
+            ("learning rate's warm-up", self.lr_warmup, (0, MOST_STEPS), False),
+            ("weight decay", self.weight_decay, (0, 1), False),
+            ("gradient norm", self.max_grad_norm, (0, 1e6), True),
+            ("min-SNR gamma", self.min_snr_gamma, (0, 1000), True),
+            ("share of columns N", self.columns, (0, 100), True),
+            ("recalibration interval t", self.recalibrate_every, (1, MOST_STEPS), False),
+            ("measuring window", self.window, (1, 1000), False),
+            ("orthogonality weight", self.orthogonality, (0, 1e6), False),
+            ("minutes between saves", self.save_minutes, (0, 10_000), True),
+            ("snapshot every", self.snapshot_every, (0, MOST_STEPS), False),
+            ("preview every", self.preview_every, (0, MOST_STEPS), False),
+            ("preview steps", self.preview_steps, (1, 1000), False),
+        ):
+            if value is not None:
+                check_range(what, value, low, high, above=above)
 
 
-def _typed(name: str, value: Any, hint: Any) -> Any:
-    options = get_args(hint)
-    if get_origin(hint) is Literal:
-        if value not in options:
-            raise InvalidInput(
-                f"The setting {name} cannot be {value!r}. Choose one of "
-                f"{', '.join(map(str, options))}."
-            )
-        return value
-    if type(None) in options:
-        if value is None:
-            return None
-        hint = next(option for option in options if option is not type(None))
-    # a whole number beyond any float's range is refused like a word
-    number = isinstance(value, float) or (type(value) is int and abs(value) < 2**1000)
-    if hint is float and number:
-        return float(value)
-    if hint is int and number and float(value).is_integer():
-        return int(value)
-    if hint in (str, bool) and isinstance(value, hint):
-        return value
-    kind = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}[hint]
-    raise InvalidInput(f"The setting {name} cannot be {repr(value)[:100]}. It takes {kind}.")
+@dataclass(frozen=True, kw_only=True)
+class ResolvedSettings(Settings):
+    """The settings of a run, with no choice left open; made by `Settings.resolve`.
+
+    What may be None still says something: `blocks` is then the architecture's own table, and
+    `min_snr_gamma` is off.
+    """
+
+    name: str
+    steps: int
+    rank: int
+    alpha: float
+    resolution: int
+    lr: float
+    merger_lr: float
+    recalibrate_every: int
+    prompt_combined: str
+    prompt_content: str
+    prompt_style: str
+
+    def lr_factor(self, step: int) -> float:
+        """What the learning rates are multiplied with at a step (from 0)."""
+        if step < self.lr_warmup:
+            return (step + 1) / self.lr_warmup
+        done = (step - self.lr_warmup) / max(1, self.steps - self.lr_warmup)
+        if self.lr_schedule == "linear":
+            return 1 - done
+        if self.lr_schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * done))
+        return 1.0
 
 
-def _block_table(value: Any) -> Any:
-    if value is None:
-        return None
-    if isinstance(value, Mapping) and all(
-        isinstance(groups, (list, tuple))
-        and all(isinstance(text, str) and text.isprintable() for text in (branch, *groups))
-        for branch, groups in value.items()
-    ):
-        return {branch: tuple(groups) for branch, groups in value.items()}
-    raise InvalidInput(
-        "The block table is not readable. It is an object with the rows content and style, each a "
-        'list of groups, as {"content": ["output_blocks.0.1"], "style": ["output_blocks.1.1"]}.'
-    )
-
-
-def _check_text(what: str, text: str, longest: int) -> None:
-    if not text.strip():
-        raise InvalidInput(f"The {what} is empty. Say in a word or two what it is.")
-    if len(text) > longest:
-        raise InvalidInput(
-            f"The {what} has {len(text)} characters, more than {longest}. A word or two are enough."
-        )
-    if not text.isprintable():
-        raise InvalidInput(
-            f"The {what} has a character that cannot be printed, such as a line break. "
-            "Type it again as one line."
-        )
-
-
-def _check_range(what: str, value: float, low: float, high: float, *, above: bool = False) -> None:
-    inside = low < value <= high if above else low <= value <= high
-    if not inside:  # also where it is not a number
-        least = f"above {low:g}" if above else f"at least {low:g}"
-        raise InvalidInput(
-            f"The {what} cannot be {value:g}. Choose a value {least} and at most {high:g}."
-        )
+def _name_of(words: str) -> str:
+    """A file name of words: "fox-ink", and of emoji, what they are called: "fox-face"."""
+    spelt = ""
+    for character in unicodedata.normalize("NFC", words):
+        emoji = unicodedata.category(character) == "So"
+        spelt += f" {unicodedata.name(character, '')} " if emoji else character
+    name = re.sub(r"[^\w]+", "-", spelt.lower()).strip("-_")
+    while len(name) > LONGEST_FILE_NAME or len(name.encode()) > 2 * LONGEST_FILE_NAME:
+        name = name[:-1]
+    return name.strip("-_") or "pair"

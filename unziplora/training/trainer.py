@@ -2,7 +2,7 @@
 them.
 
 Everything that decides the next step is in `Trainer.tensors()` and `Trainer.numbers()`, so that a
-run can stop after any step and go on exactly (training/run_folder.py).
+run can stop after any step and be resumed exactly (training/run_folder.py).
 """
 
 from __future__ import annotations
@@ -16,54 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from unziplora.errors import TrainingFailed
-from unziplora.host import Host, SizeIds
+from unziplora.host import Host
 from unziplora.method.columns import ColumnSchedule, orthogonality, recalibrate
 from unziplora.method.forward_mode import Pass
 from unziplora.method.functional import signed_importance
+from unziplora.method.methods import METHODS
 from unziplora.method.prompts import BRANCHES, PROMPTS, BranchName
+from unziplora.training.inputs import TrainingInputs
 from unziplora.training.memory_plans import PLANS, Plan
 from unziplora.training.objective import Objective
 from unziplora.training.optimizer import LoraOptimizer, norms_of
-from unziplora.training.settings import Settings
+from unziplora.training.settings import ResolvedSettings
 from unziplora.unet.attach import Attachment
 from unziplora.unet.weight_cast import in_fp16
-
-
-@dataclass(frozen=True)
-class TrainingInputs:
-    """What training needs of image and prompts; constant during a run.
-
-    latents: (1 or 2, 4, h, w), the image and, where flips are on, its mirror image.
-    context: (3, tokens, width) and pooled: (3, width), in the order of PROMPTS.
-    """
-
-    latents: Tensor
-    context: Tensor
-    pooled: Tensor
-    sizes: SizeIds
-
-    @classmethod
-    def restore(
-        cls, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], device: torch.device
-    ) -> TrainingInputs:
-        """What a saved state holds of it. Raises KeyError, TypeError, AttributeError or ValueError
-        where it does not."""
-        sizes = SizeIds(**{name: tuple(value) for name, value in numbers["sizes"].items()})
-        for pair in asdict(sizes).values():
-            if len(pair) != 2 or not all(type(side) is int and side >= 0 for side in pair):
-                raise ValueError(f"sizes are {pair}")
-        # Copied: a file's tensors lie unaligned in memory, where products round differently.
-        latents, context, pooled = (
-            tensors[name].to(device, copy=True) for name in ("latents", "context", "pooled")
-        )
-        if latents.dim() != 4 or context.dim() != 3 or not latents.shape[1] == 4:
-            raise ValueError(f"latents {latents.shape}, context {context.shape}")
-        if pooled.dim() != 2 or not len(context) == len(pooled) == len(PROMPTS):
-            raise ValueError(f"context {context.shape}, pooled {pooled.shape}")
-        for tensor in (latents, context, pooled):
-            if not (tensor.numel() and tensor.is_floating_point() and tensor.isfinite().all()):
-                raise ValueError("the inputs are not finite numbers")
-        return cls(latents, context, pooled, sizes)
 
 
 @dataclass(frozen=True)
@@ -83,7 +48,7 @@ class Trainer:
     def __init__(
         self,
         host: Host,
-        settings: Settings,
+        settings: ResolvedSettings,
         attachment: Attachment,
         encoded: TrainingInputs,
         plan: Plan = PLANS["full"],
@@ -92,7 +57,7 @@ class Trainer:
         self.plan = plan
         self.settings = settings
         self.attachment = attachment
-        self.method = settings.chosen_method
+        self.method = METHODS[settings.method]
         self.step = 0
         self._open: dict[BranchName, float] | None = None  # shares of open columns
         self.host = host
@@ -107,7 +72,7 @@ class Trainer:
         self._contexts = {prompt: encoded.context[i : i + 1] for i, prompt in enumerate(PROMPTS)}
         attachment.mode.set_contexts(self._contexts)
         attachment.mode.fold_mergers = settings.fold == "h*m"
-        self._schedule = ColumnSchedule(settings.stage_steps, settings.chosen_window)
+        self._schedule = ColumnSchedule(settings.recalibrate_every, settings.window)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._optimizer = LoraOptimizer(
             attachment, settings, plan, host.device, fp16=in_fp16(host.unet)
@@ -181,7 +146,7 @@ class Trainer:
         step, updates = numbers["step"], numbers["updates"]
         if type(step) is not int or type(updates) is not int:
             raise TypeError("steps are counted in whole numbers")
-        if not 0 <= updates <= step <= self.settings.total_steps:
+        if not 0 <= updates <= step <= self.settings.steps:
             raise ValueError(f"{updates} updates in {step} steps")
         for pair in self.attachment.pairs.values():
             for branch in pair.branches.values():
@@ -223,7 +188,7 @@ class Trainer:
         if not math.isfinite(diffusion):
             raise TrainingFailed(
                 f"The loss became {diffusion} at step {self.step + 1}. "
-                f"Start again with a learning rate below {self.settings.chosen_lr:g}; if it was "
+                f"Start again with a learning rate below {self.settings.lr:g}; if it was "
                 "small already, use an fp32 VAE and a base model in bf16 or fp32."
             )
         self._optimizer.unscale()
@@ -281,6 +246,13 @@ class Trainer:
 
     def _open_columns(self) -> None:
         self._open = None
+        scores = [branch.score for _, _, branch in self.attachment.branches() if branch.limited]
+        if scores and not any(norms_of(scores)):
+            raise TrainingFailed(
+                f"No column's importance could be measured up to step {self.step + 1}, because "
+                "every gradient was zero or too large for fp16. Start again with a longer "
+                "measuring window, or a base model in bf16 or fp32."
+            )
         first = self.step < self._schedule.every
         for pair in self.attachment.pairs.values():
             recalibrate(pair, self.settings.columns, first=first)

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from unziplora.errors import InvalidInput, UnZipLoRAError
+from unziplora.errors import Interrupted, InvalidInput, UnZipLoRAError
 
 SHEET_STEPS = 20
 
@@ -44,8 +44,10 @@ def job(prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: 
 
 
 def image(job: Any) -> Image.Image:
-    """Raises UnZipLoRAError where there is none, as after an interrupt."""
+    """Raises Interrupted after an interrupt, and UnZipLoRAError where there is none."""
     images = webui("processing").process_images(job).images
+    if webui("shared").state.interrupted:
+        raise Interrupted("The image was interrupted in the WebUI.")
     if not images:
         raise UnZipLoRAError("The WebUI made no image. See its console.")
     made: Image.Image = images[0]

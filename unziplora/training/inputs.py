@@ -1,0 +1,82 @@
+"""What training needs of an image and three prompts, encoded by the host once for a whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unziplora.errors import InvalidInput
+from unziplora.host import Host, SizeIds
+from unziplora.images.load import SourceImage, fit
+from unziplora.method.prompts import PROMPTS
+from unziplora.training.settings import ResolvedSettings
+
+CHANNELS = 4  # of SDXL's latents
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """latents: (1 or 2, 4, h, w), the image and, where flips are on, its mirror image.
+    context: (3, tokens, width) and pooled: (3, width), in the order of PROMPTS.
+    """
+
+    latents: Tensor
+    context: Tensor
+    pooled: Tensor
+    sizes: SizeIds
+
+    @classmethod
+    def encode(cls, host: Host, settings: ResolvedSettings, image: SourceImage) -> TrainingInputs:
+        """Raises InvalidInput where the model encodes to what could be trained on, but not
+        restored from a state: latents of another number of channels, or numbers that are NaN."""
+        fitted = fit(image, settings.resolution, settings.crop)
+        prompts = [settings.prompts.text(name) for name in PROMPTS]
+        context, pooled = host.encode_prompts(prompts)
+        drawn = torch.Generator().manual_seed(settings.seed)
+        generator = drawn if settings.latent == "sample" else None
+        sides = [fitted.pixels, fitted.pixels.flip(-1)] if settings.flip else [fitted.pixels]
+        latents = torch.cat([host.encode_image(pixels, generator) for pixels in sides])
+        inputs = cls(latents.float(), context, pooled, fitted.sizes)
+        try:
+            inputs.check()
+        except ValueError as error:
+            raise InvalidInput(
+                f"The model cannot be trained on, because {error}. "
+                "Choose an SDXL checkpoint with its own VAE and text encoders."
+            ) from error
+        return inputs
+
+    @classmethod
+    def restore(
+        cls, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], device: torch.device
+    ) -> TrainingInputs:
+        """What a saved state holds of it. Raises KeyError, TypeError, AttributeError or ValueError
+        where it does not."""
+        sizes = SizeIds(**{name: tuple(value) for name, value in numbers["sizes"].items()})
+        for pair in asdict(sizes).values():
+            if len(pair) != 2 or not all(type(side) is int and side >= 0 for side in pair):
+                raise ValueError(f"sizes are {pair}")
+        # Copied: a file's tensors lie unaligned in memory, where products round differently.
+        latents, context, pooled = (
+            tensors[name].to(device, copy=True) for name in ("latents", "context", "pooled")
+        )
+        inputs = cls(latents, context, pooled, sizes)
+        inputs.check()
+        return inputs
+
+    def check(self) -> None:
+        """Raises ValueError where shapes or numbers are not those of SDXL's family."""
+        latents, context, pooled = self.latents, self.context, self.pooled
+        if latents.dim() != 4 or latents.shape[1] != CHANNELS:
+            raise ValueError(f"its latents have the shape {tuple(latents.shape)}")
+        if context.dim() != 3 or pooled.dim() != 2:
+            raise ValueError(f"its embeddings are {tuple(context.shape)}, {tuple(pooled.shape)}")
+        if not len(context) == len(pooled) == len(PROMPTS):
+            raise ValueError(f"it has {len(context)} embeddings of {len(PROMPTS)} prompts")
+        for tensor in (latents, context, pooled):
+            if not (tensor.numel() and tensor.is_floating_point() and tensor.isfinite().all()):
+                raise ValueError("its encodings are not finite numbers")
