@@ -30,9 +30,13 @@ TRAINING = {"steps": 300, "rank": 16, "lr": 1e-3, "architecture": MINIATURE}
 
 
 def trained(run_dir: Path) -> tuple[Miniature, AutoencoderKL]:
-    """The moving average of a training, and its VAE."""
+    """The moving average of a training, of this world or of the emoji world, and its VAE."""
+    states = [run_dir / name for name in ("state.pt", "unet.pt") if (run_dir / name).exists()]
+    if not states:
+        raise SystemExit(f"{run_dir} holds no training. Name the folder that it was run in.")
     model = Miniature()
-    model.load_state_dict(torch.load(run_dir / "state.pt", weights_only=True)["average"])
+    state = torch.load(states[0], map_location="cpu", weights_only=True)
+    model.load_state_dict(state["average"])
     return model.eval(), AutoencoderKL.from_pretrained(run_dir / "vae").eval()
 
 

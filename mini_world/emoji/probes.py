@@ -99,6 +99,18 @@ def style_questions(rng: np.random.Generator, styles: Sequence[str], count: int)
     return questions
 
 
+def fluent_questions(rng: np.random.Generator, vendor: str, count: int) -> list[Question]:
+    """Which of twelve flat drawings shows what Fluent's designers drew in another of their styles?
+    No renderer of ours is behind these: a check from outside."""
+    questions = []
+    for _ in range(count):
+        kinds = [KINDS[i] for i in rng.choice(len(KINDS), 12, replace=False)]
+        asked = _view(rng, Individual(kinds[0], vendor), "")
+        flat = [_view(rng, Individual(kind, "fluent-emoji-flat"), "") for kind in kinds]
+        questions.append((asked, flat))
+    return questions
+
+
 def _view(rng: np.random.Generator, who: Individual, style: str) -> Artwork:
     return portrait(who, style, 5000, int(rng.integers(2**31)))
 
@@ -129,6 +141,12 @@ def report(judge: Any, change: Any = None, count: int = 60) -> dict[str, float]:
         ),
         "individual among 12, any style": share_right(
             judge.content, individual_questions(rng, TRAINING_STYLES, count), change
+        ),
+        "Fluent's shaded drawing among 12 flat ones": share_right(
+            judge.content, fluent_questions(rng, "fluent-emoji", count), change
+        ),
+        "Fluent's line drawing among 12 flat ones": share_right(
+            judge.content, fluent_questions(rng, "fluent-emoji-high-contrast", count), change
         ),
         "training style among 12": share_right(
             judge.style, style_questions(rng, TRAINING_STYLES, count), change

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ def loss_of(
     tokens: tuple[Tensor, Tensor],
     alphas: Tensor,
     rng: np.random.Generator,
+    groups: Sequence[str],
 ) -> Tensor:
     """Weighted mean squared error of the velocity sqrt(a) noise - sqrt(1 - a) clean."""
     n, device = len(clean), clean.device
@@ -130,7 +132,7 @@ def loss_of(
         pooled = pooled * (captioned & with_pooled)[:, None]
         contexts = contexts * captioned[:, None, None]
         with contextlib.ExitStack() as ears:
-            for group in recognise(model.unet).groups:
+            for group in groups:
                 which = heard(group, timesteps, seed, MISLED)
                 words = contexts[which.to(device), torch.arange(n, device=device)]
                 ears.enter_context(other_context(model.unet, group, words))
@@ -159,7 +161,7 @@ class UnetTraining:
         latents = Latents(run_dir)
         self.clean = torch.from_numpy(latents.values)
         self.captions = Captions(self.model, latents.facts)
-        self.alphas = alphas_cumprod()
+        self.alphas, self.groups = alphas_cumprod(), list(recognise(self.model.unet).groups)
 
     def _load(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -180,7 +182,8 @@ class UnetTraining:
             group["lr"] = rate
         chosen = rng.integers(0, len(self.clean), batch)
         clean = self.clean[torch.from_numpy(chosen)].float().to(self.device)
-        loss = loss_of(self.model, clean, self.captions.of(chosen, rng), self.alphas, rng)
+        tokens = self.captions.of(chosen, rng)
+        loss = loss_of(self.model, clean, tokens, self.alphas, rng, self.groups)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()

@@ -12,6 +12,7 @@ import torch
 from mini_world.emoji import sets
 from mini_world.emoji.probes import (
     draw,
+    fluent_questions,
     individual_questions,
     individuals,
     share_right,
@@ -33,6 +34,17 @@ def test_questions_are_about_held_out_individuals_and_the_first_answer_is_right(
     for asked, answers in style_questions(rng, HELD_OUT_STYLES, 5):
         assert asked.style == answers[0].style
         assert asked.style not in [answer.style for answer in answers[1:]]
+
+
+@needs_sets
+def test_fluents_own_three_styles_show_one_individual() -> None:
+    rng = np.random.default_rng(4)
+    for vendor in ("fluent-emoji", "fluent-emoji-high-contrast"):
+        asked, answers = fluent_questions(rng, vendor, 1)[0]
+        assert asked.who.kind == answers[0].who.kind
+        assert asked.who.vendor == vendor
+        assert {answer.who.vendor for answer in answers} == {"fluent-emoji-flat"}
+        assert not np.array_equal(asked.draw(), answers[0].draw())
 
 
 @pytest.mark.slow
