@@ -165,7 +165,6 @@ def train(run_dir: Path, minutes: float, rate: float, cool: bool, device: str, b
         print(f"PSNR of unseen images: training styles {values[0]:.2f} dB, held-out styles "
               f"{values[1]:.2f} dB", flush=True)  # fmt: skip
 
-    report()
     images = shards(run_dir)
     while clock.running:
         warm = min(1.0, (training.step - first + 1) / 40)
