@@ -179,7 +179,9 @@ def _final_text(result: Mapping[str, Any]) -> list[str]:
             )
     told = result["disagreements"] or ["nowhere beyond two errors."]
     parts.append("Where the referees disagree: " + "\n".join(told))
-    parts.append("The networks prefer (the paper's users):\n\n" + _preferences(result["preferred"]))
+    if result["preferred"]:
+        asked = "The networks prefer (the paper's users):\n\n"
+        parts.append(asked + _preferences(result["preferred"]))
     return parts
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.quality.gates import capacity
 from benchmarks.quality.parts import next_rate
 from benchmarks.quality.report import (
+    as_text,
     differences,
     disagreements,
     markdown,
@@ -149,6 +151,35 @@ def test_a_table_has_a_row_for_each_measure() -> None:
     text = markdown(table({"m": [measures(0.25)] * 4}, images=2), ["content.subject"])
     assert text.splitlines()[-1].startswith("| subject alignment")
     assert "0.25 ± 0.00" in text
+
+
+def test_the_final_report_holds_every_table_the_capacity_and_the_sizes_of_the_changes() -> None:
+    sizes = {"content.dW/W": 0.31, "style.dW/W": 0.07}
+    found = [with_second_referee(0.5, 0.4) | sizes] * 3
+    by_method = {"unziplora": found, "dreambooth": found}
+    result = {
+        "table": table(by_method, 3),
+        "bounds": table({"a copy of the image": [measures(0.9)] * 3}, 3),
+        "differences": differences(by_method, "unziplora", 3),
+        "preferred": preferred(by_method),
+        "capacity": capacity(found[0], measures(0.9)),
+        "disagreements": disagreements(by_method, "unziplora", 3),
+    }
+    text = as_text("final", result)
+    assert "Capacity FAILED" in text
+    assert "| dW/W of the content LoRA | 0.31 ± 0.00 | 0.31 ± 0.00 |" in text
+    assert "a copy of the image" in text
+    assert "Cosine with the truth, by second" in text
+    assert "Where the referees disagree: nowhere beyond two errors." in text
+
+
+def test_the_grid_is_printed_with_leaks_and_a_best_rate_at_its_edge_is_named() -> None:
+    row = {"method": "m1", "lr": 1e-3, "alignment": 0.2, "scores": measures(0.1)}
+    row["scores"] |= {"content.dW/W": 0.3, "style.dW/W": 0.2}
+    text = as_text("choose", {"grid": [row], "chosen": {}, "at_edge": ["m1"]})
+    assert "alignment +0.200" in text
+    assert "leaks (reported only) +0.10, +0.10" in text
+    assert "m1: the best rate lies at the grid's edge" in text
 
 
 def test_a_group_is_active_only_beyond_its_error() -> None:
