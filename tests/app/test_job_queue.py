@@ -12,7 +12,7 @@ import pytest
 from tests.waiting import until
 from unziplora import python_api as api
 from unziplora.app.job_queue import ENDED, Job, Jobs
-from unziplora.errors import InvalidInput
+from unziplora.errors import InvalidInput, NotFound
 from unziplora.training.events import StepDone
 
 WORDS = {"subject": "tree", "style": "flat drawing"}
@@ -97,6 +97,21 @@ def test_a_waiting_run_can_be_cancelled(submit: Callable[..., Job]) -> None:
     jobs.send(first.id, "stop")
     until(lambda: ended(first))
     assert second.step == 0
+
+
+def test_waiting_runs_can_change_places(submit: Callable[..., Job]) -> None:
+    jobs = Jobs()
+    with jobs.reserve_model():
+        first, second, third = (submit(jobs, name, steps=1) for name in ("one", "two", "three"))
+        jobs.move(third.id, 0)
+        jobs.move(first.id, 99)
+        assert jobs.waiting() == [third, second, first]
+    until(lambda: ended(first))
+    assert third.ended < second.ended < first.ended
+    with pytest.raises(InvalidInput, match="not waiting"):
+        jobs.move(second.id, 0)
+    with pytest.raises(NotFound):
+        jobs.move("nothing", 0)
 
 
 def test_a_command_before_the_run_exists_is_obeyed_when_it_does(

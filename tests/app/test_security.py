@@ -22,6 +22,7 @@ from unziplora.app.http_api import PREFIX
 from unziplora.app.job_queue import ENDED
 from unziplora.app.server import make_app
 from unziplora.app.service import Service
+from unziplora.errors import InvalidInput
 
 LOGIN = "ann:a long word"
 PARTS = {"job_id": "x", "name": "x", "role": "content"}
@@ -186,25 +187,17 @@ def test_no_link_leads_out_of_the_folders(
         assert open_app.get(PREFIX + asked).status_code == 404, asked
 
 
-def test_a_service_makes_no_file_or_folder_under_a_name_that_leads_out(
-    host: Any, tmp_path: Path, image_file: Path
+@pytest.mark.parametrize("what", ["start", "merge", "publish", "delete", "delete_run", "resume"])
+def test_a_service_makes_nothing_under_a_name_that_leads_out(
+    host: Any, tmp_path: Path, image_file: Path, what: str
 ) -> None:
-    from unziplora.errors import InvalidInput
-
     service = Service(lambda: host, lambda: tmp_path / "out")
     before = sorted(tmp_path.iterdir())
-    words = {"subject": "tree", "style": "ink"}
     for name in LEADING_OUT:
-        for act in (
-            lambda name=name: service.start(image_file, {**words, "name": name}),
-            lambda name=name: service.merge(name, [(image_file, 1.0)]),
-            lambda name=name: service.publish(name),
-            lambda name=name: service.delete(name),
-            lambda name=name: service.delete_run(name),
-            lambda name=name: service.resume(name),
-        ):
-            with pytest.raises(InvalidInput):
-                act()
+        words = {"subject": "tree", "style": "ink", "name": name}
+        given = {"start": (image_file, words), "merge": (name, [(image_file, 1.0)])}
+        with pytest.raises(InvalidInput):
+            getattr(service, what)(*given.get(what, (name,)))
     assert sorted(p for p in tmp_path.iterdir() if p.name != "out") == before
     assert not any((tmp_path / "out").glob("**/*"))
 
@@ -217,28 +210,43 @@ def test_gradio_gives_no_file_away(open_app: TestClient, tmp_path: Path) -> None
             assert open_app.get(f"{prefix}{path}").status_code in (403, 404)
 
 
-def test_files_that_are_shared_do_not_say_whose_they_are(
-    host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = ["quentinzebra", "zebra-host-17", "hf_QuentinsOwnKey0123456789", "Quentin Zebra"]
-    home = tmp_path / "home" / "quentinzebra" / "Quentin Zebra"
-    home.mkdir(parents=True)
-    for name, value in {"HOME": str(home), "USER": own[0], "LOGNAME": own[0], "HF_TOKEN": own[2],
-                        "USERNAME": own[0], "USERPROFILE": str(home)}.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("socket.gethostname", lambda: own[1])
-    monkeypatch.setattr("platform.node", lambda: own[1])
-    image = home / "photo of Quentin Zebra.png"
-    Image.new("RGB", (96, 80), "ivory").save(image)
-    denoise, calls = host.preview, []
+OWN = ["quentinzebra", "zebra-host-17", "hf_QuentinsOwnKey0123456789", "Quentin Zebra"]
 
-    def preview(*given: Any, **named: Any) -> Any:
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a user whose names, machine and key are OWN."""
+    home = tmp_path / "home" / OWN[0] / OWN[3]
+    home.mkdir(parents=True)
+    for name in ("USER", "LOGNAME", "USERNAME"):
+        monkeypatch.setenv(name, OWN[0])
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.setenv("HF_TOKEN", OWN[2])
+    monkeypatch.setattr("socket.gethostname", lambda: OWN[1])
+    monkeypatch.setattr("platform.node", lambda: OWN[1])
+    return home
+
+
+def fail_once(host: Any, text: str) -> None:
+    """The host's first preview fails with this text."""
+    preview, calls = host.preview, []
+
+    def failing(*given: Any, **named: Any) -> Any:
         calls.append(1)
         if len(calls) == 1:
-            raise OSError(f"no {home}/vae.pt for {own[0]}@{own[1]}, token={own[2]}")
-        return denoise(*given, **named)
+            raise OSError(text)
+        return preview(*given, **named)
 
-    host.preview = preview
+    host.preview = failing
+
+
+def test_files_that_are_shared_do_not_say_whose_they_are(
+    host: Any, tmp_path: Path, home: Path
+) -> None:
+    image = home / f"photo of {OWN[3]}.png"
+    Image.new("RGB", (96, 80), "ivory").save(image)
+    fail_once(host, f"no {home}/vae.pt for {OWN[0]}@{OWN[1]}, token={OWN[2]}")
     service = Service(lambda: host, lambda: home / "Lora")
     job = service.start(image, {
         "subject": "tree", "style": "ink", "steps": 3, "rank": 2, "name": "pair",
@@ -246,21 +254,20 @@ def test_files_that_are_shared_do_not_say_whose_they_are(
     })  # fmt: skip
     until(lambda: job.state in ENDED)
     assert job.state == "completed", job.error
-    shared = [*service.publish("pair").rglob("*")]
-    shared.append(service.merge("both", [(path, 1.0) for path in job.files.values()]))
-    out = home / "Lora"
-    shared += [path for path in out.rglob("*") if path.name != "log.txt"]
-    report = out / "report.txt"
-    report.write_text(service.report(job.id), encoding="utf-8")
-    log = out / ".unziplora" / "pair" / "log.txt"
-    assert own[0] in log.read_text(encoding="utf-8")  # what is cleaned
-    assert "The preview failed" in report.read_text(encoding="utf-8")
-    checked = 0
-    for path in [*shared, report]:
-        if path.is_file():
-            data = path.read_bytes().lower()
-            for word in (*own, str(tmp_path), str(Path.cwd())):
-                assert word.lower().encode() not in data, (path.name, word)
-            checked += 1
-    assert checked > 15
-    assert "photo" not in report.read_text(encoding="utf-8")
+    service.publish("pair")
+    service.merge("both", [(path, 1.0) for path in job.files.values()])
+    report = service.report(job.id)
+    log = service.run_folder("pair").log
+    assert OWN[0] in log.read_text(encoding="utf-8")  # what is cleaned
+    assert "The preview failed" in report
+    assert "photo" not in report
+    shared = [path for path in home.rglob("*") if path.is_file() and path not in (log, image)]
+    assert len(shared) > 15
+    for path in shared:
+        assert_names_nobody(path.read_bytes(), tmp_path, path.name)
+    assert_names_nobody(report.encode(), tmp_path, "report")
+
+
+def assert_names_nobody(data: bytes, folder: Path, what: str) -> None:
+    for word in (*OWN, str(folder), str(Path.cwd())):
+        assert word.lower().encode() not in data.lower(), (what, word)

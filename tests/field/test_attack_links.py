@@ -14,6 +14,7 @@ from PIL import Image
 from tests.app.test_job_queue import ended
 from tests.waiting import until
 from unziplora.app.own_files import is_own_file, is_own_folder
+from unziplora.app.preset_files import PresetFiles
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
 from unziplora.ui.html import data_url
@@ -115,6 +116,20 @@ def test_a_file_is_a_folders_own_only_where_no_link_leads_to_it(tmp_path: Path) 
     assert not is_own_file(folder, other / "file")
     (tmp_path / "by link").symlink_to(folder)  # the output folder itself may be one
     assert is_own_file(tmp_path / "by link", tmp_path / "by link" / "sub" / "file")
+
+
+def test_a_preset_that_is_a_link_or_a_fifo_is_not_read(tmp_path: Path) -> None:
+    presets = PresetFiles(lambda: tmp_path)
+    presets.write("mine", {"steps": "300"})
+    folder = next(tmp_path.rglob("mine.json")).parent
+    (tmp_path / "secret").write_text('{"steps": "secret"}')
+    (folder / "link.json").symlink_to(tmp_path / "secret")
+    os.mkfifo(folder / "fifo.json")
+    assert presets.names() == ["mine"]
+    assert presets.read("mine") == {"steps": "300"}
+    for name in ("link", "fifo"):
+        with pytest.raises(InvalidInput, match="no preset"):
+            presets.read(name)
 
 
 def test_one_hostile_file_hides_no_other(

@@ -102,12 +102,13 @@ def weights_of(body: Mapping[str, Any]) -> tuple[float, float]:
     return first, second
 
 
-def seed_of(body: Mapping[str, Any]) -> int:
-    """Raises InvalidInput."""
-    seed = body.get("seed", 0)
-    if type(seed) is not int or not 0 <= seed < 2**63:
-        raise InvalidInput("`seed` is no whole number from 0 on. Leave it out, or send 0.")
-    return seed
+def whole_of(body: Mapping[str, Any], name: str) -> int:
+    """A whole number from 0 on, which is also what is meant where it is missing. Raises
+    InvalidInput."""
+    value = body.get(name, 0)
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise InvalidInput(f"`{name}` is no whole number from 0 on. Leave it out, or send 0.")
+    return value
 
 
 def _number(value: Any, name: str) -> float:
@@ -134,6 +135,11 @@ def schema_of_start() -> Schema:
 def schema_of_command() -> Schema:
     command = {"type": "string", "enum": list(COMMANDS)}
     return _object({"command": command}, ["command"], {"command": "stop and save"})
+
+
+def schema_of_place() -> Schema:
+    place = {"type": "integer", "minimum": 0, "description": "0: the next"}
+    return _object({"place": place}, ["place"], {"place": 0})
 
 
 def schema_of_name(whose: str) -> Schema:

@@ -4,6 +4,7 @@
     GET  /runs                     all of this program's lifetime
     GET  /runs/{id}?since=N        one, with its events from number N on
     POST /runs/{id}/commands       {"command": "stop"}; see job_queue.COMMANDS
+    POST /runs/{id}/place          {"place": 0}: of those that wait, the next
     GET  /runs/{id}/image          the image trained on
     GET  /runs/{id}/previews/NAME  a preview that an event named
     GET  /runs/{id}/report         versions, plan, settings and log, without names and paths
@@ -105,6 +106,17 @@ def _add_runs(router: APIRouter, service: Service) -> None:
 
         return await run_in_threadpool(_answer, obey)
 
+    @router.post(
+        "/runs/{job_id}/place",
+        summary="Where a waiting run stands in the queue, from 0",
+        openapi_extra=bodies.schema_of_place(),
+    )
+    async def place(job_id: str, request: Request) -> list[str]:
+        _answer(lambda: service.jobs.get(job_id))
+        body = await bodies.read(request)
+        _answer(lambda: service.jobs.move(job_id, bodies.whole_of(body, "place")))
+        return [job.id for job in service.jobs.waiting()]
+
 
 def _add_run_files(router: APIRouter, service: Service) -> None:
     @router.get("/runs/{job_id}/image", summary="The image trained on")
@@ -190,7 +202,7 @@ def _add_products(router: APIRouter, service: Service) -> None:
     async def sheet(request: Request) -> Response:
         body = await bodies.read(request)
         content, style = bodies.text_of(body, "content"), bodies.text_of(body, "style")
-        weights, seed = _answer(lambda: (bodies.weights_of(body), bodies.seed_of(body)))
+        weights, seed = _answer(lambda: (bodies.weights_of(body), bodies.whole_of(body, "seed")))
 
         def draw() -> bytes:
             data = io.BytesIO()

@@ -211,6 +211,23 @@ class Jobs:
                 self._pass_on(job, command)
             self._changed.notify_all()
 
+    def move(self, job_id: str, place: int) -> None:
+        """Puts a run that waits at a place in the queue, from 0, or at its end. Raises NotFound,
+        and InvalidInput for a run that does not wait."""
+        with self._changed:
+            job = self.get(job_id)
+            if job not in self._waiting:
+                raise InvalidInput(
+                    f"The run {job.name} is not waiting. Only runs that wait have a place."
+                )
+            self._waiting.remove(job)
+            self._waiting.insert(max(0, place), job)
+            self._changed.notify_all()
+
+    def waiting(self) -> list[Job]:
+        """In the order of their turns."""
+        return list(self._waiting)
+
     def close(self, seconds: float = 60.0) -> None:
         """When the program ends: what runs stops and saves its state, what waits never begins.
         Comes back when the run has ended, or has not learned anything yet, or time is over."""

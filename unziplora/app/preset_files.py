@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from unziplora import files as atomic
+from unziplora.app.own_files import is_own_file
 from unziplora.errors import InvalidInput, WriteError
 
 # of the output folder; runs lie beside it, and no run's name begins with a dot
@@ -22,13 +23,15 @@ class PresetFiles:
 
     def names(self) -> list[str]:
         """In alphabetical order."""
-        found = (path.stem for path in self._folder().glob("*.json") if path.is_file())
+        found = (path.stem for path in self._folder().glob("*.json") if self._is_own(path))
         return sorted(found, key=str.lower)
 
     def read(self, name: str) -> dict[str, str]:
         """The fields by their settings' names; only texts. Raises InvalidInput."""
         path = self._path(name)
         try:
+            if not self._is_own(path):  # a link, a FIFO
+                raise FileNotFoundError
             if path.stat().st_size > _MOST_BYTES:
                 raise ValueError("too large")
             data = json.loads(path.read_text("utf-8"))
@@ -71,6 +74,9 @@ class PresetFiles:
                 f"The preset {name} could not be removed ({error.strerror}). Allow writing to the "
                 "output folder."
             ) from error
+
+    def _is_own(self, path: Path) -> bool:
+        return is_own_file(self._out(), path)
 
     def _folder(self) -> Path:
         return self._out() / _FOLDER
