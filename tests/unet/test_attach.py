@@ -49,7 +49,7 @@ def inputs_of(host: Any) -> Iterator[tuple[Attachment, dict[str, list[Tensor]]]]
     seen: dict[str, list[Tensor]] = {}
     attachment = attach_to(host.unet)
     for layer, pair in attachment.pairs.items():
-        delta = pair._delta
+        delta = pair.delta
 
         def spy(x: Tensor, weights: Any, layer: str = layer, delta: Any = delta) -> Tensor:
             for branch in weights:
@@ -57,7 +57,7 @@ def inputs_of(host: Any) -> Iterator[tuple[Attachment, dict[str, list[Tensor]]]]
             result: Tensor = delta(x, weights)
             return result
 
-        pair._delta = spy  # type: ignore[method-assign]
+        pair.delta = spy  # type: ignore[method-assign]
     attachment.mode.set_contexts(contexts(host))
     attachment.mode.use_pass(TOGETHER)
     yield attachment, seen

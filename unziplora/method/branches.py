@@ -114,17 +114,17 @@ class BranchPair:
         separated = self.mode.separated
         if separated is None:
             weights = {b: w for b, w in self.mode.weights.items() if b in self.branches and w}
-            return separated_output(self.base(x), [self._delta(x, weights)] if weights else [])
+            return separated_output(self.base(x), [self.delta(x, weights)] if weights else [])
         taking_part = {b: p for b, p in separated.branches.items() if b in self.branches}
         if not self.reads_text:  # the three inputs are one, and so is the product
-            deltas = [self._delta(x, dict.fromkeys(taking_part, 1.0))] if taking_part else []
+            deltas = [self.delta(x, dict.fromkeys(taking_part, 1.0))] if taking_part else []
             return separated_output(self.base(x), deltas)
         W0x = self._text_product(x, separated.base)  # noqa: N806 (the paper's name)
         texts = {b: self.mode.contexts[prompt].to(x) for b, prompt in taking_part.items()}
-        y = separated_output(W0x, (self._delta(text, {b: 1.0}) for b, text in texts.items()))
+        y = separated_output(W0x, (self.delta(text, {b: 1.0}) for b, text in texts.items()))
         return y.expand(len(x), -1, -1)
 
-    def _delta(self, x: Tensor, weights: Mapping[BranchName, float]) -> Tensor:
+    def delta(self, x: Tensor, weights: Mapping[BranchName, float]) -> Tensor:
         """Sum of the branches' deltas (eq. 4) for one input, as a single product of rank n*r."""
         mode = self.mode
         downs: list[Tensor] = []
