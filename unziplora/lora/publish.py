@@ -1,146 +1,284 @@
-"""A folder that can be put on a model hub as it is: both files, images, and what hubs ask for."""
+"""A folder that can be put on a model hub as it is: both files, images, and what hubs ask for.
+
+NAME/ with README.md (Hugging Face's card), civitai.txt and images, and NAME.zip of it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
+import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from unziplora import files as atomic
-from unziplora.errors import InvalidInput
-from unziplora.lora.metadata import read_info
+from unziplora.errors import InvalidInput, WriteError
+from unziplora.lora.metadata import LoraInfo, read_info
 from unziplora.method.prompts import BRANCHES
 
-# Hugging Face names a base model by its repository; others are left to the user
-_SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+# Hugging Face's ids of licences, and their names.
+LICENCES = {
+    "openrail++": "CreativeML Open RAIL++-M, which SDXL has",
+    "creativeml-openrail-m": "CreativeML Open RAIL-M",
+    "cc0-1.0": "CC0 1.0, public domain",
+    "cc-by-4.0": "CC BY 4.0",
+    "cc-by-sa-4.0": "CC BY-SA 4.0",
+    "cc-by-nc-4.0": "CC BY-NC 4.0",
+    "mit": "MIT",
+    "apache-2.0": "Apache 2.0",
+}
 
 
-def publish(folder: Path, files: Mapping[str, Path], images: Mapping[str, Path]) -> Path:
-    """Writes `folder` (which must not exist): the pair, the images (by any names), README.md with
-    Hugging Face's metadata, and civitai.txt.
+@dataclass(frozen=True)
+class Base:
+    """A base model on the hubs. name: Civitai's word. repository: on Hugging Face, if it is there;
+    in_diffusers: whether diffusers loads it from there."""
 
-    files: content and style. Raises InvalidInput where the folder exists or a file is not of a
-    pair.
+    name: str
+    repository: str | None
+    in_diffusers: bool = True
+
+
+_SDXL = Base("SDXL 1.0", "stabilityai/stable-diffusion-xl-base-1.0")
+_BASES = {  # by family, else by architecture
+    "Pony": Base("Pony", "AstraliteHeart/pony-diffusion-v6", False),
+    "Illustrious": Base("Illustrious", "OnomaAIResearch/Illustrious-xl-early-release-v0", False),
+    "NoobAI": Base("NoobAI", "Laxhar/noobai-XL-1.1", False),
+    "ssd-1b": Base("Other", "segmind/SSD-1B"),
+    "vega": Base("Other", "segmind/Segmind-Vega"),
+    "koala-1b": Base("Other", "etri-vilab/koala-1b"),
+    "koala-700m": Base("Other", "etri-vilab/koala-700m"),
+    "mini": Base("Other", None, False),
+}
+
+
+@dataclass(frozen=True)
+class _Published:
+    """What is published, as the texts need it. files and infos: by role. images: by what they show,
+    paths below the folder. prompts: of content, style and both, as they were trained."""
+
+    title: str
+    licence: str | None
+    base: Base
+    files: Mapping[str, Path]
+    infos: Mapping[str, LoraInfo]
+    images: Mapping[str, str]
+    prompts: Mapping[str, str]
+
+    def trigger(self, role: str) -> str:
+        return self.infos[role].trigger or ""
+
+    def call(self, *roles: str) -> str:
+        """A WebUI's prompt for these LoRAs."""
+        prompt = self.prompts["both" if len(roles) > 1 else roles[0]]
+        return " ".join([prompt, *(f"<lora:{self.files[role].stem}:1>" for role in roles)])
+
+
+def publish(
+    folder: Path,
+    files: Mapping[str, Path],
+    images: Mapping[str, Path],
+    *,
+    title: str | None = None,
+    licence: str | None = None,
+) -> Path:
+    """Writes `folder` (which must not exist) and, beside it, a zip of it (`zip_of`).
+
+    files: content and style. images: of content, style, both, or of anything else. title: the
+    folder's name where none is given. licence: one of LICENCES. Raises InvalidInput where the
+    folder exists, a file is not of a pair or the licence is unknown, and WriteError, with nothing
+    left behind, where the disk refuses.
     """
-    if folder.exists():
+    if os.path.lexists(folder):
         raise InvalidInput(
             f"{folder.name} exists already. Move that folder away, and publish once more."
         )
-    heads: dict[str, dict[str, str]] = {role: _head(files[role]) for role in BRANCHES}
-    folder.mkdir(parents=True)
-    for path in files.values():
-        shutil.copyfile(path, folder / path.name)
-    (folder / "images").mkdir()
-    shown = []
-    for name, path in images.items():
-        kept = folder / "images" / f"{name}.png"
-        shutil.copyfile(path, kept)
-        shown.append((name, kept.relative_to(folder).as_posix()))
-    triggers = {role: head["trigger"] for role, head in heads.items()}
-    atomic.write_text(folder / "README.md", _card(folder.name, files, heads, triggers, shown))
-    atomic.write_text(folder / "civitai.txt", _civitai(folder.name, files, heads, triggers))
+    if licence is not None and licence not in LICENCES:
+        raise InvalidInput(
+            f"There is no licence {licence[:40]!r}. Choose one of {', '.join(LICENCES)}."
+        )
+    infos: dict[str, LoraInfo] = {role: _info(files[role]) for role in BRANCHES}
+    content = infos["content"]
+    said = _Published(
+        (title or "").strip() or folder.name,
+        licence,
+        _BASES.get(content.family or "", _BASES.get(content.architecture or "", _SDXL)),
+        files,
+        infos,
+        {what: f"images/{what}.png" for what in images},
+        {"both": content.prompts["combined"], **_own_prompts(infos)},
+    )
+    prefix = f".{folder.name[:40]}."
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True
+        ) as temporary:
+            made = Path(temporary) / folder.name
+            made.mkdir()
+            _write(made, said, images)
+            _zip(made)
+            os.replace(zip_of(made), zip_of(folder))
+            os.replace(made, folder)
+    except OSError as error:
+        raise WriteError(
+            f"{folder.name} could not be published ({error.strerror or error}). "
+            "Make room on the disk, or allow writing there."
+        ) from error
     return folder
 
 
-def _head(path: Path) -> dict[str, str]:
+def zip_of(folder: Path) -> Path:
+    """Where the zip of a published folder is."""
+    return folder.with_name(f"{folder.name}.zip")
+
+
+def _info(path: Path) -> LoraInfo:
     info = read_info(path)
-    said = {
-        "trigger": info.trigger,
-        "combined": info.prompts.get("combined"),
-        "method": info.method,
-        "steps": info.steps,
-        "rank": info.rank,
-        "model": info.model_name,
-    }
-    if None in said.values():
+    needed = (info.trigger, info.method, info.steps, info.rank, info.model_name)
+    if None in needed or "combined" not in info.prompts:
         raise InvalidInput(
             f"{path.name} does not say how it was made. Only pairs that were trained here can be "
             "published."
         )
-    return {key: str(value) for key, value in said.items()}
+    return info
 
 
-def _card(
-    name: str,
-    files: Mapping[str, Path],
-    heads: Mapping[str, Mapping[str, str]],
-    triggers: Mapping[str, str],
-    shown: list[tuple[str, str]],
-) -> str:
+def _own_prompts(infos: Mapping[str, LoraInfo]) -> dict[str, str]:
+    return {role: info.prompts.get(role) or info.trigger or "" for role, info in infos.items()}
+
+
+def _write(folder: Path, said: _Published, images: Mapping[str, Path]) -> None:
+    for path in said.files.values():
+        shutil.copyfile(path, folder / path.name)
+    (folder / "images").mkdir()
+    for what, path in images.items():
+        shutil.copyfile(path, folder / said.images[what])
+    atomic.write_text(folder / "README.md", _card(said))
+    atomic.write_text(folder / "civitai.txt", _civitai(said))
+
+
+def _zip(folder: Path) -> None:
+    """Stored, not compressed: tensors and PNGs do not get smaller."""
+    with zipfile.ZipFile(zip_of(folder), "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder.parent))
+
+
+def _card(said: _Published) -> str:
     """A Hugging Face model card; strings in its metadata are JSON, which YAML reads."""
-    combined = heads["content"]["combined"]
-    front = [
-        "---",
-        f"base_model: {_SDXL}",
-        "library_name: diffusers",
-        "pipeline_tag: text-to-image",
-        "tags:",
-        *(f"- {tag}" for tag in (
-            "text-to-image", "stable-diffusion-xl", "stable-diffusion-xl-diffusers", "lora",
-            "diffusers", "template:sd-lora", "unziplora",
-        )),
-        f"instance_prompt: {json.dumps(triggers['content'], ensure_ascii=False)}",
-    ]  # fmt: skip
-    if shown:
+    front = ["---"]
+    if said.licence:
+        front.append(f"license: {said.licence}")
+    if said.base.repository:
+        front += [f"base_model: {said.base.repository}", "base_model_relation: adapter"]
+    front += ["library_name: diffusers", "pipeline_tag: text-to-image", "tags:"]
+    front += [
+        f"- {tag}"
+        for tag in (
+            *("text-to-image", "stable-diffusion-xl", "stable-diffusion-xl-diffusers", "lora"),
+            *("diffusers", "template:sd-lora", "unziplora"),
+        )
+    ]
+    front.append(f"instance_prompt: {_json(said.trigger('content'))}")
+    if said.images:
         front.append("widget:")
-        for _, path in shown:
-            front += [
-                f"- text: {json.dumps(combined, ensure_ascii=False)}",
-                "  output:",
-                f"    url: {json.dumps(path)}",
-            ]
-    head = heads["content"]
-    body = f"""---
+        for what, path in said.images.items():
+            prompt = said.prompts.get(what, said.prompts["both"])
+            front += [f"- text: {_json(prompt)}", "  output:", f"    url: {_json(path)}"]
+    return "\n".join([*front, "---", "", _body(said)])
 
-# {_inline(name)}
 
+def _body(said: _Published) -> str:
+    info = said.infos["content"]
+    licence = f"Licence: {LICENCES[said.licence]}." if said.licence else "No licence was chosen."
+    gallery = "\n<Gallery />\n" if said.images else ""
+    return f"""# {_inline(said.title)}
+{gallery}
 Two LoRAs of one image: its content and its style, trained together by
-[UnZipLoRA](https://unziplora.github.io) (method {_inline(head["method"])}, rank {head["rank"]},
-{head["steps"]} steps, on {_inline(head["model"])}).
+[UnZipLoRA](https://unziplora.github.io) (method {_inline(info.method)}, rank {info.rank},
+{info.steps} steps, on {_inline(info.model_name)}).
 
-| file | what | in the prompt |
+| file | what | trigger words |
 |---|---|---|
-{_rows(files, triggers)}
+{_rows(said)}
 
-Weight 1 is what they were trained for; 0.6 to 1.2 works. Both together:
-`{_inline(combined)}`.
+Weight 1 is what they were trained for; 0.6 to 1.2 works. In a WebUI:
 
-    pipeline.load_lora_weights(".", weight_name={json.dumps(files["content"].name)},
-                               adapter_name="content")
-    pipeline.load_lora_weights(".", weight_name={json.dumps(files["style"].name)},
-                               adapter_name="style")
-    pipeline.set_adapters(["content", "style"], [1.0, 1.0])
+```
+{said.call("content")}
+{said.call("style")}
+{said.call("content", "style")}
+```
 
-Say here under which licence you share them; a base model may ask for one.
+With diffusers, in a folder with these files:
+
+```python
+{_code(said)}
+```
+
+{licence}
 """
-    return "\n".join([*front, body])
 
 
-def _rows(files: Mapping[str, Path], triggers: Mapping[str, str]) -> str:
+def _code(said: _Published) -> str:
+    content, style = said.files["content"].name, said.files["style"].name
+    if said.base.repository and said.base.in_diffusers:
+        load = f"from_pretrained({_json(said.base.repository)}, torch_dtype=dtype)"
+    else:
+        name = _json(said.infos["content"].model_name or "")
+        load = f"from_single_file({name}, torch_dtype=dtype)"
+    return f"""import torch
+from diffusers import StableDiffusionXLPipeline
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+dtype = torch.float16 if device == "cuda" else torch.float32
+pipeline = StableDiffusionXLPipeline.{load}
+pipeline.load_lora_weights(".", weight_name={_json(content)}, adapter_name="content")
+pipeline.load_lora_weights(".", weight_name={_json(style)}, adapter_name="style")
+pipeline.set_adapters(["content", "style"], [1.0, 1.0])
+image = pipeline.to(device)({_json(said.prompts["both"])}).images[0]
+image.save("both.png")"""
+
+
+def _rows(said: _Published) -> str:
     return "\n".join(
-        f"| `{_inline(path.name)}` | {role} | `{_inline(triggers[role])}` |"
-        for role, path in files.items()
+        f"| `{_inline(path.name)}` | {role} | `{_inline(said.trigger(role))}` |"
+        for role, path in said.files.items()
     )
 
 
-def _inline(text: str) -> str:
+def _json(text: str) -> str:
+    """In double quotes, as YAML and Python read them."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _inline(text: str | None) -> str:
     """Without what would end a code span, a table's cell or begin HTML."""
-    return text.replace("`", "'").replace("|", "/").replace("<", "(").replace(">", ")")
+    marks = {"`": "'", "|": "/", "<": "(", ">": ")"}
+    return "".join(marks.get(character, character) for character in text or "")
 
 
-def _civitai(
-    name: str,
-    files: Mapping[str, Path],
-    heads: Mapping[str, Mapping[str, str]],
-    triggers: Mapping[str, str],
-) -> str:
-    lines = [name, "", "Base model: SDXL 1.0", f"Trained on: {heads['content']['model']}", ""]
-    for role, path in files.items():
+def _civitai(said: _Published) -> str:
+    info = said.infos["content"]
+    lines = [
+        said.title,
+        "",
+        "Type: LoRA",
+        f"Base model: {said.base.name}",
+        f"Trained on: {info.model_name}",
+    ]
+    if said.licence:
+        lines.append(f"Licence: {LICENCES[said.licence]}")
+    for role, path in said.files.items():
         lines += [
+            "",
             f"{path.name} ({role})",
-            f"  Trigger words: {triggers[role]}",
+            f"  Trigger words: {said.trigger(role)}",
             "  Recommended weight: 1.0 (0.6 to 1.2)",
+            f"  Prompt: {said.call(role)}",
         ]
-    lines += ["", f"Both together: {heads['content']['combined']}", ""]
+    lines += ["", f"Both together: {said.call('content', 'style')}", ""]
     return "\n".join(lines)
