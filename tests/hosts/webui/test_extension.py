@@ -50,8 +50,8 @@ def test_a_webui_without_an_interrogator_or_any_option_has_the_whole_tab(
 ) -> None:
     stand_in.load(*packages, version=version)
     said = words(extension.tab())
-    assert "uz_train" in said
-    assert "uz_suggest" not in said
+    assert '"elem_id": "uz_train"' in said
+    assert '"elem_id": "uz_suggest"' not in said
 
 
 def test_routes_are_added_only_where_there_is_a_host(stand_in: StandIn) -> None:
