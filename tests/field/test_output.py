@@ -65,7 +65,8 @@ class _FullDisk(io.TextIOBase):
     def write(self, text: str) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    flush = write  # type: ignore[assignment]
+    def flush(self) -> None:
+        self.write("")
 
 
 def test_a_full_disk_under_the_output_does_not_end_the_run(
