@@ -147,7 +147,8 @@ def about() -> dict[str, str]:
 
 def draw(prompts: Sequence[str], loras: Sequence[tuple[Path, float]], seed: int) -> Any:
     """For sheets, at the size that the loaded model was trained on."""
-    return txt2img.draw(prompts, loras, seed, open_host().defaults.resolution)
+    side = open_host().defaults.resolution
+    return txt2img.draw(prompts, loras, seed, side, options.lora_folder())
 
 
 def suggest(image: Any) -> str:

@@ -17,7 +17,6 @@ SECTION = ("unziplora", "UnZipLoRA")
 FOLDER, PREDICTION = "unziplora_folder", "unziplora_prediction_type"
 PREVIEW_EVERY, PREVIEW_STEPS = "unziplora_preview_every", "unziplora_preview_steps"
 PREVIEW_NEGATIVE = "unziplora_preview_negative"
-IMAGES_FIRST = "unziplora_images_first"
 _AUTOMATIC = "automatic"
 
 
@@ -49,11 +48,6 @@ def previews() -> dict[str, Any]:
         "preview_steps": int(option(PREVIEW_STEPS, 20)),
         "preview_negative": str(option(PREVIEW_NEGATIVE, "")),
     }
-
-
-def images_first() -> bool:
-    """Whether an image of txt2img or img2img interrupts a run for its time."""
-    return bool(option(IMAGES_FIRST, True))
 
 
 def lora_folder() -> Path:
@@ -105,9 +99,6 @@ def add_to_settings_page() -> None:
         ),
         PREVIEW_STEPS: info(20, "Sampling steps of a preview", gr.Slider, steps),
         PREVIEW_NEGATIVE: info("", "Negative prompt of previews"),
-        IMAGES_FIRST: info(
-            True, "Let images go first: training pauses for an image and continues by itself"
-        ),
     }
     for name, value in options.items():
         shared.opts.add_option(name, value)

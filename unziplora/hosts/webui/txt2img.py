@@ -32,7 +32,7 @@ def job(prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: 
         negative_prompt=negative,
         seed=seed,
         # what the WebUIs choose for None; forge-classic would not write it into the infotext
-        sampler_name=webui("sd_samplers").samplers[0].name,
+        sampler_name=_first_sampler(),
         steps=steps,
         height=size[0],
         width=size[1],
@@ -41,6 +41,11 @@ def job(prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: 
     )
     made.scripts = webui("scripts").ScriptRunner()  # none; reForge asks it (processing.py:1065)
     return made
+
+
+def _first_sampler() -> str | None:
+    samplers = getattr(webui("sd_samplers"), "samplers", None)
+    return str(samplers[0].name) if samplers else None
 
 
 def image(job: Any) -> Image.Image:
@@ -75,16 +80,20 @@ def undisturbed() -> Iterator[None]:
 
 
 def draw(
-    prompts: Sequence[str], loras: Sequence[tuple[Path, float]], seed: int, side: int
+    prompts: Sequence[str],
+    loras: Sequence[tuple[Path, float]],
+    seed: int,
+    side: int,
+    folder: Path,
 ) -> Iterator[Image.Image]:
     """A square image of `side` pixels for each prompt, with LoRAs of the WebUI's Lora folder; the
     first has this seed, the next the next one. Waits for the WebUI's queue before each.
 
     Raises InvalidInput for a file in another folder, which a prompt cannot name.
     """
-    shared, folder = webui("shared"), Path(webui("shared").cmd_opts.lora_dir).resolve()
+    shared = webui("shared")
     for path, _ in loras:
-        if folder not in path.resolve().parents:
+        if folder.resolve() not in path.resolve().parents:
             raise InvalidInput(
                 f"{path.name} is not in the WebUI's Lora folder, where prompts find LoRAs. "
                 "Move it there."
