@@ -49,6 +49,20 @@ def test_runs_go_on_one_after_the_other_and_leave_their_files(submit: Callable[.
     assert numbers == list(range(len(numbers)))
 
 
+def test_a_waiting_run_is_moved_to_the_front(submit: Callable[..., Job]) -> None:
+    jobs = Jobs()
+    with jobs.reserve_model():
+        first, second, third = (submit(jobs, name, steps=1) for name in ("a", "b", "c"))
+        assert jobs.waiting() == [first, second, third]
+        jobs.send(third.id, "run next")
+        assert jobs.waiting() == [third, first, second]
+        assert jobs.shown() is third
+    until(lambda: ended(second))
+    assert third.ended < first.ended < second.ended
+    jobs.send(third.id, "run next")  # too late
+    assert third.state == "completed"
+
+
 def test_events_can_be_read_from_any_number_on_and_name_no_folder(
     submit: Callable[..., Job], tmp_path: Path
 ) -> None:

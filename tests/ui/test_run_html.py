@@ -19,9 +19,10 @@ from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
 from unziplora.host import ModelIdentity
 from unziplora.lora.pair import Pair
-from unziplora.training.events import Message, Previewed, Started, StepDone
+from unziplora.training.events import Drawing, Message, Previewed, Started, StepDone
 from unziplora.training.memory_forecast import Forecast
 from unziplora.training.memory_plans import PLANS
+from unziplora.training.settings import Settings
 from unziplora.ui import finish_html, html, model_header, pair_html, queue_html, run_html
 from unziplora.ui.answers import attempt, message_from, parse_request
 from unziplora.ui.block_names import plain_names
@@ -52,6 +53,14 @@ def test_it_shows_the_step_the_time_left_and_the_loss() -> None:
     assert "loss 0.061" in shown  # of the last 25 steps
     assert 'aria-valuenow="30"' in shown
     assert run_html.curves(job()).count("<polyline") == 3
+
+
+def test_while_previews_are_drawn_it_shows_which() -> None:
+    made = job()
+    made.note(Drawing(3, 2, 4))
+    assert "3 of 10 steps · drawing previews, 2 of 4" in run_html.headline(made)
+    made.note(Previewed(3, {}))
+    assert "drawing" not in run_html.headline(made)
 
 
 def test_curves_grow_to_the_right_and_move_nothing_that_is_drawn() -> None:
@@ -196,6 +205,22 @@ def test_a_finished_run_offers_its_loras_with_the_image_that_each_learned(tmp_pa
     made.state = "stopped"
     shown = finish_html.finish_card(made, tmp_path / "image.png", in_webui=True)
     assert "Stopped: both LoRAs saved at step 3" in shown
+
+
+def test_the_queue_shows_each_runs_settings_and_what_can_be_done_with_it() -> None:
+    first, second = job("first"), job("second")
+    for waiting in (first, second):
+        waiting.state, waiting.step, waiting.steps = "waiting", 0, None
+    second.settings = Settings("cat", "thermal image", steps=300, rank=8)
+    paused = job("paused")
+    paused.state = "paused"
+    rows = queue_html.queue([first, second, paused]).split("<tr>")[2:]
+    assert "cat · thermal image</td><td>300</td><td>8</td><td>waiting" in rows[1]
+    assert "3 of 10</td><td>default</td><td>paused" in rows[2]
+    commands = [re.findall(r'aria-label="([^"]*)"', row) for row in rows]
+    assert commands == [
+        ["cancel first"], ["run next second", "cancel second"], ["resume paused", "cancel paused"],
+    ]  # fmt: skip
 
 
 def test_pairs_are_found_by_each_word_and_sorted() -> None:

@@ -29,6 +29,7 @@ from unziplora.training.events import (
     StepDone,
 )
 from unziplora.training.run import Run
+from unziplora.training.settings import Settings
 
 State = Literal["waiting", "running", "paused", "completed", "stopped", "failed", "cancelled"]
 ENDED: frozenset[State] = frozenset({"completed", "stopped", "failed", "cancelled"})
@@ -36,7 +37,7 @@ RESUMABLE: frozenset[State] = frozenset({"paused", "stopped", "failed"})
 MOST_WAITING = 100
 MOST_WAITING_BYTES = 1_000_000_000  # of their images together, as they were uploaded
 COMMANDS: tuple[str, ...] = (
-    "stop", "stop and save", "save now", "preview now", "pause", "resume", "cancel",
+    "stop", "stop and save", "save now", "preview now", "pause", "resume", "cancel", "run next",
 )  # fmt: skip
 
 Begin = Callable[[], Run]
@@ -45,13 +46,14 @@ Begin = Callable[[], Run]
 @dataclass
 class Job:
     """One run in the queue. begin: makes the run when its turn comes; again: makes the rest of it
-    after a pause, or after a stop. size: bytes that `begin` holds until then. error: two sentences,
-    where it failed; trace: for the log only."""
+    after a pause, or after a stop. size: bytes that `begin` holds until then. settings: as they
+    were chosen. error: two sentences, where it failed; trace: for the log only."""
 
     name: str
     begin: Begin
     again: Begin
     size: int = 0
+    settings: Settings | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     state: State = "waiting"
     submitted: float = field(default_factory=time.time)
@@ -135,7 +137,9 @@ class Jobs:
         # hears every event, in the worker's thread; what it raises ends up in the run's messages
         self.on_event: Callable[[Event], None] = lambda event: None
 
-    def submit(self, name: str, begin: Begin, again: Begin, size: int = 0) -> Job:
+    def submit(
+        self, name: str, begin: Begin, again: Begin, size: int = 0, settings: Settings | None = None
+    ) -> Job:
         """Puts a run at the end of the queue. Raises InvalidInput where one of this name waits or
         runs already: two runs cannot share a folder; and where very many wait."""
         with self._changed:
@@ -146,7 +150,7 @@ class Jobs:
                     f"{len(self._waiting)} runs are waiting already, as many as the queue takes. "
                     "Cancel some, or wait for them."
                 )
-            job = Job(name, begin, again, size)
+            job = Job(name, begin, again, size, settings)
             self._known[job.id] = job
             self._waiting.append(job)
             self._wake()
@@ -159,6 +163,11 @@ class Jobs:
                 f"A run named {name} is waiting or running already. "
                 "Wait for it, cancel it, or choose another name."
             )
+
+    def waiting(self) -> list[Job]:
+        """In the order in which they will run."""
+        with self._changed:
+            return list(self._waiting)
 
     def all(self) -> list[Job]:
         """In the order in which they were submitted."""
@@ -183,14 +192,11 @@ class Jobs:
     def shown(self) -> Job | None:
         """What a page shows: the run that is running, else the next one, else the one that had the
         model last, whether it has ended or is paused."""
-        jobs = self.all()
-        for wanted in ("running", "waiting"):
-            for job in jobs:
-                if job.state == wanted:
-                    return job
+        if (job := self.current or next(iter(self.waiting()), None)) is not None:
+            return job
         # not by their order: one that was resumed ends after others, one that was cancelled had no
         # turn
-        return max(jobs, key=lambda job: job.ended, default=None)
+        return max(self.all(), key=lambda job: job.ended, default=None)
 
     def send(self, job_id: str, command: str) -> None:
         """Obeys a command now, or the run does after its step. A command that comes twice, or too
@@ -203,6 +209,9 @@ class Jobs:
         with self._changed:
             if command == "resume":
                 self._resume(job)
+            elif job.state == "waiting" and command == "run next":
+                self._waiting.remove(job)
+                self._waiting.appendleft(job)
             elif job.state == "waiting" and command in ("cancel", "stop", "stop and save"):
                 self._cancel(job)
             elif job.state == "paused" and command in ("cancel", "stop"):

@@ -101,7 +101,9 @@ class Service(Library):
             )
 
         name = chosen.file_name
-        return self.jobs.submit(name, begin, lambda: self._again(run_path(out, name)), len(data))
+        return self.jobs.submit(
+            name, begin, lambda: self._again(run_path(out, name)), len(data), chosen
+        )
 
     def restart(self, name: str) -> Job:
         """Begins a run of the output folder once more from its first step, with its own settings
@@ -122,13 +124,16 @@ class Service(Library):
                 self.jobs.send(job.id, "resume")
                 return job
         folder = self.run_folder(name)
-        folder.read_info()
+        info = folder.read_info()
         if not folder.has_state:
             raise InvalidInput(
                 f"The run {name} has no saved state to resume from. Start it again, or delete it."
             )
         return self.jobs.submit(
-            name, lambda: self._again(folder.path), lambda: self._again(folder.path)
+            name,
+            lambda: self._again(folder.path),
+            lambda: self._again(folder.path),
+            settings=info.settings,
         )
 
     def _again(self, folder: Path) -> Run:

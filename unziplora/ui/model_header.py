@@ -29,7 +29,7 @@ class Header:
 
 def header(service: Service, settings: Mapping[str, Any]) -> Header:
     """settings: of the run that the fields describe."""
-    identity = service.checkpoint()
+    identity = known_checkpoint(service)
     try:
         expected = service.forecast(settings)
     except UnZipLoRAError as error:
@@ -43,6 +43,18 @@ def header(service: Service, settings: Mapping[str, Any]) -> Header:
     time = [] if seconds is None else [f"about {rough_duration(seconds)}"]
     parts = [*_name(identity), memory_sentence(forecast), *time]
     return Header(_line(light(forecast), parts, loaded=True), forecast.architecture)
+
+
+def known_checkpoint(service: Service) -> ModelIdentity | None:
+    """Name and family of the loaded checkpoint; None also for one that cannot be trained on, whose
+    forecast says why."""
+    try:
+        return service.checkpoint()
+    except UnZipLoRAError:
+        return None
+    except Exception:  # a border, as above
+        traceback.print_exc()
+        return None
 
 
 def memory_sentence(of: Forecast) -> str:

@@ -12,20 +12,32 @@ _MOST_UNFINISHED = 3  # on the Train tab; Results lists all
 
 
 def queue(jobs: Sequence[Job]) -> str:
-    """Other runs that wait or are paused, with what can be done with each."""
-    waiting = [job for job in jobs if job.state in ("waiting", "paused")]
-    if not waiting:
+    """Other runs that wait, in the order in which they will run, or are paused, with what can be
+    done with each."""
+    listed = [job for job in jobs if job.state in ("waiting", "paused")]
+    if not listed:
         return ""
-    rows = "".join(
-        f"<li><b>{escape(job.name)}</b><span>{job.state}</span>"
-        + (_row_button(job, "resume") if job.state == "paused" else "")
-        + _row_button(job, "cancel")
-        + "</li>"
-        for job in waiting
-    )
+    waiting = [job for job in listed if job.state == "waiting"]
+    rows = "".join(_row(job, first=job is waiting[0] if waiting else False) for job in listed)
     return (
-        f'<div class="uz-title">Queue <span>{len(waiting)}</span></div>'
-        f'<ul class="uz-rows">{rows}</ul>'
+        f'<div class="uz-title">Queue <span>{len(listed)}</span></div>'
+        '<table class="uz-table uz-queue"><thead><tr><th>name</th><th>words</th><th>steps</th>'
+        f"<th>rank</th><th>state</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def _row(job: Job, first: bool) -> str:
+    settings = job.settings
+    words = f"{settings.subject} · {settings.style}" if settings else ""
+    steps = job.steps or (settings.steps if settings else None)
+    progress = f"{job.step} of {steps}" if job.step else str(steps or "default")
+    rank = str((settings.rank if settings else None) or "default")
+    cells = "".join(f"<td>{escape(text)}</td>" for text in (words, progress, rank, job.state))
+    commands = ["resume"] if job.state == "paused" else [] if first else ["run next"]
+    buttons = "".join(_row_button(job, command) for command in (*commands, "cancel"))
+    return (
+        f"<tr><th>{escape(job.name)}</th>{cells}"
+        f'<td><div class="uz-buttons">{buttons}</div></td></tr>'
     )
 
 

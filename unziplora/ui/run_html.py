@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from unziplora.app.job_queue import ENDED, Job
-from unziplora.training.events import Message, Previewed, StepDone
+from unziplora.training.events import Drawing, Message, Previewed, StepDone
 from unziplora.ui.charts import chart
 from unziplora.ui.html import aside, duration, image, message
 
@@ -36,7 +36,9 @@ def _numbers(job: Job) -> list[str]:
     if not job.steps:
         return ["getting the model ready" if job.state == "running" else "not started"]
     parts = [f"{job.step} of {job.steps} steps"]
-    if job.state == "running" and job.time_left is not None:
+    if job.state == "running" and (drawing := _drawing(job)) is not None:
+        parts.append(f"drawing previews, {drawing.number} of {drawing.count}")
+    elif job.state == "running" and job.time_left is not None:
         parts.append(f"{duration(job.time_left)} left")
     done = [event for _, event in job.events() if isinstance(event, StepDone)]
     if done:
@@ -45,6 +47,12 @@ def _numbers(job: Job) -> list[str]:
         if done[-1].memory_gb is not None:
             parts.append(f"peak memory {done[-1].memory_gb:.1f} GB")
     return parts
+
+
+def _drawing(job: Job) -> Drawing | None:
+    """The preview that is being drawn, if the run is at that."""
+    last = next((event for _, event in job.events(job.event_count - 1)), None)
+    return last if isinstance(last, Drawing) else None
 
 
 def images(job: Job | None, trained_on: Path | None) -> str:

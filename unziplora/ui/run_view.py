@@ -62,12 +62,12 @@ class RunView:
             self.head = plain_html(run_html.headline(None), elem_id="uz_live")
             with gr.Row(elem_id="uz_commands", visible=False) as self._row:
                 self.buttons = {name: _button(name) for name in COMMANDS}
-        with gr.Row(visible=False, elem_id="uz_stop_confirm") as self.confirm:
-            plain_html(f'<div class="uz-note" role="alert">{STOP_QUESTION}</div>')
-            self.confirm_stop = gr.Button(
-                "Stop now", variant="stop", size="sm", elem_id="uz_stop_yes"
-            )
-            self.keep_running = gr.Button("Keep training", size="sm", elem_id="uz_stop_no")
+            with gr.Row(visible=False, elem_id="uz_stop_confirm") as self.confirm:
+                plain_html(f'<div class="uz-note" role="alert">{STOP_QUESTION}</div>')
+                self.confirm_stop = gr.Button(
+                    "Stop now", variant="stop", size="sm", elem_id="uz_stop_yes"
+                )
+                self.keep_running = gr.Button("Keep training", size="sm", elem_id="uz_stop_no")
         self._parts = [plain_html(elem_id=f"uz_{part}") for part in _PARTS]
         self._queue = plain_html(elem_id="uz_queue")
 
@@ -114,14 +114,20 @@ class RunView:
             job = self._service.jobs.shown()
         if job is None:
             raise InvalidInput("There is no run. Train one first.")
-        allowed = command == "cancel" or job.state in COMMANDS[command].states
+        if command == "run next" and job.state == "waiting":
+            self._service.jobs.send(job.id, command)
+            return f"{job.name} is the next to run."
+        known = COMMANDS.get(command)
+        allowed = command == "cancel" or (known is not None and job.state in known.states)
         if not allowed:
             raise InvalidInput(f"{job.name} is {job.state} already. There is nothing to {command}.")
         self._service.jobs.send(job.id, command)
         return f"{job.name} is cancelled." if command == "cancel" else COMMANDS[command].message
 
     def _render(self, job: Job | None) -> list[str]:
-        others = [other for other in self._service.jobs.all() if other is not job]
+        jobs = self._service.jobs
+        paused = [other for other in jobs.all() if other.state == "paused"]
+        others = [other for other in (*jobs.waiting(), *paused) if other is not job]
         if job is None:
             resumable = self._service.resumable()
             return [run_html.headline(None) if not resumable else queue_html.unfinished(resumable),

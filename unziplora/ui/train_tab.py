@@ -148,21 +148,20 @@ def _of_model(
     """Updates of what depends on the loaded model, where that is another than the shown one: the
     presets' line, the example, the defaults in the fields and the blocks. A page that was just
     opened gets its list of presets too."""
+    nothing = [gr.update()] * count
+    if header is None or (header.architecture is None and shown):
+        return nothing
     defaults = service.model_defaults(method)
-    architecture = header.architecture if header else None
-    if architecture is not None:
-        architecture = defaults["architecture"] or architecture
-    identity = service.checkpoint()
+    known = header.architecture is not None
+    architecture = str(defaults["architecture"] or header.architecture)
+    identity = model_header.known_checkpoint(service)
     is_mini = identity is not None and identity.name == mini.MODEL.name
-    key = f"{architecture} {is_mini}" if architecture else None
-    if header is None or (key is None and shown):
-        return [gr.update()] * count
-    note = f'<div data-model="{escape(key or "")}">{aside(presets.describe(defaults))}</div>'
+    key = f"{architecture} {is_mini}" if known else ""
+    note = f'<div data-model="{escape(key)}">{aside(presets.describe(defaults))}</div>'
     if note == shown:
-        return [gr.update()] * count
-    blocks = [gr.update()] * len(BLOCK_LISTS)
-    if architecture is not None and f'data-model="{key}"' not in shown:
-        blocks = updates_for(architecture)
+        return nothing
+    same = not known or f'data-model="{key}"' in shown
+    blocks = nothing[: len(BLOCK_LISTS)] if same else updates_for(architecture)
     return [
         note, gr.update(visible=is_mini), list_presets(), *fields.placeholders(defaults), *blocks,
     ]  # fmt: skip

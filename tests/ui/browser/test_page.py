@@ -107,7 +107,7 @@ def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, tra
     train("waits")
     page.says("queue", "waits")
     page.ask("cancel waits")
-    page.page.locator("#uz_queue li").first.wait_for(state="hidden")
+    page.page.locator("#uz_queue tbody tr").first.wait_for(state="hidden")
     page.page.wait_for_selector("#uz_images img[alt='training image']")
     page.click("preview_now")
     page.page.wait_for_selector("#uz_images img[alt^='both']")
