@@ -164,11 +164,6 @@ class Jobs:
                 "Wait for it, cancel it, or choose another name."
             )
 
-    def waiting(self) -> list[Job]:
-        """In the order in which they will run."""
-        with self._changed:
-            return list(self._waiting)
-
     def all(self) -> list[Job]:
         """In the order in which they were submitted."""
         return list(self._known.values())
