@@ -15,6 +15,7 @@ from unziplora.app.job_queue import ENDED, Job, Jobs
 from unziplora.errors import InvalidInput, NotFound
 from unziplora.training.events import StepDone
 
+pytestmark = pytest.mark.slow  # most of them train
 WORDS = {"subject": "tree", "style": "flat drawing"}
 
 
