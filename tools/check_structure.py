@@ -40,7 +40,6 @@ EXCEPTIONS = {
     "unziplora/files.py:_wrong_with": "training",
     "unziplora/training/checks.py:typed": "training",
     "unziplora/training/settings.py:Settings.resolve": "training",
-    "unziplora/ui/train_tab.py:_of_model": "ui",
     "unziplora/lora/apply.py:check_fits": "lora",
     "unziplora/lora/inspect.py:_architecture": "lora",
     "unziplora/lora/key_layouts.py:layout_of": "lora",
