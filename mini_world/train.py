@@ -210,6 +210,24 @@ def show(model: Miniature, run_dir: Path, name: str) -> None:
     Image.fromarray(np.concatenate(rows)).save(run_dir / "samples" / f"{name}.png")
 
 
+def learn(
+    loss: Tensor,
+    model: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    share: float = AVERAGE,
+) -> None:
+    """One update, and the moving average of the weights after it; step counts from 1."""
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    keep = min(share, (1 + step) / (10 + step))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
+
+
 class Training:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir, self.step, self.minutes = run_dir, 0, 0.0
@@ -239,16 +257,8 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * min(1.0, (self.step + 1) / WARM_STEPS)
         loss = loss_of(self.model, self.pictures.batch(rng), alphas, rng)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        keep = min(AVERAGE, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.average.parameters()), list(self.model.parameters()), 1 - keep
-            )
+        learn(loss, self.model, self.average, self.optimizer, self.step)
         return float(loss.detach())
 
     def run(self, minutes: float, peak: float, cool: bool) -> None:

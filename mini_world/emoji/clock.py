@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import signal
 import time
+from pathlib import Path
 from types import FrameType
 
 
@@ -46,3 +48,16 @@ class Clock:
             return False
         self._last[what] = now
         return True
+
+
+def stretch_parser(doc: str, rate: float, batch: int) -> argparse.ArgumentParser:
+    """What every training stretch can be told."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--rate", type=float, default=rate)
+    parser.add_argument("--cool", action="store_true", help="let the rate fall to 0")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=batch)
+    return parser

@@ -17,7 +17,6 @@ On a CPU without bfloat16 units everything is float32; `--device cuda` uses bflo
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 from collections.abc import Sequence
@@ -28,18 +27,18 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from mini_world.captions import article, in_style
 from mini_world.emoji import weights
-from mini_world.emoji.clock import Clock
+from mini_world.emoji.clock import Clock, stretch_parser
 from mini_world.emoji.latents import Latents
 from mini_world.emoji.styles import STYLES
 from mini_world.emoji.things import CORE_KINDS
 from mini_world.emoji.world import CORE_STYLES
 from mini_world.model import time_ids
 from mini_world.precision import fast
-from mini_world.train import Miniature, alphas_cumprod, heard, sample
+from mini_world.train import Miniature, alphas_cumprod, heard, learn, sample
 from mini_world.vae import decode
 from unziplora.unet.architectures import recognise
 from unziplora.unet.prompt_swap import other_context
@@ -184,16 +183,8 @@ class UnetTraining:
         clean = self.clean[torch.from_numpy(chosen)].float().to(self.device)
         tokens = self.captions.of(chosen, rng)
         loss = loss_of(self.model, clean, tokens, self.alphas, rng, self.groups)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        keep = min(AVERAGE, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.average.parameters()), list(self.model.parameters()), 1 - keep
-            )
+        learn(loss, self.model, self.average, self.optimizer, self.step, AVERAGE)
         return float(loss.detach())
 
 
@@ -234,14 +225,7 @@ def train(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--rate", type=float, default=RATE)
-    parser.add_argument("--cool", action="store_true")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=BATCH)
+    parser = stretch_parser(__doc__, RATE, BATCH)
     parser.add_argument("--from-nothing", action="store_true")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)

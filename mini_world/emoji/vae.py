@@ -12,7 +12,6 @@ On a CPU without bfloat16 units everything is float32 in channels-last layout (a
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from mini_world.emoji import weights
-from mini_world.emoji.clock import Clock
+from mini_world.emoji.clock import Clock, stretch_parser
 from mini_world.emoji.things import Individual
 from mini_world.emoji.world import HELD_OUT_STYLES, TRAINING_STYLES, held_out_individuals, portrait
 from mini_world.encoder import PerceptualLoss
@@ -30,7 +29,7 @@ from mini_world.model import new_vae
 from mini_world.precision import fast
 from mini_world.vae import ReconstructionLoss, near, pixels, show, whiten
 
-CROP = 64
+CROP, BATCH = 64, 8
 RATE = 6e-4
 LATENT_NOISE = 0.03  # of the latents' deviation, while training
 PERCEPTUAL, SQUARED = 0.35, 4.0  # weights beside mini_world.vae's errors
@@ -198,14 +197,7 @@ def finish(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--rate", type=float, default=RATE)
-    parser.add_argument("--cool", action="store_true")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=8)
+    parser = stretch_parser(__doc__, RATE, BATCH)
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     train(a.run_dir, a.minutes, a.rate, a.cool, a.device, a.batch)
