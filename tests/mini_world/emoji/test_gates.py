@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from mini_world.emoji.gates import class_share, style_share
+from mini_world.emoji import weights
+from mini_world.emoji.gates import class_share, style_share, word_effect
 from mini_world.emoji.things import CORE_KINDS
+from mini_world.emoji.train import first_model
 from mini_world.emoji.world import CORE_STYLES
 
 
@@ -36,3 +39,13 @@ def test_a_model_that_draws_what_is_asked_passes_and_each_miss_counts_once() -> 
     poor = ReadsPrompts(CORE_KINDS[0], CORE_STYLES[0])
     assert np.isclose(class_share(poor, poor.draw), 1 - 1 / len(CORE_KINDS))  # type: ignore[arg-type]
     assert np.isclose(style_share(poor, poor.draw), 1 - 1 / len(CORE_STYLES))  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_words_that_the_shipped_miniature_never_saw_change_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(weights, "read", lambda name: None)
+    model, never = first_model().eval(), ["gold engraving", "ink wash"]
+    assert word_effect(model, new=never, known=["mosaic", "neon"]) < 0.5
+    assert word_effect(model, new=["blueprint"], known=["mosaic", "neon"]) > 0.5
