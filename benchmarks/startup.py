@@ -26,7 +26,7 @@ import json, sys, time, types
 import torch, gradio, fastapi, safetensors.torch, numpy, PIL.Image
 
 callbacks = types.ModuleType("modules.script_callbacks")
-callbacks.on_ui_tabs = callbacks.on_app_started = callbacks.on_ui_settings = lambda f: None
+callbacks.__getattr__ = lambda name: lambda *_, **__: None  # every registration
 shared = types.ModuleType("modules.shared")
 shared.opts = types.SimpleNamespace()
 shared.cmd_opts = types.SimpleNamespace(lora_dir="models/Lora", api=False)
