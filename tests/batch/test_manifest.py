@@ -1,0 +1,100 @@
+"""A manifest is checked whole before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unziplora.batch.manifest import read_manifest, shard
+from unziplora.errors import InvalidInput
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.png", "with, comma.png"):
+        (tmp_path / name).write_bytes(b"opened later")
+    return tmp_path
+
+
+def written(folder: Path, text: str, name: str = "jobs.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_csv_cells_become_the_settings_own_types(folder: Path) -> None:
+    path = written(
+        folder,
+        "image,subject,style,steps,lr,flip,name\n"
+        "a.png,cat,ink drawing,30,1e-4,true,7\n"
+        '"with, comma.png",dog,"oil, thick",,,,\n',
+    )
+    first, second = read_manifest(path, {"steps": 600})
+    assert first.image == folder / "a.png"
+    assert first.name == "7"
+    assert first.settings == {
+        "subject": "cat", "style": "ink drawing", "steps": 30, "lr": 1e-4, "flip": True,
+        "name": "7",
+    }  # fmt: skip
+    assert second.settings == {"subject": "dog", "style": "oil, thick", "steps": 600}
+    assert (first.line, second.line) == (2, 3)
+
+
+def test_json_lines_say_the_same(folder: Path) -> None:
+    text = '\ufeff{"image": "a.png", "subject": "cat", "style": "ink", "steps": 30}\n\n'
+    (job,) = read_manifest(written(folder, text, "jobs.jsonl"), {})
+    assert job.settings == {"subject": "cat", "style": "ink", "steps": 30}
+
+
+def test_all_faults_are_listed_with_their_lines(folder: Path) -> None:
+    path = written(
+        folder,
+        "image,subject,style,steps,stepz\n"
+        "a.png,cat,ink,thirty,\n"
+        "missing.png,cat,oil,30,\n"
+        ",cat,felt,30,\n"
+        "a.png,,ink,30,\n"
+        "a.png,dog,ink,30,5\n"
+        "a.png,dog,ink,30,5,6,7\n"
+        "b.png,Cat,clay,30,\n"
+        "a.png,cat,clay,30,\n",
+    )
+    with pytest.raises(InvalidInput) as caught:
+        read_manifest(path, {})
+    text = str(caught.value)
+    for line, words in {
+        2: "steps", 3: "missing.png", 4: "no image", 5: "no subject", 6: "'stepz'", 7: "7 cells",
+        9: "that of line 8 too",
+    }.items():  # fmt: skip
+        assert any(f"line {line}:" in part and words in part for part in text.split("\n")), text
+    assert "7 faults" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("jobs.csv", "", "no column `image`"),
+        ("jobs.csv", "picture,subject\na.png,cat\n", "no column `image`"),
+        ("jobs.csv", "image,subject,style\n", "names no image"),
+        ("jobs.csv", 'image,subject,style\n"a.png,cat,ink\n', "not CSV"),
+        ("jobs.jsonl", "[1]\n{\n", "line 2: This is not a JSON object"),
+        ("jobs.jsonl", "[" * 100_000, "not a JSON object"),
+    ],
+)
+def test_what_is_no_manifest_is_refused_in_words(
+    folder: Path, name: str, text: str, words: str
+) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        read_manifest(written(folder, text, name), {})
+
+
+def test_shards_share_all_jobs_between_them(folder: Path) -> None:
+    rows = "".join(f"a.png,cat,ink,{n}\n" for n in range(7))
+    jobs = read_manifest(written(folder, "image,subject,style,name\n" + rows), {})
+    shards = [shard(jobs, f"{n}/3") for n in (1, 2, 3)]
+    assert sorted(job.name for part in shards for job in part) == [str(n) for n in range(7)]
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    for wrong in ("0/3", "4/3", "3", "a/b", "1/0", "-1/3"):
+        with pytest.raises(InvalidInput, match="not i/n"):
+            shard(jobs, wrong)

@@ -1,0 +1,1 @@
+"""Many images over many workers: `unziplora batch`."""

@@ -1,0 +1,148 @@
+"""The loop of a batch: gives jobs to workers, puts those of a dead worker back, shows progress.
+
+It knows workers only as `Workers`; local.py and ray_driver.py are the two kinds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Protocol
+
+from unziplora.batch.manifest import BatchJob
+from unziplora.batch.results import Result, append_result
+from unziplora.training.run_folder import RunFolder, run_path
+
+MOST_DEATHS = 3  # a job that ends its worker so often is at fault itself
+
+
+class Workers(Protocol):
+    """Processes that each hold a model; numbered from 0."""
+
+    def idle(self) -> Sequence[int]:
+        """Those that can take a job now."""
+
+    def submit(self, worker: int, job: BatchJob) -> None: ...
+
+    def wait(self, seconds: float) -> Sequence[tuple[BatchJob, Result | None]]:
+        """Jobs that ended within this time; None where the worker died (another takes its place
+        where one can be had)."""
+
+    def stop(self) -> None:
+        """All runs save their states and end."""
+
+    def alive(self) -> int:
+        """How many workers there are; 0 ends the batch."""
+
+    def close(self) -> None: ...
+
+
+class Batch:
+    """jobs: in the order of the manifest. retry: how often a failed job is tried again. Each result
+    becomes a line of batch.jsonl in `out`."""
+
+    def __init__(
+        self,
+        jobs: Sequence[BatchJob],
+        workers: Workers,
+        out: Path,
+        *,
+        retry: int = 0,
+        on_progress: Callable[[str], None] = lambda line: None,
+        on_result: Callable[[Result], None] = lambda result: None,
+    ) -> None:
+        self._jobs, self._workers, self._out, self._retry = jobs, workers, out, retry
+        self._on_progress, self._on_result = on_progress, on_result
+        self._waiting = deque(jobs)
+        self._running: dict[str, BatchJob] = {}
+        self._results: dict[str, Result] = {}
+        self._tries: Counter[str] = Counter()
+        self._deaths: Counter[str] = Counter()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """All runs save and end; jobs that wait stay for the next time."""
+        self._stopping = True
+        self._workers.stop()
+
+    def run(self) -> Mapping[str, Result]:
+        """Until every job has ended, or `stop`: results by name."""
+        while (self._waiting and not self._stopping) or self._running:
+            if not self._workers.alive():
+                break
+            self._submit()
+            for job, result in self._workers.wait(1.0):
+                self._running.pop(job.name, None)
+                if result is None:
+                    self._died(job)
+                else:
+                    self._ended(job, result)
+            self._on_progress(self._progress())
+        for job in [*self._running.values(), *self._waiting]:
+            self._results.setdefault(job.name, Result(job.name, "stopped", "It has not begun."))
+        return {job.name: self._results[job.name] for job in self._jobs}
+
+    def _submit(self) -> None:
+        for worker in self._workers.idle():
+            if not self._waiting or self._stopping:
+                return
+            job = self._waiting.popleft()
+            self._running[job.name] = job
+            self._workers.submit(worker, job)
+
+    def _died(self, job: BatchJob) -> None:
+        self._deaths[job.name] += 1
+        if self._deaths[job.name] < MOST_DEATHS:
+            self._waiting.append(job)
+            return
+        message = f"Its worker died {MOST_DEATHS} times. See log.txt in its run's folder."
+        self._keep(Result(job.name, "failed", message))
+
+    def _ended(self, job: BatchJob, result: Result) -> None:
+        if result.state == "returned":
+            self._waiting.append(job)
+            return
+        if result.state == "failed" and self._tries[job.name] < self._retry:
+            self._tries[job.name] += 1
+            self._waiting.append(job)
+            return
+        self._keep(result)
+
+    def _keep(self, result: Result) -> None:
+        self._results[result.name] = result
+        append_result(self._out / "batch.jsonl", result)
+        self._on_result(result)
+
+    def _progress(self) -> str:
+        """As "7 of 40 done · fox 120/600, cat 30/600 · 1:20 h left"."""
+        parts = [f"{len(self._results)} of {len(self._jobs)} done"]
+        steps = {name: self._steps(name) for name in self._running}
+        known = {name: found for name, found in steps.items() if found is not None}
+        if known:
+            parts.append(
+                ", ".join(f"{name} {done}/{total}" for name, (done, total, _) in known.items())
+            )
+        left = self._seconds_left(known)
+        if left is not None:
+            parts.append(f"{int(left // 3600)}:{int(left % 3600 // 60):02} h left")
+        return " · ".join(parts)
+
+    def _seconds_left(self, known: Mapping[str, tuple[int, int, float]]) -> float | None:
+        if not known:
+            return None
+        pace = median(seconds for _, _, seconds in known.values())
+        usual = median(total for _, total, _ in known.values())
+        steps = sum(total - done for done, total, _ in known.values()) + usual * len(self._waiting)
+        return pace * steps / max(1, self._workers.alive())
+
+    def _steps(self, name: str) -> tuple[int, int, float] | None:
+        """Steps done, all, and seconds a step, from the run's folder: any worker's, anywhere."""
+        folder = RunFolder(run_path(self._out, name))
+        rows = folder.read_progress()
+        if not rows:
+            return None
+        recent = [row["seconds"] for row in rows[-20:]]
+        total = folder.read_info().settings.total_steps
+        return int(rows[-1]["step"]), total, median(recent)

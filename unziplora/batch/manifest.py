@@ -1,0 +1,149 @@
+"""The manifest of a batch: one image a line, checked whole before anything starts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from unziplora.errors import InvalidInput, UnZipLoRAError
+from unziplora.training.settings import Settings
+
+_SHOWN_FAULTS = 20  # of a manifest with many; the rest is counted
+_SETTINGS = {field.name for field in fields(Settings)}
+_TEXTS = {name for name, hint in get_type_hints(Settings).items() if "str" in str(hint)}
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """One image with its settings. line: in the manifest, from 1. name: of the pair's files."""
+
+    line: int
+    name: str
+    image: Path
+    settings: Mapping[str, Any]
+
+
+def read_manifest(path: Path, defaults: Mapping[str, Any]) -> list[BatchJob]:
+    """The jobs of a CSV file with a header line, or of JSON lines.
+
+    Columns: image (relative to the manifest), subject, style, and any setting; defaults: settings
+    for lines that leave them out. Raises InvalidInput with every fault and its line.
+    """
+    faults: list[str] = []
+    jobs: list[BatchJob] = []
+    lines_by_name: dict[str, int] = {}
+    for line, row in _rows(path, faults):
+        try:
+            job = _job(path.parent, line, {**defaults, **row})
+        except UnZipLoRAError as error:
+            faults.append(f"line {line}: {error}")
+            continue
+        earlier = lines_by_name.setdefault(job.name.casefold(), line)
+        if earlier != line:
+            faults.append(
+                f"line {line}: The name {job.name} is that of line {earlier} too. "
+                "Name one of them in a column `name`."
+            )
+        jobs.append(job)
+    if faults:
+        shown = "\n  ".join(faults[:_SHOWN_FAULTS])
+        more = f"\n  and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
+        raise InvalidInput(
+            f"{path.name} has {len(faults)} fault{'s' if len(faults) > 1 else ''}; nothing was "
+            f"started. Correct them:\n  {shown}{more}"
+        )
+    if not jobs:
+        raise InvalidInput(f"{path.name} names no image. Add a line for each image.")
+    return jobs
+
+
+def shard(jobs: list[BatchJob], text: str) -> list[BatchJob]:
+    """Every n-th job beginning with the i-th, of "i/n" with i from 1. Raises InvalidInput."""
+    first, slash, count = text.partition("/")
+    if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise InvalidInput(f"The shard {text!r} is not i/n. Write for example 1/4, ..., 4/4.")
+    return jobs[int(first) - 1 :: int(count)]
+
+
+def _rows(path: Path, faults: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"The manifest {path.name} cannot be read ({error}). Name a CSV or JSON-lines file "
+            "in UTF-8."
+        ) from error
+    if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
+        yield from _json_rows(text, faults)
+    else:
+        yield from _csv_rows(path, text, faults)
+
+
+def _json_rows(text: str, faults: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, content in enumerate(text.splitlines(), 1):
+        if not content.strip():
+            continue
+        try:
+            row = json.loads(content)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            yield line, {key: value for key, value in row.items() if value is not None}
+        else:
+            faults.append(f"line {line}: This is not a JSON object. Write one object a line.")
+
+
+def _csv_rows(path: Path, text: str, faults: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if "image" not in header:
+            raise InvalidInput(
+                f"The first line of {path.name} has no column `image`. "
+                "Begin with: image,subject,style"
+            )
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) > len(header):
+                faults.append(
+                    f"line {reader.line_num}: It has {len(cells)} cells for {len(header)} columns. "
+                    "Put text with a comma in quotes."
+                )
+                continue
+            row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
+            yield reader.line_num, {k: _typed(k, v) for k, v in row.items() if k and v}
+    except csv.Error as error:
+        faults.append(f"line {reader.line_num}: It is not CSV ({error}). Check its quotes.")
+
+
+def _typed(field: str, cell: str) -> Any:
+    """A cell as the setting's own type: texts as they stand, the rest as JSON says it."""
+    if field in _TEXTS or field == "image":
+        return cell
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        return cell  # the settings refuse it in their own words
+
+
+def _job(folder: Path, line: int, row: dict[str, Any]) -> BatchJob:
+    image = row.pop("image", None)
+    if not isinstance(image, str) or not image:
+        raise InvalidInput("There is no image. Name its file.")
+    unknown = sorted(row.keys() - _SETTINGS)
+    if unknown:
+        raise InvalidInput(f"Unknown setting {unknown[0]!r}. See: unziplora train --help")
+    for needed in ("subject", "style"):
+        if not row.get(needed):
+            raise InvalidInput(f"There is no {needed}. Say in a word or two what it is.")
+    settings = Settings(**row)
+    file = (folder / image).absolute()
+    if not file.is_file():
+        raise InvalidInput(f"There is no image {image!r}. Check the name.")
+    return BatchJob(line, settings.chosen_name, file, row)

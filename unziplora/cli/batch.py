@@ -1,0 +1,151 @@
+"""`unziplora batch`: a manifest of images over many workers."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unziplora.errors import InvalidInput
+from unziplora.files import check_output_folder, write_text
+
+_LOG_SECONDS = 60.0
+_EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("manifest", type=Path, metavar="MANIFEST", help="CSV with a header line, or JSON lines")
+    add("--out", default="batch", metavar="DIR|URL", help="where pairs and run folders go")
+    add(
+        "--workers",
+        default="local:1",
+        metavar="KIND",
+        help="local:N processes (one a GPU, or N on a CPU), ray, ray:N or ray:ADDRESS",
+    )
+    add("--shard", default="1/1", metavar="I/N", help="only every N-th job, from the I-th")
+    add("--retry", type=int, default=0, metavar="N", help="how often a failed job is tried again")
+    add("--steps", type=int, help="for lines without their own")
+    add("--rank", type=int, help="likewise")
+    add("--resolution", type=int, metavar="PIXELS", help="likewise")
+    add("--memory", metavar="PLAN", help="likewise")
+    add("--method", help="likewise")
+
+
+def batch(arguments: argparse.Namespace) -> int:
+    """Exit code 0 where every job has its pair, 1 where some have not, 130 or 143 where stopped
+    with all states saved."""
+    from unziplora.batch.driver import Batch
+    from unziplora.batch.manifest import read_manifest, shard
+    from unziplora.batch.results import table, write_contact_sheet
+    from unziplora.batch.upload import Destination
+
+    defaults = ("steps", "rank", "resolution", "memory", "method")
+    given = {name: getattr(arguments, name) for name in defaults}
+    jobs = shard(
+        read_manifest(arguments.manifest, {k: v for k, v in given.items() if v is not None}),
+        arguments.shard,
+    )
+    destination = Destination(arguments.out)
+    out = destination.folder
+    out.mkdir(parents=True, exist_ok=True)
+    check_output_folder(out)
+    workers = _workers(arguments, out)
+    line = _Line()
+    batch_run = Batch(
+        jobs,
+        workers,
+        out,
+        retry=arguments.retry,
+        on_progress=line.show,
+        on_result=lambda result: line.keep(destination.deliver(result)),
+    )
+    try:
+        with _stopping(batch_run.stop) as stopped_by:
+            results = batch_run.run()
+    finally:
+        workers.close()
+    text = table(list(results.values()))
+    write_text(out / "batch.md", text)
+    images = {job.name: job.image for job in jobs}
+    if write_contact_sheet(out / "batch.png", out, images, list(results.values())):
+        line.keep(f"The contact sheet: {out / 'batch.png'}")
+    print(text, end="")
+    if stopped_by:
+        print("Stopped; all states are saved. The same command continues.", file=sys.stderr)
+        return _EXIT_CODES[stopped_by[0]]
+    return 0 if all(result.state == "completed" for result in results.values()) else 1
+
+
+def _workers(arguments: argparse.Namespace, out: Path) -> Any:
+    """Raises InvalidInput for a kind of workers that is not known, and a model that is none."""
+    from unziplora.batch.local import HostOptions, LocalWorkers
+    from unziplora.batch.ray_driver import RayWorkers
+    from unziplora.checkpoints.identify import identify
+
+    if arguments.model != "mini":
+        identify(arguments.model, arguments.prediction_type)
+    options = HostOptions(
+        str(Path(arguments.model).absolute()) if arguments.model != "mini" else "mini",
+        None if arguments.vae is None else str(arguments.vae.absolute()),
+        arguments.prediction_type,
+        arguments.precision,
+    )
+    kind, _, detail = arguments.workers.partition(":")
+    if kind == "local" and (detail or "1").isdecimal() and int(detail or 1) > 0:
+        return LocalWorkers(int(detail or 1), options, out)
+    if kind == "ray":
+        if detail.isdecimal():
+            return RayWorkers(None, int(detail), options, out)
+        return RayWorkers(detail or None, None, options, out)
+    raise InvalidInput(
+        f"The workers {arguments.workers!r} are not known. Write local:N, ray or ray:ADDRESS."
+    )
+
+
+@contextmanager
+def _stopping(stop: Any) -> Iterator[list[str]]:
+    """The first signal lets all runs save and end; its name is in the list then."""
+    stopped_by: list[str] = []
+    earlier: Mapping[str, Any] = {}
+
+    def handle(number: int, _: object) -> None:
+        if not stopped_by:
+            stopped_by.append(signal.Signals(number).name)
+            print("\nStopping; each run saves its state first.", file=sys.stderr)
+            stop()
+
+    names = [name for name in _EXIT_CODES if hasattr(signal, name)]
+    earlier = {name: signal.signal(getattr(signal, name), handle) for name in names}
+    try:
+        yield stopped_by
+    finally:
+        for name, handler in earlier.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+class _Line:
+    """Progress on one line of a terminal, or a line a minute in a log; each result on its own."""
+
+    def __init__(self) -> None:
+        self._shown = ""
+        self._terminal = sys.stderr.isatty()
+        self._logged = time.monotonic()
+
+    def show(self, text: str) -> None:
+        if self._terminal and text != self._shown:
+            print(f"\r{text:<{len(self._shown)}}", end="", file=sys.stderr, flush=True)
+            self._shown = text
+        elif not self._terminal and time.monotonic() - self._logged > _LOG_SECONDS:
+            print(text, file=sys.stderr, flush=True)
+            self._logged = time.monotonic()
+
+    def keep(self, text: str) -> None:
+        clear = f"\r{'':<{len(self._shown)}}\r" if self._terminal else ""
+        print(f"{clear}{text}", file=sys.stderr, flush=True)
+        self._shown = ""

@@ -1,0 +1,62 @@
+"""`unziplora study`: a blind comparison of methods in participants' browsers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from unziplora.errors import InvalidInput
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="one method's results each, as `unziplora batch --samples` leaves them",
+    )
+    add("--participants", type=int, default=10, metavar="N", help="how many links (10)")
+    add("--answers", type=Path, default=Path("study.sqlite"), metavar="FILE")
+    add("--address", default="127.0.0.1", help="0.0.0.0: the whole network")
+    add("--port", type=int, default=7861)
+
+
+def study(arguments: argparse.Namespace) -> int:
+    """Prints a link for each participant and the organiser's, and serves until Ctrl-C."""
+    from unziplora.study.trials import QUESTIONS, open_results, trials_for
+
+    if not 1 <= arguments.participants <= 10_000:
+        raise InvalidInput("So many participants cannot take part. Choose 1 to 10000.")
+    if not 0 < arguments.port < 65536:
+        raise InvalidInput(f"There is no port {arguments.port}. Choose one from 1 to 65535.")
+    results = open_results(arguments.folders)
+    try:
+        import uvicorn
+
+        from unziplora.study.server import make_study
+        from unziplora.study.store import Store
+    except ImportError as error:
+        raise InvalidInput(
+            f"The package {error.name} is missing, which the study needs. "
+            "Install it with: pip install 'unziplora[app]'"
+        ) from error
+    store = Store(arguments.answers)
+    server = f"http://{_shown(arguments.address)}:{arguments.port}"
+    questions = len(trials_for(results, 0)) * len(QUESTIONS)
+    print(f"{len(results)} methods, {questions} questions for each participant. Their links:")
+    for token in store.invite(arguments.participants):
+        print(f"  {server}/p/{token}")
+    print(f"Results (for you alone): {server}/results/{store.key()}", flush=True)
+    app = make_study(results, store)
+    uvicorn.run(app, host=arguments.address, port=arguments.port, log_level="error")
+    return 0
+
+
+def _shown(address: str) -> str:
+    if address in ("0.0.0.0", "::"):
+        import socket
+
+        return socket.gethostname()
+    return f"[{address}]" if ":" in address else address
