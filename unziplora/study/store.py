@@ -75,7 +75,7 @@ class Store:
         return str(row[0])
 
     def invite(self, count: int) -> list[str]:
-        """Tokens of so many participants, those of earlier starts first."""
+        """Tokens of at least so many participants, those of earlier starts first."""
         with self._open() as database:
             there = [
                 row[0] for row in database.execute("select token from participants order by rowid")
@@ -86,7 +86,7 @@ class Store:
                     "insert into participants values (?, ?)", (token, secrets.randbits(31))
                 )
                 there.append(token)
-        return there[: max(count, len(there))]
+        return there
 
     def seed(self, token: str) -> int | None:
         """A participant's order of trials, or None for an unknown token."""
