@@ -14,21 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from unziplora.batch.manifest import BatchJob
+from unziplora.batch.open_host import HostOptions, open_host, open_sampler
 from unziplora.batch.results import Result
 from unziplora.errors import TrainingFailed
 
 _STOP = "stop"
 _MOST_IDLE_DEATHS = 3  # of a process that ends before its first job: it cannot be started here
-
-
-@dataclass(frozen=True)
-class HostOptions:
-    """How a worker opens the base: StandaloneHost.open's arguments."""
-
-    model: str
-    vae: str | None = None
-    prediction_type: str | None = None
-    precision: str = "auto"
 
 
 @dataclass
@@ -134,11 +125,11 @@ def _serve(
             signal.signal(getattr(signal, name), signal.SIG_IGN)  # the driver says when to stop
     import torch
 
-    from unziplora.batch.open_host import open_host
     from unziplora.batch.worker import Worker
 
     torch.set_num_threads(threads)
-    worker = Worker(lambda: open_host(options), out, f"local {number}")
+    sample = open_sampler(options, out)
+    worker = Worker(lambda: open_host(options), out, f"local {number}", sample)
     jobs: list[BatchJob] = []
     arrived = threading.Condition()
     closed = False

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unziplora.batch.local import HostOptions
 from unziplora.batch.manifest import BatchJob
+from unziplora.batch.open_host import HostOptions, open_host, open_sampler
 from unziplora.batch.results import Result
 from unziplora.errors import InvalidInput
 
@@ -30,12 +30,12 @@ class _Actor:
     def __init__(self, options: HostOptions, out: Path, number: int, threads: int) -> None:
         import torch
 
-        from unziplora.batch.open_host import open_host
         from unziplora.batch.worker import Worker
 
         if not torch.cuda.is_available():
             torch.set_num_threads(threads)
-        self._worker = Worker(lambda: open_host(options), out, f"ray {number}")
+        sample = open_sampler(options, out)
+        self._worker = Worker(lambda: open_host(options), out, f"ray {number}", sample)
 
     def train(self, job: BatchJob) -> Result:
         return self._worker.train(job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,10 +27,17 @@ from unziplora.training.settings import Settings
 
 
 class Worker:
-    """open_host: loads the base, once, at the first job. out: where pairs and run folders go."""
+    """open_host: loads the base, once, at the first job. out: where pairs and run folders go.
+    sample: draws and scores a finished job's images on the base: its scores."""
 
-    def __init__(self, open_host: Callable[[], Host], out: Path, name: str) -> None:
-        self._open_host, self._out, self.name = open_host, out, name
+    def __init__(
+        self,
+        open_host: Callable[[], Host],
+        out: Path,
+        name: str,
+        sample: Callable[[Host, BatchJob], Mapping[str, float]] | None = None,
+    ) -> None:
+        self._open_host, self._out, self.name, self._sample = open_host, out, name, sample
         self._host: Host | None = None
         self._run: Run | None = None
         self._stopping = threading.Event()
@@ -54,7 +61,7 @@ class Worker:
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             with leased(folder.path):
-                return self._leased(job, folder)
+                return self._with_samples(job, self._leased(job, folder))
         except LeaseTakenError as taken:
             return Result(job.name, "busy", f"Another driver has this run ({taken.owner}).")
         except InvalidInput as error:  # the same again would be refused again
@@ -64,6 +71,16 @@ class Worker:
         except Exception as error:  # one job's fault must not end the others
             _log(folder, traceback.format_exc())
             return Result(job.name, "failed", f"Unexpected error: {type(error).__name__}: {error}")
+
+    def _with_samples(self, job: BatchJob, result: Result) -> Result:
+        if self._sample is None or result.state != "completed" or self._stopping.is_set():
+            return result
+        return replace(result, scores=self._sample(self._base(), job))
+
+    def _base(self) -> Host:
+        if self._host is None:
+            self._host = self._open_host()
+        return self._host
 
     def _leased(self, job: BatchJob, folder: RunFolder) -> Result:
         if is_finished(self._out, job, folder):
@@ -86,24 +103,21 @@ class Worker:
                     )
 
     def _begin(self, job: BatchJob, folder: RunFolder, plan: str) -> Run:
-        if self._host is None:
-            self._host = self._open_host()
+        host = self._base()
         if folder.has_state:
             if plan:
                 info = folder.read_info()
-                settings = replace(info.settings, memory=plan)
+                settings = replace(info.settings, memory=plan)  # type: ignore[arg-type]
                 folder.write_info(replace(info, settings=settings))
-            return python_api.resume(folder.path, host=self._host)
-        if folder.exists():  # begun, and ended before its first state
-            with folder.locked():
-                folder.clear()
+            return python_api.resume(folder.path, host=host)
         return python_api.train(
             job.image,
             subject=job.settings["subject"],
             style=job.settings["style"],
-            host=self._host,
+            host=host,
             settings={**job.settings, **({"memory": plan} if plan else {})},
             out=self._out,
+            overwrite=folder.exists() and _is_replaceable(self._out, job.name, folder),
         )
 
     def _drive(self, job: BatchJob, run: Run) -> Result:
@@ -168,6 +182,21 @@ def is_finished(out: Path, job: BatchJob, folder: RunFolder) -> bool:
         )
     except UnZipLoRAError:  # cut off or damaged: trained again
         return False
+
+
+def _is_replaceable(out: Path, name: str, folder: RunFolder) -> bool:
+    """Whether a run without a state may begin again: it wrote no file yet, or one of the two is
+    known as its own (the other may be cut off)."""
+    files = [path for path in pair_files(out, name).values() if path.exists()]
+    pair = folder.read_info().pair
+    return not files or any(_pair_of(path) == pair for path in files)
+
+
+def _pair_of(path: Path) -> str | None:
+    try:
+        return read_metadata(path).get("ss_session_id")
+    except UnZipLoRAError:
+        return None
 
 
 def _finished(out: Path, name: str) -> Result:

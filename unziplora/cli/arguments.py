@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from unziplora.cli import batch, score, study
 from unziplora.errors import InvalidInput
 from unziplora.version import __version__
 
@@ -52,6 +53,13 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     added.add_argument("--rank", type=int, help="what train would take")
     added.add_argument("--resolution", type=int, metavar="PIXELS", help="the model's own")
     added.add_argument("--json", action="store_true", help="machine-readable")
+    added = command("batch", "train on many images, over many workers")
+    _add_model(added)
+    batch.add_arguments(added)
+    added = command("score", "measure how near a pair's images are to the one trained on")
+    _add_model(added)
+    score.add_arguments(added)
+    study.add_arguments(command("study", "let people compare methods, blindly, in a browser"))
     added = command("inspect", "show what a LoRA file is")
     added.add_argument("file", type=Path)
     added.add_argument("--json", action="store_true", help="machine-readable")

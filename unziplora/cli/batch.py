@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--shard", default="1/1", metavar="I/N", help="only every N-th job, from the I-th")
     add("--retry", type=int, default=0, metavar="N", help="how often a failed job is tried again")
+    add("--samples", type=int, default=0, metavar="N", help="draw N images of each condition, too")
+    add("--score", action="store_true", help="score them (16 samples unless --samples says more)")
+    add("--encoders", default="efficientnet", metavar="LIST", help="as in `unziplora score`")
     add("--steps", type=int, help="for lines without their own")
     add("--rank", type=int, help="likewise")
     add("--resolution", type=int, metavar="PIXELS", help="likewise")
@@ -84,7 +87,8 @@ def batch(arguments: argparse.Namespace) -> int:
 
 def _workers(arguments: argparse.Namespace, out: Path) -> Any:
     """Raises InvalidInput for a kind of workers that is not known, and a model that is none."""
-    from unziplora.batch.local import HostOptions, LocalWorkers
+    from unziplora.batch.local import LocalWorkers
+    from unziplora.batch.open_host import HostOptions
     from unziplora.batch.ray_driver import RayWorkers
     from unziplora.checkpoints.identify import identify
 
@@ -95,6 +99,7 @@ def _workers(arguments: argparse.Namespace, out: Path) -> Any:
         None if arguments.vae is None else str(arguments.vae.absolute()),
         arguments.prediction_type,
         arguments.precision,
+        _sampling(arguments),
     )
     kind, _, detail = arguments.workers.partition(":")
     if kind == "local" and (detail or "1").isdecimal() and int(detail or 1) > 0:
@@ -106,6 +111,18 @@ def _workers(arguments: argparse.Namespace, out: Path) -> Any:
     raise InvalidInput(
         f"The workers {arguments.workers!r} are not known. Write local:N, ray or ray:ADDRESS."
     )
+
+
+def _sampling(arguments: argparse.Namespace) -> Any:
+    from unziplora.batch.samples import Sampling
+    from unziplora.scores.encoders import open_encoders
+
+    samples = arguments.samples or (16 if arguments.score else 0)
+    if samples < 0 or (arguments.score and samples < 2):
+        raise InvalidInput(f"{samples} samples cannot be drawn and scored. Choose 2 or more.")
+    if arguments.score:
+        open_encoders(arguments.encoders)  # refused before anything starts
+    return Sampling(samples, arguments.encoders if arguments.score else "") if samples else None
 
 
 @contextmanager

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unziplora.cli.arguments import PRECISIONS, parser_of, weighted
+from unziplora.cli.batch import batch
 from unziplora.cli.output import lasting, lasting_output, write_any_character
 from unziplora.cli.signals import Ended, end, handled
+from unziplora.cli.study import study
 from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.files import check_output_folder, check_regular_file, printable
 
@@ -380,6 +382,14 @@ def _fail_unforeseen(error: Exception) -> int:
     )
 
 
+def score(given: argparse.Namespace) -> int:
+    """`unziplora score`: a pair's images against the one trained on."""
+    from unziplora.cli.score import score as run
+    from unziplora.hosts.standalone.generate import drawing
+
+    return run(given, drawing(_open_host(given), steps=given.steps, guidance=given.guidance))
+
+
 COMMANDS = {
     "demo": demo,
     "train": train,
@@ -388,4 +398,7 @@ COMMANDS = {
     "app": app,
     "plan": plan,
     "inspect": inspect,
+    "batch": batch,
+    "score": score,
+    "study": study,
 }

@@ -12,8 +12,7 @@ from unziplora.errors import InvalidInput
 from unziplora.files import write_text
 
 if TYPE_CHECKING:
-    from unziplora.app.sheet import Draw, SheetPrompts
-    from unziplora.scores.encoders import Encoder
+    from unziplora.app.sheet import Draw
 
 Similarities = Mapping[str, Sequence[float]]
 
@@ -46,6 +45,7 @@ def score(arguments: argparse.Namespace, draw: Draw) -> int:
     """draw: makes images on the model. Prints a table: a row a measure, a column a pair, and for
     the second pair on their paired differences to the first."""
     from unziplora.app.sheet import words_of
+    from unziplora.batch.samples import draw_samples, score_images
     from unziplora.images.load import open_image
     from unziplora.scores.encoders import open_encoders
 
@@ -74,31 +74,6 @@ def score(arguments: argparse.Namespace, draw: Draw) -> int:
         data = {"protocol": protocol, "scores": found}
         write_text(arguments.json, json.dumps(data, indent=2, default=str) + "\n")
     return 0
-
-
-def draw_samples(
-    draw: Draw, content: Path, style: Path, words: SheetPrompts, samples: int, seed: int
-) -> dict[str, list[Any]]:
-    """As many images of each condition, over all scenes and objects in turn; the same prompts and
-    seeds for every pair, so that differences are paired."""
-    loras = {"content": [content], "style": [style], "both": [content, style]}
-    images = {}
-    for condition, prompts in words.prompts().items():
-        texts = [prompts[number % len(prompts)] for number in range(samples)]
-        images[condition] = list(draw(texts, [(path, 1.0) for path in loras[condition]], seed))
-    return images
-
-
-def score_images(
-    encoders: Sequence[Encoder], reference: Any, images: Mapping[str, Sequence[Any]]
-) -> dict[str, list[float]]:
-    """All encoders' similarities, by measure."""
-    from unziplora.scores.measure import similarities
-
-    found: dict[str, list[float]] = {}
-    for encoder in encoders:
-        found.update(similarities(encoder, reference, images))
-    return found
 
 
 def table(found: Mapping[str, Similarities]) -> list[list[str]]:

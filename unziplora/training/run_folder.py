@@ -252,6 +252,19 @@ class RunFolder:
                 writer.writeheader()
             writer.writerow(row)
 
+    def read_progress(self) -> list[dict[str, float]]:
+        """The rows of progress.csv that are whole: numbers by column."""
+        try:
+            with open(self.progress, newline="", encoding="utf-8", errors="replace") as file:
+                rows = list(csv.DictReader(file))
+        except OSError:
+            return []
+        found = []
+        for row in rows:
+            with contextlib.suppress(ValueError, TypeError):  # cut off, by a full disk
+                found.append({name: float(value) for name, value in row.items() if value})
+        return [row for row in found if {"step", "seconds"} <= row.keys()]
+
     def rewind_progress(self, step: int) -> None:
         """Drops lines of steps after `step`: they are trained again."""
         if not self.progress.exists():
