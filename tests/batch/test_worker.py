@@ -50,7 +50,8 @@ def test_a_damaged_pair_is_trained_again(host: Any, image_file: Path, tmp_path: 
     wanted = hashes(out, "tree")
     file = out / "tree_style.safetensors"
     file.write_bytes(file.read_bytes()[:-8])
-    assert worker(host, out).train(job(image_file)).state == "completed"
+    result = worker(host, out).train(job(image_file))
+    assert result.state == "completed", result.message
     assert hashes(out, "tree") == wanted
 
 

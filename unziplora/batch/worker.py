@@ -126,6 +126,7 @@ class Worker:
             return Result(job.name, "stopped")
         messages: list[str] = []
         plan, memory = "", None
+        result = None
         try:
             for event in run:
                 if isinstance(event, Started):
@@ -135,7 +136,7 @@ class Worker:
                 elif isinstance(event, Message):
                     messages.append(event.text)
                 elif isinstance(event, Finished):
-                    return Result(
+                    result = Result(
                         job.name,
                         "completed" if event.outcome == "completed" else "stopped",
                         " ".join(messages),
@@ -146,7 +147,9 @@ class Worker:
                     )
         finally:
             self._run = None
-        raise RuntimeError("the run ended without an event")
+        if result is None:
+            raise RuntimeError("the run ended without an event")
+        return result  # not before: a run that is not read to its end takes that for an accident
 
     def _next_plan(self, folder: RunFolder, plan: str) -> str:
         """The plan after the one that was too large, or nothing."""
