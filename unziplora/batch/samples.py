@@ -12,10 +12,10 @@ from PIL import Image
 from unziplora import files
 from unziplora.app.sheet import Draw, SheetPrompts, words_of
 from unziplora.images.load import open_image
-from unziplora.lora.read import read_metadata
+from unziplora.lora.metadata import read_info
+from unziplora.lora.pair import pair_files
 from unziplora.scores.encoders import Encoder, open_encoders
 from unziplora.scores.measure import similarities, summary
-from unziplora.training.pair_writer import pair_files
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Sampler:
         drawn again. Raises UnZipLoRAError."""
         folder = self._out / "samples" / name
         content, style = pair_files(self._out, name).values()
-        made_as = {"pair": read_metadata(content).get("ss_session_id"), **asdict(self._sampling)}
+        made_as = {"pair": read_info(content).pair, **asdict(self._sampling)}
         made_as.pop("encoders")
         images = self._kept(folder, made_as)
         if images is None:

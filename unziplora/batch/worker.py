@@ -16,11 +16,11 @@ from unziplora.batch.results import Result
 from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.host import Host
 from unziplora.lora.inspect import inspect
-from unziplora.lora.read import read_metadata
+from unziplora.lora.metadata import read_info
+from unziplora.lora.pair import pair_files
 from unziplora.training.events import Finished, Message, Started, StepDone
 from unziplora.training.memory_forecast import is_full, smaller
 from unziplora.training.memory_plans import PLANS
-from unziplora.training.pair_writer import pair_files
 from unziplora.training.run import Run
 from unziplora.training.run_folder import RunFolder, run_path
 from unziplora.training.settings import Settings
@@ -179,7 +179,7 @@ def is_finished(out: Path, job: BatchJob, folder: RunFolder) -> bool:
     try:
         return all(
             path.is_file()
-            and read_metadata(path).get("ss_session_id") == info.pair
+            and read_info(path).pair == info.pair
             and inspect(path).hash_matches is True
             for path in pair_files(out, job.name).values()
         )
@@ -197,7 +197,7 @@ def _is_replaceable(out: Path, name: str, folder: RunFolder) -> bool:
 
 def _pair_of(path: Path) -> str | None:
     try:
-        return read_metadata(path).get("ss_session_id")
+        return read_info(path).pair
     except UnZipLoRAError:
         return None
 
