@@ -1,4 +1,4 @@
-"""Two real processes on the miniature: killed workers and a killed driver lose nothing."""
+"""Two real processes: killed workers and a killed driver lose nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from tests.conftest import ROOT
 from unziplora.lora.write import tensor_hash
 
-pytest.importorskip("diffusers")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="It sends signals that Windows lacks.")
 
 NAMES = ("a", "b", "c")
@@ -25,23 +25,24 @@ STEPS = 12
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    rows = ["image,subject,style,name,steps,rank,save_minutes"]
+    rows = ["image,subject,style,name,steps,rank,resolution,save_minutes"]
     for number, name in enumerate(NAMES):
         image = Image.new("RGB", (128, 128), "ivory")
         ImageDraw.Draw(image).ellipse((20, 20, 60 + 20 * number, 100), fill="crimson")
         image.save(tmp_path / f"{name}.png")
-        rows.append(f"{name}.png,tree,flat drawing,{name},{STEPS},2,0.0001")
+        rows.append(f"{name}.png,tree,flat drawing,{name},{STEPS},2,64,0.0001")
     (tmp_path / "bad.png").write_bytes(b"no image")
-    rows.append(f"bad.png,tree,flat drawing,bad,{STEPS},2,")
+    rows.append(f"bad.png,tree,flat drawing,bad,{STEPS},2,64,")
     path = tmp_path / "jobs.csv"
     path.write_text("\n".join(rows) + "\n")
     return path
 
 
 def command(manifest: Path, out: Path, workers: int) -> subprocess.Popen[str]:
-    arguments = ["batch", str(manifest), "--out", str(out), "--workers", f"local:{workers}"]
+    arguments = ["tests.batch.small_base", str(manifest), str(out), str(workers)]
     return subprocess.Popen(
-        [sys.executable, "-m", "unziplora", *arguments],
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

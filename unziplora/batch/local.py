@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from unziplora.batch.base import Base
 from unziplora.batch.manifest import BatchJob
-from unziplora.batch.open_host import HostOptions, open_host, open_sampler
 from unziplora.batch.results import Result
 from unziplora.errors import TrainingFailed
 
@@ -33,11 +33,11 @@ class LocalWorkers:
     """count processes; each sees one GPU where there are any (CUDA_VISIBLE_DEVICES), else an equal
     share of the CPU's threads. A process that dies is replaced."""
 
-    def __init__(self, count: int, options: HostOptions, out: Path) -> None:
+    def __init__(self, count: int, base: Base, out: Path) -> None:
         self._context = multiprocessing.get_context("spawn")  # a fork would share CUDA's state
-        self._options, self._out = options, out
-        self._gpus = _visible_gpus()
+        self._base, self._out = base, out
         self._threads = max(1, (os.cpu_count() or 1) // count)
+        self._gpus = _visible_gpus()
         self._idle_deaths = 0
         self._processes = [self._start(number) for number in range(count)]
 
@@ -48,7 +48,7 @@ class LocalWorkers:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[number % len(self._gpus)]
         process = self._context.Process(
             target=_serve,
-            args=(theirs, number, self._options, self._out, self._threads, environment),
+            args=(theirs, number, self._base, self._out, self._threads, environment),
             name=f"unziplora-worker-{number}",
         )
         process.start()
@@ -112,7 +112,7 @@ class LocalWorkers:
 def _serve(
     pipe: Connection,
     number: int,
-    options: HostOptions,
+    base: Base,
     out: Path,
     threads: int,
     environment: Mapping[str, str],
@@ -123,13 +123,9 @@ def _serve(
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)  # the driver says when to stop
-    import torch
-
     from unziplora.batch.worker import Worker
 
-    torch.set_num_threads(threads)
-    sample = open_sampler(options, out)
-    worker = Worker(lambda: open_host(options), out, f"local {number}", sample)
+    worker = Worker(lambda: base.open(threads), out, f"local {number}", base.sampler(out))
     jobs: list[BatchJob] = []
     arrived = threading.Condition()
     closed = False

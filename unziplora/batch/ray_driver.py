@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unziplora.batch.base import Base
 from unziplora.batch.manifest import BatchJob
-from unziplora.batch.open_host import HostOptions, open_host, open_sampler
 from unziplora.batch.results import Result
 from unziplora.errors import InvalidInput
 
@@ -27,15 +27,11 @@ _OBJECT_STORE = 80_000_000  # bytes: jobs and results are small; Ray's least
 class _Actor:
     """A Worker in Ray's process; `stop` is answered while `train` runs."""
 
-    def __init__(self, options: HostOptions, out: Path, number: int, threads: int) -> None:
-        import torch
-
+    def __init__(self, base: Base, out: Path, number: int, threads: int) -> None:
         from unziplora.batch.worker import Worker
 
-        if not torch.cuda.is_available():
-            torch.set_num_threads(threads)
-        sample = open_sampler(options, out)
-        self._worker = Worker(lambda: open_host(options), out, f"ray {number}", sample)
+        name = f"ray {number}"
+        self._worker = Worker(lambda: base.open(threads), out, name, base.sampler(out))
 
     def train(self, job: BatchJob) -> Result:
         return self._worker.train(job)
@@ -48,9 +44,7 @@ class RayWorkers:
     """address: of a running cluster ("auto": the one on this machine), or None for one of its own.
     count: actors; None: one a GPU, or one a node where there is none."""
 
-    def __init__(
-        self, address: str | None, count: int | None, options: HostOptions, out: Path
-    ) -> None:
+    def __init__(self, address: str | None, count: int | None, base: Base, out: Path) -> None:
         self._ray = ray = _import_ray()
         self._own = address is None and not ray.is_initialized()
         if not ray.is_initialized():
@@ -64,7 +58,7 @@ class RayWorkers:
         actor = ray.remote(max_restarts=_RESTARTS, max_task_retries=0, max_concurrency=2, **needs)(
             _Actor
         )
-        self._actors = [actor.remote(options, out, n, threads) for n in range(count)]
+        self._actors = [actor.remote(base, out, n, threads) for n in range(count)]
         self._deaths: Counter[int] = Counter()
         self._rests_until: dict[int, float] = {}
         self._running: dict[Any, tuple[int, BatchJob]] = {}

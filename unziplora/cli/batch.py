@@ -6,13 +6,18 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unziplora.errors import InvalidInput
 from unziplora.files import check_output_folder, write_text
+
+if TYPE_CHECKING:
+    from unziplora.batch.driver import Workers
+    from unziplora.batch.manifest import BatchJob
+    from unziplora.batch.results import Result
 
 _LOG_SECONDS = 60.0
 _EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
@@ -41,11 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def batch(arguments: argparse.Namespace) -> int:
-    """Exit code 0 where every job has its pair, 1 where some have not, 130 or 143 where stopped
-    with all states saved."""
-    from unziplora.batch.driver import Batch
+    """Exit codes as `drive`; 2 for a manifest, a model or workers that cannot be used."""
     from unziplora.batch.manifest import read_manifest, shard
-    from unziplora.batch.results import table, write_contact_sheet
     from unziplora.batch.upload import Destination
 
     defaults = ("steps", "rank", "resolution", "memory", "method")
@@ -59,14 +61,33 @@ def batch(arguments: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     check_output_folder(out)
     workers = _workers(arguments, out)
+    return drive(jobs, workers, out, retry=arguments.retry, show=destination.deliver)
+
+
+def drive(
+    jobs: Sequence[BatchJob],
+    workers: Workers,
+    out: Path,
+    *,
+    retry: int = 0,
+    show: Callable[[Result], str] = lambda result: (
+        f"{result.name}: {result.state}. {result.message}"
+    ),
+) -> int:
+    """Runs jobs to their end, and leaves batch.jsonl, batch.md and batch.png in `out`. show: what
+    to print of a result. 0 where every job has its pair, 1 where some have not, 130 or 143 where
+    stopped with all states saved."""
+    from unziplora.batch.driver import Batch
+    from unziplora.batch.results import table, write_contact_sheet
+
     line = _Line()
     batch_run = Batch(
         jobs,
         workers,
         out,
-        retry=arguments.retry,
+        retry=retry,
         on_progress=line.show,
-        on_result=lambda result: line.keep(destination.deliver(result)),
+        on_result=lambda result: line.keep(show(result)),
     )
     try:
         with _stopping(batch_run.stop) as stopped_by:
@@ -87,14 +108,14 @@ def batch(arguments: argparse.Namespace) -> int:
 
 def _workers(arguments: argparse.Namespace, out: Path) -> Any:
     """Raises InvalidInput for a kind of workers that is not known, and a model that is none."""
+    from unziplora.batch.base import StandaloneBase
     from unziplora.batch.local import LocalWorkers
-    from unziplora.batch.open_host import HostOptions
     from unziplora.batch.ray_driver import RayWorkers
     from unziplora.checkpoints.identify import identify
 
     if arguments.model != "mini":
         identify(arguments.model, arguments.prediction_type)
-    options = HostOptions(
+    base = StandaloneBase(
         str(Path(arguments.model).absolute()) if arguments.model != "mini" else "mini",
         None if arguments.vae is None else str(arguments.vae.absolute()),
         arguments.prediction_type,
@@ -103,11 +124,11 @@ def _workers(arguments: argparse.Namespace, out: Path) -> Any:
     )
     kind, _, detail = arguments.workers.partition(":")
     if kind == "local" and (detail or "1").isdecimal() and int(detail or 1) > 0:
-        return LocalWorkers(int(detail or 1), options, out)
+        return LocalWorkers(int(detail or 1), base, out)
     if kind == "ray":
         if detail.isdecimal():
-            return RayWorkers(None, int(detail), options, out)
-        return RayWorkers(detail or None, None, options, out)
+            return RayWorkers(None, int(detail), base, out)
+        return RayWorkers(detail or None, None, base, out)
     raise InvalidInput(
         f"The workers {arguments.workers!r} are not known. Write local:N, ray or ray:ADDRESS."
     )
