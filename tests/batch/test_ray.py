@@ -64,7 +64,7 @@ def test_actors_that_are_killed_are_replaced_and_their_jobs_resumed(
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     command(manifest, calm, workers=1).communicate()
     process = ray_command(manifest, rough)
-    until(lambda: steps_done(rough, "a") >= 4 and bool(actors()), process)
+    until(lambda: steps_done(rough, "a") >= 3 and bool(actors()), process)
     before = set(actors())
     for actor in before:
         os.kill(actor, signal.SIGKILL)
