@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,7 +15,12 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from tests.batch.small_base import SmallBase
 from tests.conftest import ROOT
+from unziplora.batch.driver import Batch
+from unziplora.batch.local import LocalWorkers
+from unziplora.batch.manifest import read_manifest
+from unziplora.batch.worker import Worker
 from unziplora.lora.write import tensor_hash
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="It sends signals that Windows lacks.")
@@ -76,6 +82,38 @@ def hashes(out: Path) -> dict[str, list[str]]:
     }
 
 
+def test_jobs_of_killed_workers_are_resumed_to_the_pairs_of_single_runs(
+    manifest: Path, tmp_path: Path
+) -> None:
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    rough.mkdir()
+    jobs = read_manifest(manifest, {})
+    host = SmallBase().open(1)
+    single = [Worker(lambda: host, calm, "the only one").train(job) for job in jobs]
+    workers = LocalWorkers(2, SmallBase(), rough)
+    killed: set[int] = set()
+
+    def kill_once(line: str) -> None:
+        if not killed and steps_done(rough, NAMES[0]) >= 3:
+            killed.update(child.pid for child in multiprocessing.active_children() if child.pid)
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    try:
+        results = Batch(jobs, workers, rough, on_progress=kill_once).run()
+    finally:
+        workers.close()
+    assert len(killed) == 2
+    assert [r.state for r in results.values()] == [r.state for r in single]
+    assert [r.state for r in single] == ["completed", "completed", "refused"]
+    assert hashes(rough) == hashes(calm)
+    assert not list(rough.rglob("lease.json"))
+
+
+@pytest.mark.skipif(
+    "UNZIPLORA_LONG_TESTS" not in os.environ,
+    reason="It starts eleven processes, which takes minutes. Set UNZIPLORA_LONG_TESTS=1.",
+)
 def test_killed_workers_and_drivers_give_the_pairs_of_single_runs(
     manifest: Path, tmp_path: Path
 ) -> None:

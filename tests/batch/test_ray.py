@@ -58,6 +58,10 @@ def actors() -> list[int]:
     return found
 
 
+@pytest.mark.skipif(
+    "UNZIPLORA_LONG_TESTS" not in os.environ,
+    reason="Starting Ray takes half a minute. Set UNZIPLORA_LONG_TESTS=1.",
+)
 def test_actors_that_are_killed_are_replaced_and_their_jobs_resumed(
     manifest: Path, tmp_path: Path
 ) -> None:
