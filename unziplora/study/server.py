@@ -17,6 +17,7 @@ from unziplora.study.store import Preference, Store
 from unziplora.study.trials import QUESTIONS, Question, Results, Side, Trial, trials_for
 
 _PAGE = Path(__file__).with_name("page.html")
+_MOST_IMAGES = 4  # of one side
 
 
 class Answer(BaseModel):
@@ -30,81 +31,100 @@ class Answer(BaseModel):
 def make_study(results: Sequence[Results], store: Store) -> FastAPI:
     """The app. Nobody sees a method's name but on the results page, which needs the key."""
     app = FastAPI(title="UnZipLoRA study", docs_url=None, redoc_url=None, openapi_url=None)
-    by_method = {result.method: result for result in results}
-    key = store.key()
+    pages = _Pages(results, store)
+    for path, endpoint in {
+        "/p/{token}": pages.page,
+        "/results/{given}": pages.results,
+    }.items():
+        app.get(path, response_class=HTMLResponse)(endpoint)
+    app.get("/p/{token}/next")(pages.following)
+    app.post("/p/{token}/answer")(pages.answer)
+    app.get("/p/{token}/{number}/image", response_class=FileResponse)(pages.trained_on)
+    sample = "/p/{token}/{number}/{question}/{side}/{index}"
+    app.get(sample, response_class=FileResponse)(pages.sample)
+    app.get("/results/{given}/csv", response_class=PlainTextResponse)(pages.as_csv)
+    app.get("/results/{given}/json")(pages.as_json)
+    return app
 
-    def trials(token: str) -> list[Trial]:
-        seed = store.seed(token)
+
+class _Pages:
+    """What each route answers. HTTPException 404 for links and numbers that are not known."""
+
+    def __init__(self, results: Sequence[Results], store: Store) -> None:
+        self._results, self._store = results, store
+        self._by_method = {result.method: result for result in results}
+        self._key = store.key()
+
+    def _trials(self, token: str) -> list[Trial]:
+        seed = self._store.seed(token)
         if seed is None:
             raise HTTPException(404, "This link is not known. Ask for another.")
-        return trials_for(results, seed)
+        return trials_for(self._results, seed)
 
-    def trial(token: str, number: int) -> Trial:
-        found = trials(token)
+    def _trial(self, token: str, number: int) -> Trial:
+        found = self._trials(token)
         if not 0 <= number < len(found):
             raise HTTPException(404, "There is no such comparison.")
         return found[number]
 
-    @app.get("/p/{token}", response_class=HTMLResponse)
-    def page(token: str) -> str:
-        trials(token)
+    def page(self, token: str) -> str:
+        self._trials(token)
         return _PAGE.read_text("utf-8")
 
-    @app.get("/p/{token}/next")
-    def following(token: str) -> dict[str, Any]:
+    def following(self, token: str) -> dict[str, Any]:
         """The first question without an answer, or how many there were."""
-        found, answered = trials(token), store.answered(token)
-        total = len(found) * len(QUESTIONS)
+        found, answered = self._trials(token), self._store.answered(token)
+        count = {"done": len(answered), "total": len(found) * len(QUESTIONS)}
         for one in found:
             for question in QUESTIONS:
                 if (one.number, question) not in answered:
-                    left, right = (
-                        len(by_method[m].images(name, question))
-                        for m, name in (one.left, one.right)
+                    images = min(
+                        len(self._images(side, question)) for side in (one.left, one.right)
                     )
                     return {
-                        "trial": one.number, "question": question, "done": len(answered),
-                        "total": total, "images": min(left, right, 4),
-                    }  # fmt: skip
-        return {"done": len(answered), "total": total}
+                        "trial": one.number,
+                        "question": question,
+                        "images": min(images, _MOST_IMAGES),
+                        **count,
+                    }
+        return dict(count)
 
-    @app.post("/p/{token}/answer")
-    def answer(token: str, given: Answer) -> dict[str, Any]:
-        store.answer(token, trial(token, given.trial), given.question, given.side)
-        return following(token)
+    def answer(self, token: str, given: Answer) -> dict[str, Any]:
+        self._store.answer(token, self._trial(token, given.trial), given.question, given.side)
+        return self.following(token)
 
-    @app.get("/p/{token}/{number}/image")
-    def trained_on(token: str, number: int) -> FileResponse:
-        path = results[0].trained_on(trial(token, number).name)
-        if path is None:
-            raise HTTPException(404, "This image is gone.")
-        return FileResponse(path, filename="image", content_disposition_type="inline")
+    def trained_on(self, token: str, number: int) -> FileResponse:
+        return _shown(self._results[0].trained_on(self._trial(token, number).name))
 
-    @app.get("/p/{token}/{number}/{question}/{side}/{index}")
-    def sample(token: str, number: int, question: Question, side: Side, index: int) -> FileResponse:
-        one = trial(token, number)
-        method, name = one.left if side == "left" else one.right
-        images = by_method[method].images(name, question)
-        if not 0 <= index < len(images):
-            raise HTTPException(404, "There is no such image.")
-        return FileResponse(images[index], filename="image", content_disposition_type="inline")
+    def sample(
+        self, token: str, number: int, question: Question, side: Side, index: int
+    ) -> FileResponse:
+        one = self._trial(token, number)
+        images = self._images(one.left if side == "left" else one.right, question)
+        return _shown(images[index] if 0 <= index < len(images) else None)
 
-    @app.get("/results/{given}", response_class=HTMLResponse)
-    def results_page(given: str) -> str:
-        _check_key(given, key)
-        return _results(store)
+    def _images(self, side: tuple[str, str], question: Question) -> list[Path]:
+        method, name = side
+        return self._by_method[method].images(name, question)
 
-    @app.get("/results/{given}/csv", response_class=PlainTextResponse)
-    def results_csv(given: str) -> str:
-        _check_key(given, key)
-        return store.as_csv()
+    def results(self, given: str) -> str:
+        _check_key(given, self._key)
+        return _results(self._store)
 
-    @app.get("/results/{given}/json")
-    def results_json(given: str) -> list[dict[str, Any]]:
-        _check_key(given, key)
-        return [asdict(preference) for preference in store.preferences()]
+    def as_csv(self, given: str) -> str:
+        _check_key(given, self._key)
+        return self._store.as_csv()
 
-    return app
+    def as_json(self, given: str) -> list[dict[str, Any]]:
+        _check_key(given, self._key)
+        return [asdict(preference) for preference in self._store.preferences()]
+
+
+def _shown(path: Path | None) -> FileResponse:
+    """An image under a name that says nothing of whose it is."""
+    if path is None:
+        raise HTTPException(404, "There is no such image.")
+    return FileResponse(path, filename="image", content_disposition_type="inline")
 
 
 def _check_key(given: str, key: str) -> None:
