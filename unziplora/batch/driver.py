@@ -144,5 +144,5 @@ class Batch:
         if not rows:
             return None
         recent = [row["seconds"] for row in rows[-20:]]
-        total = folder.read_info().settings.total_steps
+        total = folder.read_info().settings.steps
         return int(rows[-1]["step"]), total, median(recent)

@@ -146,4 +146,4 @@ def _job(folder: Path, line: int, row: dict[str, Any]) -> BatchJob:
     file = (folder / image).absolute()
     if not file.is_file():
         raise InvalidInput(f"There is no image {image!r}. Check the name.")
-    return BatchJob(line, settings.chosen_name, file, row)
+    return BatchJob(line, settings.file_name, file, row)

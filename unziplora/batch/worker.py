@@ -169,9 +169,10 @@ def is_finished(out: Path, job: BatchJob, folder: RunFolder) -> bool:
     if not folder.exists():
         return False  # a pair of this name is somebody else's: the run refuses to replace it
     info = folder.read_info()
+    wanted = Settings(**job.settings)
     for name, value in job.settings.items():
         trained = getattr(info.settings, name)
-        if trained != getattr(Settings(**job.settings), name):
+        if name != "memory" and trained != getattr(wanted, name):  # a plan may have been too large
             raise InvalidInput(
                 f"The run {job.name} in this folder has {name} = {trained!r}, the manifest "
                 f"{value!r}. Choose another name, or delete the run."
