@@ -15,6 +15,7 @@ from unziplora.errors import InvalidInput
 from unziplora.files import check_output_folder, write_text
 
 if TYPE_CHECKING:
+    from unziplora.batch.base import StandaloneBase
     from unziplora.batch.driver import Workers
     from unziplora.batch.manifest import BatchJob
     from unziplora.batch.results import Result
@@ -106,32 +107,34 @@ def drive(
     return 0 if all(result.state == "completed" for result in results.values()) else 1
 
 
-def _workers(arguments: argparse.Namespace, out: Path) -> Any:
+def _workers(arguments: argparse.Namespace, out: Path) -> Workers:
     """Raises InvalidInput for a kind of workers that is not known, and a model that is none."""
-    from unziplora.batch.base import StandaloneBase
     from unziplora.batch.local import LocalWorkers
     from unziplora.batch.ray_driver import RayWorkers
-    from unziplora.checkpoints.identify import identify
 
-    if arguments.model != "mini":
-        identify(arguments.model, arguments.prediction_type)
-    base = StandaloneBase(
-        str(Path(arguments.model).absolute()) if arguments.model != "mini" else "mini",
-        None if arguments.vae is None else str(arguments.vae.absolute()),
-        arguments.prediction_type,
-        arguments.precision,
-        _sampling(arguments),
-    )
+    base = _base(arguments)
     kind, _, detail = arguments.workers.partition(":")
-    if kind == "local" and (detail or "1").isdecimal() and int(detail or 1) > 0:
-        return LocalWorkers(int(detail or 1), base, out)
-    if kind == "ray":
-        if detail.isdecimal():
-            return RayWorkers(None, int(detail), base, out)
-        return RayWorkers(detail or None, None, base, out)
+    count = int(detail) if detail.isdecimal() else None
+    if kind == "local" and (count or not detail):
+        return LocalWorkers(count or 1, base, out)
+    if kind == "ray" and count != 0:
+        return RayWorkers(None if count else detail or None, count, base, out)
     raise InvalidInput(
         f"The workers {arguments.workers!r} are not known. Write local:N, ray or ray:ADDRESS."
     )
+
+
+def _base(arguments: argparse.Namespace) -> StandaloneBase:
+    from unziplora.batch.base import StandaloneBase
+    from unziplora.checkpoints.identify import identify
+
+    model = arguments.model
+    if model != "mini":
+        identify(model, arguments.prediction_type)
+        model = str(Path(model).expanduser().absolute())
+    vae = None if arguments.vae is None else str(arguments.vae.absolute())
+    kind, precision = arguments.prediction_type, arguments.precision
+    return StandaloneBase(model, vae, kind, precision, _sampling(arguments))
 
 
 def _sampling(arguments: argparse.Namespace) -> Any:

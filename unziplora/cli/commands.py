@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from unziplora.hosts.standalone.host import StandaloneHost
 
 INTERRUPTED = 130
-NARROW = 100_000_000  # parameters of a UNet; the smallest that is not a miniature has 780 million
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -290,21 +289,11 @@ def _model_path(args: argparse.Namespace) -> Path | str:
 def _standalone_host(model: Path | str, precision: str = "auto", **options: Any) -> StandaloneHost:
     _check_packages()
     from unziplora.hosts.standalone.host import StandaloneHost
+    from unziplora.hosts.standalone.threads import limit_threads
 
     host = StandaloneHost.open(model, dtype=_dtype(precision), **options)
-    _spare_threads(host)
+    limit_threads(host.unet, host.device)
     return host
-
-
-def _spare_threads(host: StandaloneHost) -> None:
-    """One thread for a narrow model on a CPU. A second one saves a tenth of the miniature's time
-    while nothing else runs; where another program keeps a core busy, the two wait for each other
-    in every small operation, and a step takes 20 s instead of 0.15 s."""
-    import torch
-
-    narrow = sum(p.numel() for p in host.unet.parameters()) < NARROW
-    if host.device.type == "cpu" and narrow and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
 
 
 def _check_packages() -> None:
