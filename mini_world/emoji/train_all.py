@@ -86,6 +86,9 @@ def run_all(run_dir: Path, minutes: float, device: str, workers: int) -> bool:
     def of_vae(cool: bool) -> Callable[[float], bool]:
         return lambda left: vae.train(run_dir, left, vae.RATE, cool, device, recipe.vae_batch)
 
+    def sharpened(left: float) -> bool:
+        return vae.train(run_dir, left, vae.RATE / 2, True, device, recipe.vae_batch, sharpen=True)
+
     def of_unet(cool: bool) -> Callable[[float], bool]:
         return lambda left: train.train(
             run_dir, left, recipe.rate, cool, device, recipe.batch, False
@@ -106,8 +109,9 @@ def run_all(run_dir: Path, minutes: float, device: str, workers: int) -> bool:
         ("VAE, cooling", 0.08, of_vae(True)),
         ("images for the UNet", 0, drawn(False, CORE_SHARDS)),
         ("latents", 0, encoded),
-        ("UNet", 0.5, of_unet(False)),
-        ("UNet, cooling", 0.18, of_unet(True)),
+        ("UNet", 0.46, of_unet(False)),
+        ("UNet, cooling", 0.16, of_unet(True)),
+        ("decoder, sharper", 0.06, sharpened),
         ("judges", 0, judged),
     ]
     return all(stages.run(name, share * minutes, work) for name, share, work in plan)

@@ -5,6 +5,8 @@ Starts from the kept weights (weights.py) or the shipped miniature's VAE, goes o
 mini_world.vae (pixels, differences, texture, colour), squared error, and EfficientNet-lite0's early
 features. `--cool` lets the rate fall to 0: the last stretch before latents are made. Afterwards the
 latents are whitened (mini_world.vae.whiten) and DIR/vae is written as a diffusers folder.
+`--sharpen` trains the decoder alone, with a critic (critic.py): latents stay what they are, so it
+can be done once the UNet is trained.
 
 On a CPU without bfloat16 units everything is float32 in channels-last layout (a crop takes about
 0.15 s of two idle cores); `--device cuda` uses bfloat16 and larger batches.
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from mini_world.emoji import weights
 from mini_world.emoji.clock import Clock, stretch_parser
+from mini_world.emoji.critic import Adversary
 from mini_world.emoji.things import Individual
 from mini_world.emoji.world import HELD_OUT_STYLES, TRAINING_STYLES, held_out_individuals, portrait
 from mini_world.encoder import PerceptualLoss
@@ -108,7 +111,7 @@ def psnr(made: np.ndarray, truth: np.ndarray) -> float:
 class VaeTraining:
     """A VAE with its errors and optimizer, on one device."""
 
-    def __init__(self, run_dir: Path, device: str) -> None:
+    def __init__(self, run_dir: Path, device: str, sharpen: bool = False) -> None:
         self.state_path, self.device, self.step = run_dir / "vae.pt", torch.device(device), 0
         torch.manual_seed(3)
         self.vae = new_vae() if self.state_path.exists() else first_vae()
@@ -118,18 +121,25 @@ class VaeTraining:
         self.optimizer = torch.optim.AdamW(
             self.vae.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0, fused=True
         )
+        state: dict[str, Any] = {}
         if self.state_path.exists():
-            state: dict[str, Any] = torch.load(
-                self.state_path, map_location="cpu", weights_only=True
-            )
+            state = torch.load(self.state_path, map_location="cpu", weights_only=True)
             self.vae.load_state_dict(state["vae"])
             if "optimizer" in state:
                 self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
+        self.adversary = Adversary(self.device) if sharpen else None
+        if self.adversary is not None:
+            self.vae.encoder.requires_grad_(False)
+            self.vae.quant_conv.requires_grad_(False)
+            if "adversary" in state:
+                self.adversary.load_state_dict(state["adversary"])
 
     def save(self) -> None:
         part = self.state_path.with_suffix(".part")
         state = {"vae": self.vae.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.adversary is not None:
+            state["adversary"] = self.adversary.state_dict()
         torch.save({**state, "step": self.step}, part)
         part.replace(self.state_path)
 
@@ -144,17 +154,29 @@ class VaeTraining:
         made = made.float()
         loss = self.error(made, truth) + SQUARED * (made - truth).pow(2).mean()
         loss = loss + PERCEPTUAL * self.perceptual(made, truth)
+        if self.adversary is not None:
+            loss = loss + self.adversary.error(made)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        if self.adversary is not None:
+            self.adversary.learn(made, truth)
         return float(loss.detach())
 
 
-def train(run_dir: Path, minutes: float, rate: float, cool: bool, device: str, batch: int) -> bool:
+def train(
+    run_dir: Path,
+    minutes: float,
+    rate: float,
+    cool: bool,
+    device: str,
+    batch: int,
+    sharpen: bool = False,
+) -> bool:
     """Whether the whole stretch was run, rather than stopped."""
-    training, clock = VaeTraining(run_dir, device), Clock(minutes)
+    training, clock = VaeTraining(run_dir, device, sharpen), Clock(minutes)
     known, new = unseen()
     rng, losses = np.random.default_rng((3, training.step)), []
     first = training.step
@@ -198,9 +220,10 @@ def finish(
 
 def main() -> None:
     parser = stretch_parser(__doc__, RATE, BATCH)
+    parser.add_argument("--sharpen", action="store_true", help="the decoder alone, with a critic")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    train(a.run_dir, a.minutes, a.rate, a.cool, a.device, a.batch)
+    train(a.run_dir, a.minutes, a.rate, a.cool, a.device, a.batch, a.sharpen)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,14 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from mini_world import encoder
 from mini_world.emoji import latents as latents_of
 from mini_world.emoji.clock import Clock
-from mini_world.emoji.latents import encode_new
+from mini_world.emoji.critic import Adversary
+from mini_world.emoji.latents import encode_new, fingerprint
 from mini_world.emoji.train import UnetTraining
 from mini_world.emoji.train_all import Stages
+from mini_world.emoji.vae import VaeTraining
 from mini_world.emoji.weights import keep, keep_run, read
 from mini_world.model import new_vae
 
@@ -121,3 +124,32 @@ def test_stages_that_are_finished_are_left_out_and_a_stopped_one_has_less_time(
     assert again.run("b", 10, work(True))  # type: ignore[arg-type]
     assert left == [10, 10, 6]
     assert Stages.read(path).finished == ["a", "b"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(encoder.missing()), reason=encoder.missing() or "installed")
+def test_sharpening_changes_the_decoder_and_leaves_the_latents_as_they_are(tmp_path: Path) -> None:
+    training = VaeTraining(tmp_path, "cpu", sharpen=True)
+    assert training.adversary is not None
+    training.adversary.step = 1000  # past its warm-up: the decoder hears it
+    before = {name: value.clone() for name, value in training.vae.state_dict().items()}
+    mark = fingerprint(training.vae)
+    truth = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    training.one_step(truth, 1e-3)
+    assert fingerprint(training.vae) == mark
+    after = training.vae.state_dict()
+    assert not torch.equal(after["decoder.conv_in.weight"], before["decoder.conv_in.weight"])
+    training.save()
+    again = VaeTraining(tmp_path, "cpu", sharpen=True)
+    assert again.adversary is not None
+    assert again.adversary.step == 1001
+
+
+def test_a_critic_learns_to_tell_noise_from_flat_images() -> None:
+    torch.manual_seed(0)
+    adversary = Adversary(torch.device("cpu"))
+    flat, noise = torch.zeros(4, 3, 32, 32), torch.randn(4, 3, 32, 32)
+    assert float(adversary.error(flat)) == 0  # it knows nothing yet
+    losses = [adversary.learn(noise, flat) for _ in range(30)]
+    assert losses[-1] < losses[0]
+    assert adversary.critic(flat).mean() > adversary.critic(noise).mean()
