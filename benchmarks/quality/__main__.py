@@ -7,6 +7,8 @@ decide    variants of unziplora on the same images (fold, importance, start of B
 final     all methods with what was chosen, on sixteen other images and two seeds: the table
 --quick   unziplora and dreambooth on three of choose's images: for whoever changes the method
 
+--ungated runs on images that fail their gates as well, and says that nothing is decided by it.
+
 Trainings and samples are kept in --cache (a cache belongs to one model); a run that was stopped
 goes on where it was.
 """
@@ -33,6 +35,11 @@ CANNOT_TELL = (
     "moves what it should: lifts above 0, and less style in content's images than dreambooth's."
 )
 
+UNGATED = (
+    "Images that failed their gates were used: there is little to gain on them, whatever the "
+    "method does. Nothing is decided by these numbers."
+)
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -40,6 +47,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--part", choices=("gates", "choose", "decide", "final"), default="final")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--ungated", action="store_true", help="also images without headroom")
     parser.add_argument("--model", type=Path, default=mini.MODEL)
     parser.add_argument("--cache", type=Path, default=Path("quality-cache"))
     parser.add_argument("--out", type=Path, help="folder for the figure and the sample sheets")
@@ -57,7 +65,7 @@ def main() -> None:
     seeds = [0] if given.quick else list(range(given.seeds))
     methods = given.methods or (QUICK_METHODS if given.quick else list(METHODS))
     with workers(given.workers, given.model, given.cache) as pool:
-        targets, rooms = gated(pool, on)
+        targets, rooms = gated(pool, on, given.ungated)
         print(headroom_text(rooms))
         result: dict[str, Any] = {"gates": [asdict(room) for room in rooms]}
         if given.quick:
@@ -69,7 +77,7 @@ def main() -> None:
         if given.part != "gates" and len(targets) < 2:
             raise SystemExit(
                 "Fewer than two images offer something to learn on this model, so nothing was "
-                "trained. The gates above say what is missing."
+                "trained. The gates above say what is missing; --ungated runs all the same."
             )
         if given.quick or given.part == "final":
             result |= final(pool, targets, seeds, methods)
@@ -81,6 +89,8 @@ def main() -> None:
         print(report.as_text("final" if given.quick else given.part, result))
     if given.quick:
         print("\n" + CANNOT_TELL)
+    if given.ungated:
+        print("\n" + UNGATED)
     if given.json is not None:
         given.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     if given.out is not None and given.part == "final" and not given.quick:

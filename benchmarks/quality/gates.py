@@ -78,6 +78,12 @@ def passing(found: Sequence[Headroom], targets: Sequence[Target]) -> list[Target
     return [target for target in targets if target.name in good]
 
 
+def by_faults(found: Sequence[Headroom], targets: Sequence[Target]) -> list[Target]:
+    """All targets, those with the fewest faults first."""
+    count = {room.target: len(room.faults()) for room in found}
+    return sorted(targets, key=lambda target: count[target.name])
+
+
 def headroom_text(found: Sequence[Headroom]) -> str:
     lines = []
     for room in found:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.quality import report
-from benchmarks.quality.gates import Headroom, capacity, headroom, passing
+from benchmarks.quality.gates import Headroom, by_faults, capacity, headroom, passing
 from benchmarks.quality.runs import Bench, Job
 from benchmarks.quality.scores import Scorer, alignment
 from benchmarks.quality.targets import PARTS, WANTED, Target
@@ -81,10 +81,15 @@ def _headroom(target: Target) -> Headroom:
     return headroom(_bench, _scorer.judge, target)
 
 
-def gated(pool: Any, part: str) -> tuple[list[Target], list[Headroom]]:
-    """The targets of a part that pass the gates, as many as wanted, and what was found of all."""
+def gated(pool: Any, part: str, ungated: bool = False) -> tuple[list[Target], list[Headroom]]:
+    """The targets of a part that pass the gates, as many as wanted, and what was found of all.
+    ungated: filled up with targets that do not pass, those with the fewest faults first."""
     found = list(_told(pool.map(_headroom, PARTS[part]), len(PARTS[part]), "targets measured"))
-    return passing(found, PARTS[part])[: WANTED[part]], found
+    targets = passing(found, PARTS[part])
+    if ungated:
+        poor = [t for t in by_faults(found, PARTS[part]) if t not in targets]
+        targets = [*targets, *poor]
+    return targets[: WANTED[part]], found
 
 
 def scored(pool: Any, groups: Sequence[Sequence[Job]], *, cross: bool = True) -> list[list[Scores]]:

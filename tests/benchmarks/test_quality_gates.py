@@ -13,6 +13,7 @@ import torch
 from benchmarks.quality.effect import relative_change
 from benchmarks.quality.gates import (
     Headroom,
+    by_faults,
     capacity,
     capacity_text,
     headroom,
@@ -48,6 +49,13 @@ def test_a_target_without_headroom_is_left_out_with_its_reason(
     assert reason in headroom_text([poor])
     assert passing([poor], CHOOSING) == []
     assert passing([GOOD], CHOOSING) == [CHOOSING[0]]
+
+
+def test_without_gates_the_targets_with_the_fewest_faults_come_first() -> None:
+    one, two = (replace(GOOD, target=t.name) for t in CHOOSING[:2])
+    poorer = replace(one, keeps_colours=False, base_style=0.9)
+    poor = replace(two, base_style=0.9)
+    assert by_faults([poorer, poor], CHOOSING[:2]) == [CHOOSING[1], CHOOSING[0]]
 
 
 class WorldBench:
