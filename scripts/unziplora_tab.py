@@ -1,4 +1,4 @@
-"""The WebUI's door: it loads this file at start-up. Everything behind it is in `unziplora`."""
+"""Entry point in a WebUI, which loads this file at start-up. Everything else is in `unziplora`."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
 """An error at every line of what borrows a model and puts it back: is the model what it was?
 
-Each line of unziplora/unet that runs while a UNet is lent, attached and put under a memory plan,
+Each line of unziplora/unet that runs while a UNet is borrowed, attached and under a memory plan,
 and while all of that ends, raises once (by `sys.settrace`): an ordinary error, a full memory, an
 interruption. Afterwards everything of the model is compared: values, types, flags, hooks, forwards.
 """
@@ -24,7 +24,7 @@ from unziplora.errors import ModelDamaged
 from unziplora.method.methods import METHODS, table_for
 from unziplora.training.memory_plans import PLANS
 from unziplora.unet.attach import attach
-from unziplora.unet.changes import is_changed, lent
+from unziplora.unet.changes import borrowed, is_changed
 from unziplora.unet.patches import frozen, in_eval_mode, normal_tensors, out_of_place
 
 ERRORS: dict[str, Callable[[], BaseException]] = {
@@ -71,7 +71,7 @@ def run(
                 found.at_once += 1
                 continue
             try:
-                with lent(unet):
+                with borrowed(unet):
                     pass
             except ModelDamaged:
                 found.declared_damaged += 1
@@ -107,7 +107,7 @@ def fingerprint(unet: nn.Module) -> str:
 def _borrowed(unet: nn.Module, plan: str, forge: bool, full: bool) -> None:
     """What a run does around its steps; the step itself does nothing, or finds the memory full."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(lent(unet))
+        stack.enter_context(borrowed(unet))
         stack.enter_context(in_eval_mode(unet))
         if forge:
             stack.enter_context(normal_tensors(unet))

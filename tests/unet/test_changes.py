@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks.reliability.cleanup import fingerprint, run
 from unziplora.errors import ModelDamaged
-from unziplora.unet.changes import Changes, is_changed, lent, restore
+from unziplora.unet.changes import Changes, borrowed, is_changed, restore
 from unziplora.unet.patches import normal_tensors
 from unziplora.unet.weight_cast import cast_by_layer
 
@@ -56,7 +56,7 @@ def test_one_step_that_fails_keeps_no_other_from_being_undone() -> None:
 
 def test_a_step_that_succeeds_the_second_time_is_no_error() -> None:
     model = linear()
-    with lent(model), Changes(model) as changes:
+    with borrowed(model), Changes(model) as changes:
         changes.then(fails(torch.cuda.OutOfMemoryError("full"), times=1))
     assert not is_changed(model)
 
@@ -76,13 +76,13 @@ def test_a_model_that_cannot_be_restored_refuses_to_run_until_it_can() -> None:
     model, x = linear(), torch.ones(1, 4)
     wanted = model(x)
     fault = fails(torch.cuda.OutOfMemoryError("full"), times=5)
-    with pytest.raises(ModelDamaged, match="Load the checkpoint again"), lent(model):
+    with pytest.raises(ModelDamaged, match="Load the checkpoint again"), borrowed(model):
         Changes(model).then(fault)
     with pytest.raises(ModelDamaged):
         model(x)
-    with pytest.raises(ModelDamaged), lent(model):
-        pytest.fail("a damaged model was lent")
-    with lent(model):
+    with pytest.raises(ModelDamaged), borrowed(model):
+        pytest.fail("a damaged model was borrowed")
+    with borrowed(model):
         assert torch.equal(model(x), wanted)
     assert not is_changed(model)
 
@@ -104,7 +104,7 @@ def test_changes_of_one_place_may_end_in_any_order() -> None:
 def test_what_was_left_changed_is_undone_when_the_loan_ends() -> None:
     layer, x = linear(), torch.ones(1, 4)
     wanted = layer(x)
-    with lent(layer):
+    with borrowed(layer):
         Changes(layer).replace_forward(layer, lambda x: x + 1)  # its end was never reached
         assert torch.equal(layer(x), x + 1)
     assert torch.equal(layer(x), wanted)
@@ -113,10 +113,10 @@ def test_what_was_left_changed_is_undone_when_the_loan_ends() -> None:
 def test_a_loan_whose_end_was_not_reached_is_made_up_for_at_the_next() -> None:
     layer = linear()
     before = fingerprint(layer)
-    loan = lent(layer)
+    loan = borrowed(layer)
     loan.__enter__()
     Changes(layer).replace_forward(layer, lambda x: x + 1)
-    with lent(layer):
+    with borrowed(layer):
         assert fingerprint(layer) == before
     assert not is_changed(layer)
 
@@ -126,7 +126,7 @@ def test_fp8_weights_stay_while_a_host_has_its_own_tensors_back_for_a_preview() 
     with torch.inference_mode():
         layer = nn.Sequential(nn.Linear(8, 8)).requires_grad_(False)
     before, x = fingerprint(layer), torch.randn(2, 8)
-    with lent(layer):
+    with borrowed(layer):
         first = normal_tensors(layer)
         first.__enter__()
         with cast_by_layer(layer, {}, fp8=True):
@@ -145,7 +145,7 @@ def test_nothing_is_restored_that_others_still_use() -> None:
     layer, x = linear(), torch.ones(1, 4)
     mine = Changes(layer)
     mine.replace_forward(layer, lambda x: x + 1)
-    loan = lent(layer)
+    loan = borrowed(layer)
     with loan:
         assert torch.equal(layer(x), x + 1)
     restore(layer)

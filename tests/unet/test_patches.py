@@ -60,7 +60,7 @@ def test_quantised_weights_are_refused_wherever_they_were_made(
         layer = layer_with(make())
     for borrow in (frozen, normal_tensors):
         with pytest.raises(InvalidInput, match=f"quantised weights .{kind}"), borrow(layer):
-            pytest.fail("it was lent")
+            pytest.fail("it was borrowed")
 
 
 @pytest.mark.parametrize("make", [

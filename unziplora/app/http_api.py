@@ -46,7 +46,7 @@ Allow = Callable[[Request], None]
 
 
 def add_routes(app: FastAPI, service: Service, allow: Allow) -> None:
-    """Adds every route below PREFIX. allow: raises HTTPException(401) for a stranger."""
+    """Adds every route below PREFIX. allow: raises HTTPException(401) without credentials."""
 
     def admitted(request: Request) -> None:
         allow(request)

@@ -48,7 +48,7 @@ _NAMED = re.compile(
 )
 _SCHEME = re.compile(r"(?i)\b(bearer|basic|digest|token)\s{1,3}[\w+/=.~-]{8,}")
 _BLOCK = re.compile(r"-----BEGIN [A-Z ]{0,40}KEY-----.*?(?:-----END [A-Z ]{0,40}KEY-----|\Z)", re.S)
-# Keys that can be told by how they begin (the makers' own prefixes).
+# Keys that are known by how they begin (the makers' own prefixes).
 _KEY = re.compile(
     r"(?<![A-Za-z0-9])(?:hf_|sk[-_]|pk[-_]|rk[-_]|gh[pousr]_|github_pat_|glpat-|xox[abposr]-|xapp-|"
     r"ya29\.|AIza|r8_|npm_|pypi-|dop_v1_|SG\.|eyJ)[\w.-]{8,}|"

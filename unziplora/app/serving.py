@@ -1,6 +1,6 @@
 """The web server of `unziplora app`: its socket, its limits on connections, and its end.
 
-A signal ends it so: the run is told to stop, which saves its state; meanwhile open connections are
+A signal ends it so: the run is stopped, which saves its state; meanwhile open connections are
 closed; the process ends when both are done.
 """
 

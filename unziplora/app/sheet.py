@@ -82,7 +82,7 @@ def sheet(
 
     image: the one trained on, shown first; weights: three rows for each, of both LoRAs or of
     (content, style); base: a row of what the model alone makes of the last prompts; seed: of the
-    first image of each row, the next has the next; on_image: told (made, total) after each
+    first image of each row, the next has the next; on_image: called with (drawn, total) after each
     image.
     """
     prompts = words.prompts()

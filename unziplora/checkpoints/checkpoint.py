@@ -57,7 +57,7 @@ _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.",
 
 
 class Checkpoint(Protocol):
-    """Where a model's parts come from; each call reads them from disk anew."""
+    """Where a model's parts come from; each call reads them from disk again."""
 
     def unet(self, device: Device, dtype: torch.dtype) -> nn.Module: ...
 

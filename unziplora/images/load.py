@@ -33,7 +33,7 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class FittedImage:
-    """pixels: (1, 3, h, w), fp32 in [-1, 1]; sizes: what SDXL is told of it."""
+    """pixels: (1, 3, h, w), fp32 in [-1, 1]; sizes: what SDXL is conditioned on."""
 
     pixels: Tensor
     sizes: SizeIds

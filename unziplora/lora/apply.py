@@ -2,7 +2,7 @@
 
     y = f(x; W + sum_i w_i delta_i)
 
-A plain LoRA stays two thin products beside the layer's own; what other kinds add is computed anew
+A plain LoRA stays two thin products beside the layer's own; what other kinds add is computed again
 at each call, so that no second copy of the weights is kept. Nothing of the network is overwritten.
 """
 

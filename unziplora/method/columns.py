@@ -61,7 +61,7 @@ def recalibrate(pair: BranchPair, percent: float, *, first: bool) -> None:
     Content picks first. Style, where both are limited, picks among the columns that content has
     not; content may pick a column that style holds (then eq. 5 decides). A branch's own open
     columns are never picked again. first: no selection has been made yet, so that a mask which
-    was all open starts anew.
+    was all open starts again.
     """
     limited = {name: branch for name, branch in pair.branches.items() if branch.limited}
     for branch in limited.values():

@@ -44,7 +44,7 @@ class Preference:
 
 
 class Store:
-    """One study's file. Safe for several threads and processes: each call opens it anew."""
+    """One study's file. Safe for threads and processes: each call has its own connection."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

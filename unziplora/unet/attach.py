@@ -116,7 +116,7 @@ def attach(
 
 def _base(layer: nn.Module) -> Callable[[Tensor], Tensor]:
     """The layer's own forward. That of its class is looked up at each call: A1111 exchanges it, for
-    the time of a casting by hand (modules/devices.py:178) and when its page is loaded anew."""
+    the time of a casting by hand (modules/devices.py:178) and when its page is reloaded."""
     own = layer.__dict__.get("forward")
     return cast(Callable[[Tensor], Tensor], own or (lambda x: type(layer).forward(layer, x)))
 

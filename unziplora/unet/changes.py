@@ -131,15 +131,15 @@ class _Slot:
 @dataclass(eq=False)
 class _Record:
     """Of one model: what has not been undone, the places that are changed, and whether it is
-    lent."""
+    borrowed."""
 
     open: list[Changes] = field(default_factory=list)
     slots: dict[tuple[int, str], _Slot] = field(default_factory=dict)
-    lent: bool = False
+    borrowed: bool = False
 
     @property
     def needed(self) -> bool:
-        return self.lent or bool(self.open)
+        return self.borrowed or bool(self.open)
 
     def close(self, changes: Changes) -> None:
         if changes in self.open:
@@ -153,17 +153,17 @@ def _record(model: nn.Module) -> _Record:
 
 
 @contextmanager
-def lent(unet: nn.Module) -> Iterator[None]:
+def borrowed(unet: nn.Module) -> Iterator[None]:
     """The outermost of all that changes a model: at its end nothing is left that was changed.
 
     Raises ModelDamaged where something cannot be undone, and where that was so at the end of an
     earlier run and still is.
     """
     record = _record(unet)
-    if record.lent:  # the end of an earlier loan was not reached
+    if record.borrowed:  # the end of an earlier loan was not reached
         restore(unet)
         record = _record(unet)
-    record.lent = True
+    record.borrowed = True
     try:
         yield
     finally:
@@ -184,7 +184,7 @@ def restore(unet: nn.Module) -> None:
         except BaseException as error:
             first = first or error
     if not record.open:
-        record.lent = False
+        record.borrowed = False
         unet.__dict__.pop(_RECORD, None)
         if first is not None:  # all is undone; it was not about the model
             raise first
@@ -202,7 +202,7 @@ def restore(unet: nn.Module) -> None:
 
 
 def is_changed(unet: nn.Module) -> bool:
-    """Whether a model is lent, or something of it is still changed."""
+    """Whether a model is borrowed, or something of it is still changed."""
     return _RECORD in unet.__dict__
 
 

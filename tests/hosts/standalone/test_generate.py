@@ -158,7 +158,7 @@ def test_what_is_no_lora(host: StandaloneHost, tmp_path: Path) -> None:
 
 
 def test_not_while_a_run_has_the_model(host: StandaloneHost) -> None:
-    with host.borrow(), pytest.raises(UnZipLoRAError, match="lent to another run"):
+    with host.borrow(), pytest.raises(UnZipLoRAError, match="in use by another run"):
         make(host)
 
 

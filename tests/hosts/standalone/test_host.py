@@ -204,7 +204,7 @@ def test_borrowing_restores_flags_and_modes_in_every_outcome(host: StandaloneHos
 
     def run() -> NoReturn:
         with host.borrow():
-            assert host.lent
+            assert host.borrowed
             assert not any(p.requires_grad for p in host.unet.parameters())
             assert not any(m.training for m in host.unet.modules())
             host.unet.train().requires_grad_(True)
@@ -212,7 +212,7 @@ def test_borrowing_restores_flags_and_modes_in_every_outcome(host: StandaloneHos
 
     with pytest.raises(RuntimeError, match="mid-run"):
         run()
-    assert not host.lent
+    assert not host.borrowed
     assert [i for i, p in enumerate(parameters) if p.requires_grad] == [3]
     assert [i for i, m in enumerate(modules) if m.training] == [7]
     assert all(torch.equal(weights[k], t) for k, t in host.unet.state_dict().items())
@@ -221,7 +221,7 @@ def test_borrowing_restores_flags_and_modes_in_every_outcome(host: StandaloneHos
 def test_a_model_is_lent_once(host: StandaloneHost) -> None:
     with (
         host.borrow(),
-        pytest.raises(UnZipLoRAError, match="lent to another run"),
+        pytest.raises(UnZipLoRAError, match="in use by another run"),
         host.borrow(),
     ):
         pass

@@ -91,7 +91,7 @@ def drawing(
     guidance: float = GUIDANCE,
     note: Callable[[str], None] = lambda text: None,
 ) -> Callable[[Sequence[str], Sequence[WeightedLora], int], Iterator[Image.Image]]:
-    """What draws the rows of a sheet (unziplora/app/sheet.py); note: told what a file lost."""
+    """What draws the rows of a sheet (app/sheet.py); note: called with what a file lost."""
     height, width = size or (host.defaults.resolution, host.defaults.resolution)
 
     def draw(

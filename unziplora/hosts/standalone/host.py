@@ -25,7 +25,7 @@ from unziplora.hosts.standalone import sampling
 from unziplora.hosts.standalone.text import encode, pad
 from unziplora.images.infotext import KEY, infotext
 from unziplora.training.memory_forecast import has_bf16
-from unziplora.unet.changes import lent
+from unziplora.unet.changes import borrowed
 from unziplora.unet.patches import frozen, in_eval_mode
 
 _OTHER_VAE = "Name a good one with --vae: an fp32 VAE, or the SDXL VAE fixed for fp16."
@@ -33,7 +33,7 @@ _KEPT_PROMPTS = 64  # embeddings of so many prompts are remembered, so that prev
 
 
 class StandaloneHost:
-    """A model on disk, lent for a run: `Host` of host.py.
+    """A model on disk, borrowed for a run: `Host` of host.py.
 
     The UNet stays in memory; text encoders and VAE are read for one call and dropped after it.
     """
@@ -110,20 +110,20 @@ class StandaloneHost:
     def borrow(self) -> Iterator[None]:
         """Lends the UNet frozen and in eval mode; flags and modes come back in every outcome.
 
-        Raises UnZipLoRAError while it is lent already, ModelDamaged where an earlier run left it
+        Raises UnZipLoRAError while it is in use already, ModelDamaged where an earlier run left it
         damaged.
         """
         if not self._lent.acquire(blocking=False):
-            raise UnZipLoRAError("The model is lent to another run. Wait until that has ended.")
+            raise UnZipLoRAError("The model is in use by another run. Wait until that has ended.")
         try:
-            with lent(self.unet), in_eval_mode(self.unet), frozen(self.unet):
+            with borrowed(self.unet), in_eval_mode(self.unet), frozen(self.unet):
                 yield
         finally:
             self._lent.release()
             self._free()
 
     @property
-    def lent(self) -> bool:
+    def borrowed(self) -> bool:
         """Whether a run has the model now."""
         return self._lent.locked()
 
@@ -256,7 +256,7 @@ class StandaloneHost:
         `info["parameters"]` says how it was made, in the words in which WebUIs write it.
 
         The same for the same seed, on any device up to rounding. Under no_grad, never
-        inference_mode, so that training goes on after it.
+        inference_mode, so that training continues after it.
         """
         latents = sampling.sample(
             self.unet,

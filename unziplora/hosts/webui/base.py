@@ -26,7 +26,7 @@ from unziplora.hosts.webui.foreign_hooks import ForeignHooks
 from unziplora.hosts.webui.options import extension_folders, option
 from unziplora.hosts.webui.txt2img import webui
 from unziplora.lora.tensor_file import read_metadata
-from unziplora.unet.changes import lent
+from unziplora.unet.changes import borrowed
 from unziplora.unet.patches import in_eval_mode
 
 JOB = "UnZipLoRA training"
@@ -60,7 +60,7 @@ class WebUIHost:
     def __init__(self, model: Any) -> None:
         """model: the WebUI's `shared.sd_model`, loaded."""
         self._model = model
-        self.notes: list[str] = []  # sentences for the run's log, about the model as it was lent
+        self.notes: list[str] = []  # for the run's log, about the borrowed model
         if not getattr(model, "is_sdxl", False):
             raise InvalidInput(
                 f"{self._title()} is not an SDXL checkpoint. Choose one of SDXL's family."
@@ -132,7 +132,7 @@ class WebUIHost:
                     torch.enable_grad(),
                     _kept_loaded(),
                     _no_hypernetworks(),
-                    lent(self.unet),
+                    borrowed(self.unet),
                     hooks.off(self.unet, self._encoders()) as self.notes,
                     in_eval_mode(self.unet),
                     self._lent(),

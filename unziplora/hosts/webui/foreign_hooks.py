@@ -1,4 +1,4 @@
-"""What other extensions left on the model: found when it is lent, off for the run, back afterwards.
+"""What other extensions left on the model: off for the run, back afterwards.
 
 An option or extension that was used for an image may leave a changed forward behind (Hypertile does
 so by design, others when an image fails). A run would be trained through it, in silence.
@@ -27,7 +27,7 @@ _OWN = frozenset({"Lora", "sd_forge_lora"})  # part of the WebUI: what its LoRAs
 
 
 class ForeignHooks:
-    """folders: those of the WebUI's extensions, by which the origin of a function is told."""
+    """folders: those of the WebUI's extensions, by which the origin of a function is known."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = [PurePath(folder) for folder in folders]

@@ -102,8 +102,8 @@ class ForgeHost(ForgeObjectsHost):
     @torch.no_grad()
     def added_conditioning(self, pooled: Tensor, sizes: SizeIds) -> Tensor:
         numbers = (*sizes.original, *sizes.crop, *sizes.target)
-        told = [self._model.embedder(torch.tensor([float(number)])) for number in numbers]
-        flat = torch.cat(told).flatten().to(pooled).expand(len(pooled), -1)
+        embedded = [self._model.embedder(torch.tensor([float(number)])) for number in numbers]
+        flat = torch.cat(embedded).flatten().to(pooled).expand(len(pooled), -1)
         return torch.cat([pooled, flat], dim=1)
 
     @contextlib.contextmanager

@@ -89,7 +89,7 @@ class ForgeObjectsHost(WebUIHost):
         self._memory().load_model_gpu(patcher)
 
     def _check_devices(self) -> None:
-        """The WebUI keeps layers off the GPU where its memory is short, or where it is told to."""
+        """The WebUI keeps layers off the GPU where memory is short, or its options say so."""
         where = [parameter.device.type for parameter in self.unet.parameters()]
         away = sum(kind != self.device.type for kind in where)
         if away:
