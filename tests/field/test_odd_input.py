@@ -93,7 +93,7 @@ def test_a_file_name_cannot_steer_the_terminal(
     image.write_bytes(b"no image")
     assert main(["train", str(image), "--subject", "fox", "--style", "ink"]) == 2
     error = capsys.readouterr().err
-    assert "fox?[31m?gnp.png" in error
+    assert r"fox\x1b[31m\u202egnp.png" in error
     assert error.strip().isprintable()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ def test_plan_prints_the_models_row(tmp_path: Path, capsys: pytest.CaptureFixtur
     text = capsys.readouterr().out
     assert text.startswith("koala-700m, 512 px, rank 16\n")
     assert all(name in text for name in PLANS)
-    assert "eeds about" in text
+    assert re.search(r"^V?RAM: about .* GB free \(plan: full\)$", text, re.MULTILINE)
 
     assert main(["plan", "--model", str(path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -32,6 +32,7 @@ from unziplora.training.run import Run
 from unziplora.training.settings import Settings
 
 State = Literal["waiting", "running", "paused", "completed", "stopped", "failed", "cancelled"]
+_HANDOVER_SECONDS = 2.0
 ENDED: frozenset[State] = frozenset({"completed", "stopped", "failed", "cancelled"})
 RESUMABLE: frozenset[State] = frozenset({"paused", "stopped", "failed"})
 MOST_WAITING = 100
@@ -264,7 +265,8 @@ class Jobs:
     def reserve_model(self) -> Iterator[None]:
         """Keeps the model from the runs that wait, for something else than a run. Raises
         InvalidInput while it is in use."""
-        if not self._model.acquire(blocking=False):
+        # a run that has just ended gives the model back a moment after it says so
+        if not self._model.acquire(timeout=_HANDOVER_SECONDS):
             raise InvalidInput(
                 "The model is in use by a run or a sheet. Wait for it, or pause the run, and try "
                 "again."
