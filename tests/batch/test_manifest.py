@@ -67,7 +67,7 @@ def test_all_faults_are_listed_with_their_lines(folder: Path) -> None:
         2: "steps", 3: "missing.png", 4: "no image", 5: "no subject", 6: "'stepz'", 7: "7 cells",
         9: "that of line 8 too",
     }.items():  # fmt: skip
-        assert any(f"line {line}:" in part and words in part for part in text.split("\n")), text
+        assert any(f"line {line}:" in part and words in part for part in text.split(" · ")), text
     assert "7 faults" in text
 
 

@@ -51,11 +51,11 @@ def read_manifest(path: Path, defaults: Mapping[str, Any]) -> list[BatchJob]:
             )
         jobs.append(job)
     if faults:
-        shown = "\n  ".join(faults[:_SHOWN_FAULTS])
-        more = f"\n  and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
+        shown = " · ".join(faults[:_SHOWN_FAULTS])
+        more = f" · and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
         raise InvalidInput(
             f"{path.name} has {len(faults)} fault{'s' if len(faults) > 1 else ''}; nothing was "
-            f"started. Correct them:\n  {shown}{more}"
+            f"started. Correct them: {shown}{more}"
         )
     if not jobs:
         raise InvalidInput(f"{path.name} names no image. Add a line for each image.")
