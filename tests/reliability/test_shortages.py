@@ -63,12 +63,13 @@ def test_a_page_that_cannot_draw_a_run_does_not_disturb_it(
 ) -> None:
     pytest.importorskip("gradio", reason="the page needs gradio")
     from benchmarks.reliability.fuzz_web import _functions
-    from unziplora.ui import advanced_fields as fields
     from unziplora.ui import run_html as render
     from unziplora.ui.page import build
 
     service = Service(lambda: host, lambda: tmp_path / "out")
-    functions = {name: function for name, function, _ in _functions(build(service))}
+    ((news, fields),) = [
+        (f, given) for name, f, given in _functions(build(service)) if name == "news"
+    ]
 
     def broken(job: Any) -> str:
         raise MemoryError("no image")
@@ -78,6 +79,6 @@ def test_a_page_that_cannot_draw_a_run_does_not_disturb_it(
     given = {**SETTINGS, "subject": "cat", "style": "ink"}
     job = service.start(tmp_path / "image.png", given)
     while job.state not in ENDED:
-        functions["poll"](None, "", *[""] * len(fields.NEEDING))
+        news(None, *(field.value for field in fields[1:]))
         time.sleep(0.02)
     assert job.state == "completed"

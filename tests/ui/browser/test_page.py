@@ -125,7 +125,7 @@ def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, tra
     page.stop()
     page.state("stopped")
     page.tab("Results")
-    page.ask("resume steered")
+    page.ask("resume: steered")
     page.says("results_message", "steered is in the queue")
     page.tab("Train")
     page.state("running")
