@@ -37,6 +37,7 @@ class PageValues:
     def __init__(self, blocks: Any) -> None:
         """blocks: a gr.Blocks of gradio 3, 4, 5 or 6, with all of its events set up."""
         self._kinds = _kinds_of(blocks)
+        self._sends_outputs = not isinstance(blocks.fns, Mapping)  # gradio 3
         # in bytes; gradio 3 sends images inside, in base64
         self.largest_call = 1_000_000 if isinstance(blocks.fns, Mapping) else 64_000_000
 
@@ -47,9 +48,12 @@ class PageValues:
             raise InvalidInput(_WRONG)
         number, data = call.get("fn_index"), call.get("data")
         kinds = self._kinds.get(number) if type(number) is int else None
-        if kinds is None or not isinstance(data, list) or len(data) != len(kinds):
+        if kinds is None or not isinstance(data, list) or len(data) < len(kinds):
             raise InvalidInput(_WRONG)
-        for kind, value in zip(kinds, data, strict=True):
+        # gradio 3's pages send the values of outputs after those of inputs; it does not read them
+        if len(data) > len(kinds) and not self._sends_outputs:
+            raise InvalidInput(_WRONG)
+        for kind, value in zip(kinds, data, strict=False):
             check_value(kind, value)
         for key, value in call.items():
             if key != "data":  # an upload's event names its file once more
