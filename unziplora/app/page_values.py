@@ -46,18 +46,21 @@ class PageValues:
         call = parse(body)
         if not isinstance(call, dict) or call.get("batched") or call.get("simple_format"):
             raise InvalidInput(_WRONG)
-        number, data = call.get("fn_index"), call.get("data")
+        for kind, value in self._fields(call.get("fn_index"), call.get("data")):
+            check_value(kind, value)
+        for key, value in call.items():
+            if key != "data":  # an upload's event names its file once more
+                _walk(value, _own_upload if key == "event_data" else _no_file)
+
+    def _fields(self, number: Any, data: Any) -> list[tuple[Kind, Any]]:
+        """Each field that a function reads, with its kind. Raises InvalidInput."""
         kinds = self._kinds.get(number) if type(number) is int else None
         if kinds is None or not isinstance(data, list) or len(data) < len(kinds):
             raise InvalidInput(_WRONG)
         # gradio 3's pages send the values of outputs after those of inputs; it does not read them
         if len(data) > len(kinds) and not self._sends_outputs:
             raise InvalidInput(_WRONG)
-        for kind, value in zip(kinds, data, strict=False):
-            check_value(kind, value)
-        for key, value in call.items():
-            if key != "data":  # an upload's event names its file once more
-                _walk(value, _own_upload if key == "event_data" else _no_file)
+        return list(zip(kinds, data, strict=False))
 
 
 def parse(body: bytes) -> Any:
