@@ -54,6 +54,8 @@ def connected(heard: Sequence[tuple[str, str]]) -> list[str]:
 def _hear(event: str, arguments: tuple[object, ...]) -> None:
     if not _listening or (event not in _OPENING and event not in _CONNECTING):
         return
+    if sys._getframe(1).f_code.co_filename.startswith("<frozen importlib"):
+        return  # a module that is looked for on sys.path, by whoever comes first to need it
     what = arguments[1] if event == "socket.connect" else arguments[0]
     if event in _OPENING and not isinstance(what, (str, bytes, os.PathLike)):
         return  # a file that is open already
