@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,14 @@ def documented() -> dict[str, Any]:
 
 
 @pytest.fixture
-def host(documented: dict[str, Any]) -> Any:
-    """The documented host with a fresh UNet of SDXL's eleven groups."""
-    return documented["MyHost"](documented["small_unet"]())
+def make_host(documented: dict[str, Any]) -> Callable[[], Any]:
+    """Builds the documented host with a fresh UNet of SDXL's eleven groups, the same each time."""
+    return lambda: documented["MyHost"](documented["small_unet"]())
+
+
+@pytest.fixture
+def host(make_host: Callable[[], Any]) -> Any:
+    return make_host()
 
 
 @pytest.fixture

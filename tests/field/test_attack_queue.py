@@ -25,11 +25,6 @@ def service(host: Any, tmp_path: Path) -> Service:
     return Service(lambda: host, lambda: tmp_path / "out")
 
 
-@pytest.fixture
-def make_host(documented: dict[str, Any]) -> Callable[[], Any]:
-    return lambda: documented["MyHost"](documented["small_unet"]())
-
-
 def large_image(path: Path) -> bytes:
     """A file of a few kB, 75 MB as pixels."""
     Image.new("RGB", (5000, 5000), "teal").save(path)

@@ -29,11 +29,6 @@ def begin(host: Any, image: Path, out: Path, name: str = "fox", **options: Any) 
     )
 
 
-@pytest.fixture
-def make_host(documented: dict[str, Any]) -> Callable[[], Any]:
-    return lambda: documented["MyHost"](documented["small_unet"]())
-
-
 @pytest.mark.parametrize(
     "character",
     ["\u200b", "\u200d", "\u200e", "\u202e", "\u2066", "\ufeff", "\u00ad", "\u2060", "\u3164"],

@@ -38,11 +38,6 @@ def as_an_earlier_version_left_it(folder: RunFolder) -> RunFolder:
 
 
 @pytest.fixture
-def make_host(documented: dict[str, Any]) -> Callable[[], Any]:
-    return lambda: documented["MyHost"](documented["small_unet"]())
-
-
-@pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 

@@ -217,8 +217,3 @@ def test_the_first_state_is_saved_after_a_twentieth_of_the_run(
         if len(saved) == 6:
             run.send("stop")
     assert saved == {1: None, 2: None, 3: None, 4: 3, 5: 3, 6: 3}
-
-
-@pytest.fixture
-def make_host(documented: dict[str, Any]) -> Callable[[], Any]:
-    return lambda: documented["MyHost"](documented["small_unet"]())

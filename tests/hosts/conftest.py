@@ -1,14 +1,17 @@
-"""Shared by the tests of real WebUIs: checkpoints, an image, one started WebUI of each kind."""
+"""Shared by the tests of real WebUIs: checkpoints, an image, one started WebUI of each kind, a
+pair that it trained."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
 
 from tests.hosts.checkpoints import miniature, random_model
+from tests.hosts.pairs import state
 from tests.hosts.programs import KINDS, WebUI, place
 
 
@@ -42,3 +45,31 @@ def webui(
     place(request.param)
     with WebUI(request.param, tmp_path_factory.mktemp(request.param), checkpoints) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def first_pair(webui: WebUI, source_image: Path) -> Any:
+    """A first pair, trained in a WebUI that has drawn nothing with a LoRA yet."""
+    run = webui.train("first", source_image)
+    assert run["state"] == "completed", run
+    return run
+
+
+@pytest.fixture
+def untouched(webui: WebUI) -> Iterator[None]:
+    """What a test does leaves weights, their places, flags, hooks and images as they were."""
+    webui.draw("a house")  # Forge loads its model for it
+    if (webui.loras / "first_content.safetensors").exists():
+        # reForge and forge-classic keep inference tensors of what a LoRA was ever merged into
+        webui.draw("a house <lora:first_content:1>")
+    before = state(webui)
+    yield
+    assert state(webui) == before
+
+
+@pytest.fixture
+def slowly(webui: WebUI) -> Iterator[None]:
+    """Steps take long enough to do something meanwhile."""
+    webui.post("/test/slow", seconds=1)
+    yield
+    webui.post("/test/slow", seconds=0)

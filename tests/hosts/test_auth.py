@@ -14,7 +14,7 @@ PAGE, OWN = (
     ("someone", "secret"),
     ("robot", "key"),
 )  # logins: to a page, to an API
-IN_FP8 = ("reforge", "classic")  # which are told at their start how to store a checkpoint
+IN_FP8 = ("reforge", "classic")  # a flag at their start says how to store a checkpoint
 ROUTES = ["/runs", "/pairs", "/resumable", "/runs/x", "/runs/x/image", "/pairs/x/content"]
 
 
@@ -95,8 +95,8 @@ def test_a_pair_goes_to_the_folder_that_was_chosen_whatever_the_base_is_stored_i
     before = guarded.get("/test/weights")
     in_fp8 = "torch.float8_e4m3fn" in guarded.get("/test/traits")["unet"]["dtypes"]
     assert in_fp8 == (guarded.kind in IN_FP8)
-    told = guarded.train("elsewhere", source_image, preview_every=3, preview_steps=2)
-    assert told["state"] == "completed", told
+    run = guarded.train("elsewhere", source_image, preview_every=3, preview_steps=2)
+    assert run["state"] == "completed", run
     assert (guarded.loras / "elsewhere_content.safetensors").is_file()
     assert guarded.get("/test/weights") == before
     drawn = [guarded.draw(f"a sks cat <lora:elsewhere_content:{w}>").tobytes() for w in (0, 1)]

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.hosts.pairs import PROMPT
 from tests.hosts.programs import WebUI
 
-SAID = "a sks cat in crayon drawing style"
+BOTH = f"{PROMPT} <lora:clicked_content:1> <lora:clicked_style:1>"
 SHOTS = Path(os.environ.get("UNZIPLORA_SHOTS", "build/screenshots"))
 PROGRAMS = {"a1111": "Automatic1111", "forge": "Forge", "neo": "Forge Neo", "reforge": "reForge",
             "classic": "forge-classic"}  # fmt: skip
 HANGS = 3_600_000  # milliseconds
-# what a visitor is told in the corner of the page, kept when it is gone
+# the error messages in the corner of the page, kept when they are gone
 TOASTS = """window.toasts = [];
 new MutationObserver(() => {
     for (const toast of document.querySelectorAll('.toast-body.error')) {
@@ -78,15 +79,9 @@ def visitor(browser: Any, webui: WebUI) -> Iterator[Visitor]:
     assert not [error for error in visitor.errors if "unzip" in error.lower()]
 
 
-def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
-    visitor: Visitor, source_image: Path
-) -> None:
+def fill_in_and_train(visitor: Visitor, image: Path) -> None:
     page = visitor.page
-    visitor.webui.post("/sdapi/v1/options", {"unziplora_preview_steps": 2})
-    visitor.webui.draw("a house")  # Forge knows its model from its first image on
-    page.locator("#uz_model").get_by_text("GB free (plan: full)").wait_for()
-    visitor.shot("train-empty")
-    page.locator("#uz_image input[type=file]").set_input_files(source_image)
+    page.locator("#uz_image input[type=file]").set_input_files(image)
     visitor.field("uz_subject").fill("cat")
     visitor.field("uz_style").fill("crayon drawing")
     visitor.field("uz_name").fill("clicked")
@@ -99,47 +94,54 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     visitor.shot("train-running")
     page.locator('#uz_live [data-state="completed"]').wait_for()
     visitor.shot("train-completed")
-    page.locator("#uz_copy_report").click()
-    page.wait_for_function(
+
+
+def copied_report(visitor: Visitor) -> str:
+    visitor.page.locator("#uz_copy_report").click()
+    visitor.page.wait_for_function(
         "() => document.querySelector('#uz_bug_report textarea')?.value.includes('program')"
     )
-    report = str(page.locator("#uz_bug_report textarea").input_value())
-    assert f"program: {PROGRAMS[visitor.webui.kind]}" in report
-    assert "its version: " in report
-    assert "\n  steps: 8\n" in report
-    for private in ("clicked", "crayon", str(visitor.webui.data), str(Path.home())):
-        assert private not in report
-    assert (visitor.webui.loras / "clicked_content.safetensors").is_file()
-    settings = (visitor.webui.loras / ".unziplora" / "clicked" / "settings.json").read_text("utf-8")
-    assert json.loads(settings)["settings"]["preview_steps"] == 2
+    return str(visitor.page.locator("#uz_bug_report textarea").input_value())
 
+
+def card_of(visitor: Visitor, name: str) -> Any:
     visitor.tab("Results", "#tab_unziplora")
-    card = page.locator("#uz_cards article").filter(has_text="clicked")
+    card = visitor.page.locator("#uz_cards article").filter(has_text=name)
     card.wait_for()
+    return card
+
+
+def infotext_of_the_published_image(visitor: Visitor, card: Any, name: str) -> str:
     card.locator("summary").click()
     card.get_by_role("button", name="publish").click()
-    page.locator("#uz_results_message").get_by_text("The folder to publish").wait_for()
-    published = visitor.webui.loras.parent / "unziplora-published" / "clicked"
-    with Image.open(published / "images" / "both.png") as image:
-        told = image.info["parameters"]
-    assert told.startswith(f"{SAID} <lora:clicked_content:1> <lora:clicked_style:1>\n")
-    assert "Steps: 2" in told
-    assert "Sampler: " in told
-    visitor.shot("results")
-    card.get_by_role("button", name="Both").click()
-    page.locator("#txt2img_prompt").wait_for()
-    page.wait_for_function(
+    visitor.page.locator("#uz_results_message").get_by_text("The folder to publish").wait_for()
+    folder = visitor.webui.loras.parent / "unziplora-published" / name
+    with Image.open(folder / "images" / "both.png") as image:
+        return str(image.info["parameters"])
+
+
+def prompt_after(visitor: Visitor, card: Any, button: str) -> str:
+    card.get_by_role("button", name=button).click()
+    visitor.page.locator("#txt2img_prompt").wait_for()
+    visitor.page.wait_for_function(
         "() => document.querySelector('#txt2img_prompt textarea').value.includes('lora')"
     )
-    assert visitor.prompt() == f"{SAID} <lora:clicked_content:1> <lora:clicked_style:1>"
+    return visitor.prompt()
 
+
+def draw_in_txt2img(visitor: Visitor) -> str:
+    """What stands below the image."""
+    page = visitor.page
     for field, value in (("steps", "2"), ("width", "128"), ("height", "128")):
         page.locator(f"#txt2img_{field} input[type=number]").fill(value)
     page.locator("#txt2img_generate").click()
     page.locator("#txt2img_gallery img").first.wait_for()
-    assert "Lora hashes" in page.locator("#html_info_txt2img").first.inner_text()
     visitor.shot("txt2img")
+    return str(page.locator("#html_info_txt2img").first.inner_text())
 
+
+def copy_the_image_from_txt2img(visitor: Visitor) -> None:
+    page = visitor.page
     visitor.tab("UnZipLoRA")
     visitor.tab("Train", "#tab_unziplora")
     page.get_by_role("button", name="From img2img").click()
@@ -152,7 +154,39 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     visitor.shot("from-txt2img")
 
 
-def test_an_interrogator_that_cannot_fetch_its_models_is_told_in_a_sentence(
+def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
+    visitor: Visitor, source_image: Path
+) -> None:
+    webui = visitor.webui
+    webui.post("/sdapi/v1/options", {"unziplora_preview_steps": 2})
+    webui.draw("a house")  # Forge knows its model from its first image on
+    visitor.page.locator("#uz_model").get_by_text("GB free (plan: full)").wait_for()
+    visitor.shot("train-empty")
+
+    fill_in_and_train(visitor, source_image)
+    assert (webui.loras / "clicked_content.safetensors").is_file()
+    settings = (webui.loras / ".unziplora" / "clicked" / "settings.json").read_text("utf-8")
+    assert json.loads(settings)["settings"]["preview_steps"] == 2
+
+    report = copied_report(visitor)
+    for line in (f"program: {PROGRAMS[webui.kind]}", "its version: ", "\n  steps: 8\n"):
+        assert line in report
+    for private in ("clicked", "crayon", str(webui.data), str(Path.home())):
+        assert private not in report
+
+    card = card_of(visitor, "clicked")
+    infotext = infotext_of_the_published_image(visitor, card, "clicked")
+    assert infotext.startswith(f"{BOTH}\n")
+    assert "Steps: 2" in infotext
+    assert "Sampler: " in infotext
+    visitor.shot("results")
+
+    assert prompt_after(visitor, card, "Both") == BOTH
+    assert "Lora hashes" in draw_in_txt2img(visitor)
+    copy_the_image_from_txt2img(visitor)
+
+
+def test_an_interrogator_that_cannot_fetch_its_models_is_explained_in_a_sentence(
     visitor: Visitor, source_image: Path
 ) -> None:
     page = visitor.page
@@ -178,7 +212,7 @@ def test_the_card_shows_at_once_and_a_click_writes_the_trigger(
     visitor.tab("Lora", "#txt2img_extra_tabs")
     page.locator("#txt2img_lora_cards").wait_for()
     visitor.tab("UnZipLoRA")
-    told = visitor.webui.train("carded", source_image, steps=2)
+    run = visitor.webui.train("carded", source_image, steps=2)
     page.locator('#uz_live [data-state="completed"]').filter(has_text="carded").wait_for()
     visitor.tab("txt2img")
     card = page.locator('#txt2img_lora_cards .card[data-name="carded_style"]')
@@ -191,4 +225,4 @@ def test_the_card_shows_at_once_and_a_click_writes_the_trigger(
     )
     assert "<lora:carded_style:1>" in visitor.prompt()
     assert "crayon drawing style" in visitor.prompt()
-    assert told["state"] == "completed"
+    assert run["state"] == "completed"

@@ -18,11 +18,6 @@ from unziplora.training.events import Finished, Message, StepDone
 from unziplora.training.run_folder import RunFolder
 
 
-@pytest.fixture
-def make_host(documented: dict[str, Any]) -> Callable[[], Any]:
-    return lambda: documented["MyHost"](documented["small_unet"]())
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_goes_on_or_keeps_what_it_has_learned(
     kind: str, make_host: Callable[[], Any], tmp_path: Path

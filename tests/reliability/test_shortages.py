@@ -18,11 +18,6 @@ from unziplora.app.job_queue import ENDED
 from unziplora.app.service import Service
 
 
-@pytest.fixture
-def make_host(documented: dict[str, Any]) -> Callable[[], Any]:
-    return lambda: documented["MyHost"](documented["small_unet"]())
-
-
 @pytest.mark.parametrize("place", PLACES)
 def test_where_memory_runs_out_training_goes_on_or_stops_with_its_state(
     place: str, make_host: Callable[[], Any], tmp_path: Path

@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 import unziplora
 from tests.training.test_trainer import SETTINGS, forward, make_trainer, same, snapshot
+from tests.unet.test_weight_cast import near_fp8
 from unziplora.errors import TrainingFailed
-from unziplora.training.adam8bit import Moments, in_fp32, rounded
 from unziplora.training.events import Message, Started, StepDone
 from unziplora.training.memory_plans import PLANS, Plan
 from unziplora.training.trainer import Trainer
-from unziplora.unet.weight_cast import cast_by_layer, fp8_bytes
 
 SMALL = ["low", "lowest"]
 
@@ -197,103 +196,6 @@ def test_a_run_under_a_small_plan_resumes_from_its_state_on_disk(
         assert same(pair, whole)
 
 
-def test_eight_bits_keep_moments_within_their_precision() -> None:
-    size = torch.logspace(-4, 0, 512)
-    m = (size * torch.where(torch.arange(512) % 2 == 0, 1.0, -1.0)).view(2, 256)
-    v = size.square().view(2, 256)
-    moments = Moments([256, 256], torch.device("cpu"))
-    moments.write(m, v, None)
-    read_m, read_v = moments.read()
-    assert torch.allclose(read_m, m, rtol=0.045, atol=0)
-    assert torch.allclose(read_v.sqrt(), v.sqrt(), rtol=0.022, atol=0)
-    assert torch.equal(in_fp32(moments.tensors(1))["exp_avg"], read_m[1])
-
-
-def test_rounding_is_right_on_average() -> None:
-    """Nearest rounding of v after 0.999 v would give v back for ever."""
-    generator = torch.Generator().manual_seed(0)
-    v = torch.ones(64, 256)
-    v[:, 0] = 4.0  # keeps the scale
-    moments = Moments([v.numel()], torch.device("cpu"))
-    moments.write(v, v, generator)
-    for _ in range(200):
-        m, v = moments.read()
-        v *= 0.999
-        v[:, 0] = 4.0
-        moments.write(m, v, generator)
-    mean = moments.read()[1][:, 1:].mean()
-    assert mean == pytest.approx(0.999**200, rel=0.02)
-
-    weight = torch.full((100_000,), 0.03)
-    steps = sum(rounded(weight + 5e-5, torch.bfloat16, generator).float().mean() for _ in range(4))
-    assert float(steps) / 4 == pytest.approx(0.03 + 5e-5, abs=3e-6)
-
-
-def test_no_second_moment_is_zero_where_its_block_has_any() -> None:
-    moments = Moments([256], torch.device("cpu"))
-    v = torch.full((1, 256), 1e-30)
-    v[0, 0] = 1.0
-    moments.write(v, v, torch.Generator().manual_seed(0))
-    assert (moments.read()[1] > 0).all()
-
-
-def test_a_base_in_fp8_comes_back_to_the_bit_whatever_happens(host: Any) -> None:
-    before = {name: p.detach().clone() for name, p in host.unet.named_parameters()}
-    objects = {name: id(p) for name, p in host.unet.named_parameters()}
-
-    def interrupted() -> None:
-        with cast_by_layer(host.unet, {}, fp8=True):
-            assert host.unet.mid_block.attentions[0].proj_in.weight.element_size() == 1
-            raise RuntimeError("interrupted")
-
-    with pytest.raises(RuntimeError, match="interrupted"):
-        interrupted()
-    for name, parameter in host.unet.named_parameters():
-        assert id(parameter) == objects[name]
-        assert torch.equal(parameter, before[name])
-    assert not any("forward" in module.__dict__ for module in host.unet.modules())
-
-
-def near_fp8(weight: Tensor) -> Tensor:
-    """The numbers that fp8 with a scale for each row can hold, nearest to these."""
-    rows = weight.flatten(1)
-    scale = rows.abs().amax(1, keepdim=True) / 448
-    return ((rows / scale).to(torch.float8_e4m3fn).float() * scale).view_as(weight)
-
-
-@pytest.mark.parametrize("layer", [nn.Linear(12, 20), nn.Conv2d(6, 10, 3, stride=2, padding=1)])
-def test_a_layer_in_fp8_is_the_layer_with_rounded_weights(layer: Any) -> None:
-    layer.requires_grad_(False)
-    x = torch.randn(2, 6, 8, 12, generator=torch.manual_seed(0), requires_grad=True)
-    weight = layer.weight.detach().clone()
-    saved: list[Tensor] = []
-    keep = torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t)
-    with cast_by_layer(nn.ModuleList([layer]), {}, fp8=True), keep:
-        stored = layer.weight
-        y = layer(x)
-        y.square().sum().backward()
-    assert stored.element_size() == 1
-    assert [t.dtype for t in saved] == [torch.float32]  # what square() keeps; no weight, no x
-    got, x.grad = x.grad, None
-
-    near = near_fp8(weight)
-    layer.weight = nn.Parameter(near, requires_grad=False)
-    expected = layer(x)
-    expected.square().sum().backward()
-    layer.weight = nn.Parameter(weight)
-    assert torch.allclose(y, expected, atol=1e-5)
-    assert torch.allclose(got, x.grad, atol=1e-4)
-    assert (near - weight).abs().max() <= 0.0625 * weight.abs().max()
-
-
-def test_fp8_bytes_are_what_the_weights_take(host: Any) -> None:
-    unet = host.unet.to(torch.bfloat16)
-    foretold = fp8_bytes(unet)
-    with cast_by_layer(unet, {}, fp8=True):
-        codes = sum(p.numel() * p.element_size() for p in unet.parameters())
-    assert codes < foretold < 1.15 * codes  # the rest are scales, many in so narrow a model
-
-
 def in_dtype(documented: dict[str, Any], dtype: torch.dtype) -> Any:
     return documented["MyHost"](documented["small_unet"]().to(dtype))
 
@@ -328,21 +230,6 @@ def test_a_image_made_meanwhile_is_computed_in_fp16_as_ever(documented: dict[str
         with trainer.plan.on(trainer.host.unet, trainer.attachment):
             assert torch.equal(trainer.host.denoise(*inputs), expected)
     assert expected.dtype == torch.float16
-
-
-def test_a_layer_in_fp16_keeps_no_copy_for_its_backward_pass() -> None:
-    layer = nn.Linear(12, 20).half().requires_grad_(False)
-    x = torch.randn(4, 12, generator=torch.manual_seed(0), requires_grad=True)
-    saved: list[Tensor] = []
-    keep = torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t)
-    with cast_by_layer(nn.ModuleList([layer]), {}, fp8=False), keep:
-        y = layer(x)
-        y.float().square().sum().backward()
-    assert y.dtype == torch.bfloat16
-    assert [t.dtype for t in saved] == [torch.float32]  # what square() keeps
-    got, x.grad = x.grad, None
-    layer.bfloat16()(x.bfloat16()).float().square().sum().backward()
-    assert torch.equal(got, x.grad)
 
 
 def test_a_state_without_a_loss_scale_goes_on_under_a_plan_that_has_one(
@@ -390,15 +277,3 @@ def test_out_of_memory_steps_down_once_and_loses_no_step(
     assert found == expected
     with pytest.raises(torch.cuda.OutOfMemoryError):
         run("twice", 2)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_on_a_gpu_fp8_frees_the_weights_memory_and_brings_it_back() -> None:
-    layer = nn.Linear(4096, 4096, dtype=torch.bfloat16, device="cuda").requires_grad_(False)
-    before, other = layer.weight.clone().cpu(), layer.weight.detach()
-    allocated = torch.cuda.memory_allocated()
-    with cast_by_layer(nn.ModuleList([layer]), {}, fp8=True):
-        assert torch.cuda.memory_allocated() < allocated - 0.9 * 4096**2
-        assert layer(torch.ones(1, 4096, dtype=torch.bfloat16, device="cuda")).isfinite().all()
-    assert torch.equal(layer.weight.cpu(), before)
-    assert torch.equal(other.cpu(), before)  # the storage is the same

@@ -104,7 +104,7 @@ def fail(step: int):
     def broken(self, one_pass):
         if self.step == step:
             trainer._backward = backward
-            raise RuntimeError("a test asked for this")
+            raise RuntimeError("a test requested this")
         return backward(self, one_pass)
 
     trainer._backward = broken
