@@ -34,7 +34,7 @@ from unziplora.checkpoints.convert import (
     clip_l,
     vae_importer,
 )
-from unziplora.checkpoints.header import Header, Shape, read_header
+from unziplora.checkpoints.header import CheckpointHeader, Shape, read_header
 from unziplora.checkpoints.identify import ModelFile
 from unziplora.checkpoints.key_map import CLIP_G, CLIP_L, UNET, VAE
 from unziplora.checkpoints.load import (
@@ -79,7 +79,11 @@ class SingleFile:
     """
 
     def __init__(
-        self, header: Header, *, head_channels: int = HEAD_CHANNELS, vae_scale: float = VAE_SCALE
+        self,
+        header: CheckpointHeader,
+        *,
+        head_channels: int = HEAD_CHANNELS,
+        vae_scale: float = VAE_SCALE,
     ) -> None:
         self.path = header.path
         self.head_channels, self.vae_scale = head_channels, vae_scale
@@ -211,7 +215,7 @@ def load_vae(path: Path, device: Device, scale: float = VAE_SCALE) -> nn.Module:
     )
 
 
-def _below(header: Header, prefix: str) -> dict[str, Shape]:
+def _below(header: CheckpointHeader, prefix: str) -> dict[str, Shape]:
     return {
         name.removeprefix(prefix): shape
         for name, shape in header.shapes.items()

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import yaml
 
 from unziplora.checkpoints.configs import HEAD_CHANNELS, VAE_SCALE, unet_shape
-from unziplora.checkpoints.header import Header, read_header
+from unziplora.checkpoints.header import CheckpointHeader, read_header
 from unziplora.checkpoints.hints import (
     DEFAULTS,
     SDXL_RESOLUTION,
@@ -101,7 +101,7 @@ def _file(path: Path, prediction_type: str | None) -> ModelFile:
     )
 
 
-def _prediction_in(header: Header) -> str | None:
+def _prediction_in(header: CheckpointHeader) -> str | None:
     """From NoobAI's marker tensor or the ModelSpec header (kohya writes "v" or "epsilon")."""
     if "v_pred" in header.shapes:
         return "v_prediction"

@@ -14,18 +14,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from unziplora.checkpoints.convert import TEXT, Importer, Named
-from unziplora.checkpoints.header import Header, read_header
+from unziplora.checkpoints.header import read_header
 from unziplora.errors import InvalidInput
+from unziplora.safetensors_file import read_tensor
 
 Device = torch.device | str
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
-_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-    "BOOL": torch.bool,
-}  # fmt: skip
 
 
 def fill(model: nn.Module, tensors: Iterable[Named], what: str, path: Path, device: Device,
@@ -120,33 +115,23 @@ def read_folder(folder: Path, what: str) -> Iterator[Named]:
     for path in weights_in(folder, what):
         header = read_header(path)
         with _opened(path) as tensor:
-            for name in header.shapes:
+            for name in header.entries:
                 yield name, tensor(name)
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Callable[[str], Tensor]]:
-    """Gives a file's tensors by name. The library refuses a whole file for a single word in its
-    header that is no text; then they are read from where the header says they are."""
+    """A file's tensors by name. The library refuses a whole file for a single value in its header
+    that is no text; then they are read from where the header says they are."""
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(safe_open(str(path), framework="pt"))
+            library = stack.enter_context(safe_open(str(path), framework="pt"))
         except SafetensorError:
-            yield _reader(read_header(path))
+            entries = read_header(path).entries
+            file = stack.enter_context(path.open("rb"))
+            yield lambda name: read_tensor(file, entries[name])
         else:
-            yield file.get_tensor
-
-
-def _reader(header: Header) -> Callable[[str], Tensor]:
-    size = header.path.stat().st_size
-    data = torch.from_file(str(header.path), shared=False, size=size, dtype=torch.uint8)
-
-    def tensor(name: str) -> Tensor:
-        first, last = header.places[name]
-        dtype = _DTYPES[header.dtypes[name]]
-        return data[first:last].clone().view(dtype).reshape(header.shapes[name])
-
-    return tensor
+            yield library.get_tensor
 
 
 def missing(path: Path, what: str, error: KeyError) -> InvalidInput:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unziplora.checkpoints.header import Header
+from unziplora.checkpoints.header import CheckpointHeader
 from unziplora.checkpoints.key_map import CLIP_G, CLIP_L, UNET
 from unziplora.checkpoints.load import read_json
 from unziplora.errors import InvalidInput
@@ -37,7 +37,7 @@ _OTHERS = (
 )  # fmt: skip
 
 
-def refuse_file(header: Header) -> None:
+def refuse_file(header: CheckpointHeader) -> None:
     """Raises InvalidInput unless the file has the parts of an SDXL-family checkpoint."""
     what = _lora_or_quantised(header) or (
         _of_unet(header) if header.has(UNET) else _without_unet(header)
@@ -46,19 +46,19 @@ def refuse_file(header: Header) -> None:
         raise InvalidInput(f"{header.path.name} is {what}, not an SDXL checkpoint. {_CHOOSE}")
 
 
-def _lora_or_quantised(header: Header) -> str | None:
-    names = header.shapes
+def _lora_or_quantised(header: CheckpointHeader) -> str | None:
+    names = header.entries
     if any(part in name for name in names for part in _LORA):
         return "a LoRA"
     quantised = any(part in name for name in names for part in _QUANTISED)
     integers = any(
-        dtype in ("I8", "U8", "I32") and name.endswith("weight")
-        for name, dtype in header.dtypes.items()
+        entry.dtype in ("I8", "U8", "I32") and name.endswith("weight")
+        for name, entry in header.entries.items()
     )
     return "a quantised model" if quantised or integers else None
 
 
-def _of_unet(header: Header) -> str | None:
+def _of_unet(header: CheckpointHeader) -> str | None:
     def unet(*prefixes: str) -> bool:
         return header.has(*(UNET + prefix for prefix in prefixes))
 
@@ -83,7 +83,7 @@ def _of_unet(header: Header) -> str | None:
     return None
 
 
-def _bare_unet(header: Header) -> str:
+def _bare_unet(header: CheckpointHeader) -> str:
     contexts = {shape[1] for name, shape in header.shapes.items()
                 if name.endswith("attn2.to_k.weight")}  # fmt: skip
     kinds = {768: "Stable Diffusion 1.5's", 1024: "Stable Diffusion 2's", 1280: "the refiner's"}
@@ -96,7 +96,7 @@ def _with_channels(channels: int) -> str:
     return f"{kind} whose UNet takes {channels} channels"
 
 
-def _without_unet(header: Header) -> str:
+def _without_unet(header: CheckpointHeader) -> str:
     for prefixes, what in _OTHERS:
         if header.has(*prefixes):
             return what

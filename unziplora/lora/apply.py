@@ -53,28 +53,36 @@ def check_fits(file: LoraFile, modules: Mapping[Target, nn.Module]) -> None:
 
     Raises InvalidInput where a file is of another model, or has numbers that are none.
     """
-    name = file.path.name
-    if not file.adapters:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in file.left_out.items())
-        what = f"It is for {file.model}" if file.model else f"It has {kinds or 'no tensors'}"
-        raise InvalidInput(
-            f"{name} has no layers of an SDXL model that can be read here. {what}; choose a LoRA "
-            "for SDXL."
-        )
+    _check_readable(file)
     networks = {target.network for target in modules}
-    meant = {t: a for t, a in file.adapters.items() if t.network in networks}
-    fitting = sum(t in modules and _fits(a, modules[t]) for t, a in meant.items())
-    if fitting < len(meant):
+    adapters = {t: a for t, a in file.adapters.items() if t.network in networks}
+    fitting = sum(t in modules and _fits(a, modules[t]) for t, a in adapters.items())
+    if fitting < len(adapters):
         raise InvalidInput(
-            f"Only {fitting} of {len(meant)} layers of {name} fit this model. "
+            f"Only {fitting} of {len(adapters)} layers of {file.path.name} fit this model. "
             "Choose a LoRA of the same architecture."
         )
-    broken = next((t.module for t, a in meant.items() if not all_finite(a)), None)
-    if broken is not None:
-        raise InvalidInput(
-            f"{name} has numbers that are infinite or NaN, in its layer {broken}. "
-            "Download it again, or choose an earlier save of it."
-        )
+    _check_finite(file.path.name, adapters)
+
+
+def _check_readable(file: LoraFile) -> None:
+    if file.adapters:
+        return
+    kinds = ", ".join(f"{count} {kind}" for kind, count in file.left_out.items())
+    what = f"It is for {file.model}" if file.model else f"It has {kinds or 'no tensors'}"
+    raise InvalidInput(
+        f"{file.path.name} has no layers of an SDXL model that can be read here. {what}; choose a "
+        "LoRA for SDXL."
+    )
+
+
+def _check_finite(name: str, adapters: Mapping[Target, Adapter]) -> None:
+    for target, adapter in adapters.items():
+        if not all_finite(adapter):
+            raise InvalidInput(
+                f"{name} has numbers that are infinite or NaN, in its layer {target.module}. "
+                "Download it again, or choose an earlier save of it."
+            )
 
 
 def _fits(adapter: Adapter, module: nn.Module) -> bool:

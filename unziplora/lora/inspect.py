@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from unziplora.errors import InvalidInput
-from unziplora.lora.algorithms import LoraLayer, all_finite, inputs, parameters
+from unziplora.lora.algorithms import Adapter, LoraLayer, all_finite, inputs, parameters
 from unziplora.lora.metadata import LoraInfo
 from unziplora.lora.read import LoraFile, read_lora
 from unziplora.lora.write import tensor_hash
@@ -125,11 +125,19 @@ def _architecture(file: LoraFile) -> str:
     try:
         return architecture_of(layers, file.info.architecture).name
     except InvalidInput:
-        pass
+        return _older_model(layers) or _part_of(layers)
+
+
+def _older_model(layers: Mapping[str, Adapter]) -> str | None:
+    """By the width of the text that its layers read."""
     widths = {inputs(adapter) for layer, adapter in layers.items() if reads_text(layer)}
     for width, older in ((768, "SD 1"), (1024, "SD 2")):
         if widths == {width}:
             return f"not SDXL: its text is {width} wide, as in {older}"
+    return None
+
+
+def _part_of(layers: Iterable[str]) -> str:
     used = {group_of(layer) for layer in layers}
     fitting = [name for name, member in family().items() if used <= member.groups.keys()]
     return f"a part of {' or '.join(fitting)}" if fitting else "unknown"

@@ -67,6 +67,15 @@ _NETWORKS: tuple[tuple[str, Network], ...] = (
     ("clip_l.", "te1"),
     ("clip_g.", "te2"),
 )
+# Whose names a file has, by how those of the UNet begin.
+_PROGRAMS = {
+    "lora_unet.": "OneTrainer",
+    "lora_unet_": "kohya",
+    "oft_unet_": "kohya",
+    "diffusion_model.": "ComfyUI",
+}
+_SGM_NAME = re.compile("put_blocks|middle_block")
+_PEFT_TENSOR = re.compile("lora_A|lora_B|magnitude")
 # How they end: kohya and LyCORIS; peft, with or without an adapter's name; diffusers before peft.
 _PART = re.compile(
     r"(?:\.lora_(?P<kohya>down|up|mid)\.weight"
@@ -144,25 +153,18 @@ def res_blocks_of(modules: Iterable[str]) -> int:
 
 def layout_of(keys: Mapping[str, Key]) -> str:
     """Whose way of naming this is."""
-    name, key = next(
-        ((name, key) for name, key in keys.items() if key.network == "unet"), ("", None)
-    )
-    if key is None:
+    first = next((name for name, key in keys.items() if key.network == "unet"), None)
+    if first is None:
         return "text encoders only" if keys else "unknown"
-    sgm = any("put_blocks" in k.module or "middle_block" in k.module for k in keys.values())
-    names = "sgm names" if sgm else "diffusers names"
-    match name.split(".")[0].split("_")[:2]:
-        case ["lora", "unet"] | ["oft", "unet"]:
-            return f"{'OneTrainer' if name.startswith('lora_unet.') else 'kohya'}, {names}"
-        case ["diffusion", "model"]:
-            return f"ComfyUI, {names}"
-        case ["unet"] if sgm:
-            return f"OneTrainer, {names}"
-        case ["unet"] if "lora_A" in name or "lora_B" in name or "magnitude" in name:
-            return "diffusers, peft's tensors"
-        case ["unet"]:
-            return "diffusers, before peft"
-    return "peft"
+    sgm = any(_SGM_NAME.search(key.module) for key in keys.values())
+    for prefix, program in _PROGRAMS.items():
+        if first.startswith(prefix):
+            return f"{program}, {'sgm' if sgm else 'diffusers'} names"
+    if not first.startswith("unet."):
+        return "peft"
+    if sgm:
+        return "OneTrainer, sgm names"
+    return "diffusers, peft's tensors" if _PEFT_TENSOR.search(first) else "diffusers, before peft"
 
 
 @lru_cache(maxsize=2)

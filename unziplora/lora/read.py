@@ -137,28 +137,34 @@ def _adapters(
     configs: Mapping[str, AdapterConfig],
     left_out: Counter[str],
 ) -> dict[Target, Adapter]:
-    modules: dict[tuple[Network, str], dict[str, str]] = {}
-    for name, key in keys.items():
-        modules.setdefault((key.network, key.module), {}).setdefault(key.part, name)
+    """Counts in left_out what cannot be read."""
+    modules = _tensors_by_module(keys)
     res_blocks = res_blocks_of(module for network, module in modules if network == "unet")
     adapters = {}
     for (network, module), names in modules.items():
         target = target_of(network, module, res_blocks)
-        readable = all(file.entries[name].dtype is not None for name in names.values())
-        if target is None or not readable:
-            left_out[f"modules of an unknown {'name' if readable else 'dtype'}"] += 1
-            continue
-        parts = {part: file.read(name) for part, name in names.items()}
-        alpha = None
-        if (config := configs.get(_PEFT_NETWORKS[network], configs.get(""))) is not None:
-            alpha = _alpha(config, module, parts)
-        adapter = build(parts, alpha)
-        if adapter is None:
-            left_out["modules whose tensors do not belong together"] += 1
-            continue
-        left_out.update("unknown tensors" for _ in parts)
-        adapters[target] = adapter
+        if not all(file.entries[name].readable for name in names.values()):
+            left_out["modules of an unknown dtype"] += 1
+        elif target is None:
+            left_out["modules of an unknown name"] += 1
+        else:
+            parts = {part: file.read(name) for part, name in names.items()}
+            config = configs.get(_PEFT_NETWORKS[network], configs.get(""))
+            adapter = build(parts, None if config is None else _alpha(config, module, parts))
+            if adapter is None:
+                left_out["modules whose tensors do not belong together"] += 1
+            else:
+                left_out.update("unknown tensors" for _ in parts)  # those that build left
+                adapters[target] = adapter
     return adapters
+
+
+def _tensors_by_module(keys: Mapping[str, Key]) -> dict[tuple[Network, str], dict[str, str]]:
+    """For each module that a file changes, the names of its tensors by their part."""
+    modules: dict[tuple[Network, str], dict[str, str]] = {}
+    for name, key in keys.items():
+        modules.setdefault((key.network, key.module), {}).setdefault(key.part, name)
+    return modules
 
 
 def _alpha(config: AdapterConfig, module: str, parts: Mapping[str, torch.Tensor]) -> float:
@@ -176,10 +182,10 @@ def _config_beside(path: Path) -> dict[str, AdapterConfig]:
     if path.name != "adapter_model.safetensors" or not beside.is_file():
         return {}
     try:
-        said = {"lora_adapter_metadata": beside.read_text("utf-8")}
+        metadata = {"lora_adapter_metadata": beside.read_text("utf-8")}
     except (OSError, ValueError):
         return {}
-    return adapter_configs(said, [])
+    return adapter_configs(metadata, [])
 
 
 def _other_model(names: Iterable[str]) -> str | None:
