@@ -30,16 +30,11 @@ EXCEPTIONS = {
     "mini_world/export.py:config_text": "mini",
     "mini_world/shapes.py": "mini",
     "mini_world/styles.py": "mini",
-    "unziplora/app/sheet.py:sheet": "lora",
     "unziplora/images/colour.py:to_srgb": "core",
     "unziplora/images/formats.py:open_file": "core",
     "unziplora/files.py:_wrong_with": "training",
     "unziplora/training/checks.py:typed": "training",
     "unziplora/training/settings.py:Settings.resolve": "training",
-    "unziplora/lora/apply.py:check_fits": "lora",
-    "unziplora/lora/inspect.py:_architecture": "lora",
-    "unziplora/lora/key_layouts.py:layout_of": "lora",
-    "unziplora/lora/read.py:_adapters": "lora",
 }  # fmt: skip
 
 BRANCHES = (
