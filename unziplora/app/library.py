@@ -18,7 +18,7 @@ from PIL import Image
 
 from unziplora import files as atomic
 from unziplora.app.own_files import is_own_file, is_own_folder
-from unziplora.app.sheet import Draw, sheet, words_of
+from unziplora.app.sheet import Draw, sheet, sheet_prompts
 from unziplora.errors import InvalidInput, NotFound, WriteError
 from unziplora.images.load import open_image
 from unziplora.lora.inspect import Report, inspect
@@ -165,8 +165,8 @@ class Library:
         copy = self.run_folder(content).image
         image = open_image(copy).image if self._is_own(copy) else None
         with self._reserve_model():
-            words = words_of(*files)
-            return sheet(self.draw, *files, words, image=image, weights=(weights,), seed=seed)
+            prompts = sheet_prompts(*files)
+            return sheet(self.draw, *files, prompts, image=image, weights=(weights,), seed=seed)
 
     def runs(self) -> list[StoredRun]:
         """Runs on disk that have not ended well and are not in the queue, by name: also those that

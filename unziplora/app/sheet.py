@@ -1,11 +1,11 @@
 """The figure of a pair: content in new scenes, style on other objects, both together.
 
-It knows no host: whoever asks for it brings what draws a row.
+It knows no host: the caller brings what draws a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,8 +33,8 @@ class SheetPrompts:
     scenes: Sequence[str] = SCENES
     objects: Sequence[str] = OBJECTS
 
-    def prompts(self) -> dict[str, list[str]]:
-        """By row: content, style, both."""
+    def by_row(self) -> dict[str, list[str]]:
+        """Rows: content, style, both."""
         subject = _with_article(self.content)
         return {
             "content": [f"{subject} {scene}" for scene in self.scenes],
@@ -43,34 +43,44 @@ class SheetPrompts:
         }
 
 
-def words_of(
+def sheet_prompts(
     content: Path,
     style: Path,
-    given: dict[str, str | None] | None = None,
+    triggers: Mapping[str, str | None] | None = None,
     *,
     scenes: Sequence[str] | None = None,
     objects: Sequence[str] | None = None,
 ) -> SheetPrompts:
-    """The triggers that the files' headers say, or those given (keys content and style).
+    """triggers: by role (content, style), in place of those in the files' headers.
 
-    Raises InvalidInput where neither says one.
+    Raises InvalidInput where neither has one.
     """
     found = {}
     for role, path in (("content", content), ("style", style)):
-        trigger = (given or {}).get(role) or read_info(path).trigger
+        trigger = (triggers or {}).get(role) or read_info(path).trigger
         if not trigger:
             raise InvalidInput(
-                f"{path.name} does not say what calls it in a prompt. Say it with --{role}-trigger."
+                f"{path.name} does not say which words trigger it in a prompt. "
+                f"Name them with --{role}-trigger."
             )
         found[role] = trigger
     return SheetPrompts(found["content"], found["style"], scenes or SCENES, objects or OBJECTS)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A row that is still to be drawn."""
+
+    heading: str
+    prompts: Sequence[str]
+    loras: Sequence[WeightedLora] = ()
 
 
 def sheet(
     draw: Draw,
     content: Path,
     style: Path,
-    words: SheetPrompts,
+    prompts: SheetPrompts,
     *,
     image: Image.Image | None = None,
     weights: Sequence[float | tuple[float, float]] = (1.0,),
@@ -85,35 +95,43 @@ def sheet(
     first image of each row, the next has the next; on_image: called with (drawn, total) after each
     image.
     """
-    prompts = words.prompts()
-    plan: list[tuple[str, list[str], list[WeightedLora]]] = []
-    if base:
-        plan.append(("the model alone", prompts["both"], []))
-    for weight in weights:
-        own = weight if isinstance(weight, tuple) else (weight, weight)
-        plain = len(weights) == 1 and own == (1.0, 1.0)
-        for heading, row, loras in (
-            ("content LoRA", "content", [(content, own[0])]),
-            ("style LoRA", "style", [(style, own[1])]),
-            ("both", "both", [(content, own[0]), (style, own[1])]),
-        ):
-            said = " and ".join(dict.fromkeys(f"{weight:g}" for _, weight in loras))
-            plan.append((heading if plain else f"{heading}, weight {said}", prompts[row], loras))
-    total = sum(len(texts) for _, texts, _ in plan)
-    rows: list[Row] = []
-    made = 0
-    for heading, texts, loras in plan:
-        cells = []
-        for text, drawn in zip(texts, draw(texts, loras, seed), strict=True):
-            cells.append(Cell(drawn, text))
-            made += 1
-            if on_image is not None:
-                on_image(made, total)
-        rows.append(Row(heading, cells))
+    pairs = [own if isinstance(own, tuple) else (own, own) for own in weights]
+    texts = prompts.by_row()
+    plans = [_Plan("the model alone", texts["both"])] if base else []
+    for pair in pairs:
+        loras = [(content, pair[0]), (style, pair[1])]
+        plans += _rows_of(loras, texts, show_weights=pairs != [(1.0, 1.0)])
+    rows = list(_drawn(draw, plans, seed, on_image or (lambda drawn, total: None)))
     if image is not None:
         first = rows[0]
         rows[0] = replace(first, cells=[Cell(image, "the image trained on"), *first.cells])
     return figure(rows, side=SIDE)
+
+
+def _rows_of(
+    pair: Sequence[WeightedLora], texts: Mapping[str, Sequence[str]], *, show_weights: bool
+) -> Iterator[_Plan]:
+    """Content alone, style alone, both."""
+    for row, heading, loras in (
+        ("content", "content LoRA", pair[:1]),
+        ("style", "style LoRA", pair[1:]),
+        ("both", "both", pair),
+    ):
+        weights = " and ".join(dict.fromkeys(f"{weight:g}" for _, weight in loras))
+        yield _Plan(f"{heading}, weight {weights}" if show_weights else heading, texts[row], loras)
+
+
+def _drawn(
+    draw: Draw, plans: Sequence[_Plan], seed: int, on_image: Callable[[int, int], None]
+) -> Iterator[Row]:
+    total, count = sum(len(plan.prompts) for plan in plans), 0
+    for plan in plans:
+        cells = []
+        for prompt, image in zip(plan.prompts, draw(plan.prompts, plan.loras, seed), strict=True):
+            cells.append(Cell(image, prompt))
+            count += 1
+            on_image(count, total)
+        yield Row(plan.heading, cells)
 
 
 def _with_article(noun: str) -> str:

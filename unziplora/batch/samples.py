@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from unziplora import files
-from unziplora.app.sheet import Draw, SheetPrompts, words_of
+from unziplora.app.sheet import Draw, SheetPrompts, sheet_prompts
 from unziplora.images.load import open_image
 from unziplora.lora.metadata import read_info
 from unziplora.lora.pair import pair_files
@@ -30,14 +30,14 @@ class Sampling:
 
 
 def draw_samples(
-    draw: Draw, content: Path, style: Path, words: SheetPrompts, samples: int, seed: int
+    draw: Draw, content: Path, style: Path, prompts: SheetPrompts, samples: int, seed: int
 ) -> dict[str, list[Image.Image]]:
     """As many images of each condition, over all scenes and objects in turn; the same prompts and
     seeds for every pair, so that differences are paired."""
     loras = {"content": [content], "style": [style], "both": [content, style]}
     images = {}
-    for condition, prompts in words.prompts().items():
-        texts = [prompts[number % len(prompts)] for number in range(samples)]
+    for condition, row in prompts.by_row().items():
+        texts = [row[number % len(row)] for number in range(samples)]
         images[condition] = list(draw(texts, [(path, 1.0) for path in loras[condition]], seed))
     return images
 
@@ -71,8 +71,8 @@ class Sampler:
         images = self._kept(folder, made_as)
         if images is None:
             sampling = self._sampling
-            words = words_of(content, style)
-            images = draw_samples(draw, content, style, words, sampling.samples, sampling.seed)
+            prompts = sheet_prompts(content, style)
+            images = draw_samples(draw, content, style, prompts, sampling.samples, sampling.seed)
             _keep(folder, images, image, made_as)
         scores = score_images(self._encoders, open_image(image).image, images)
         return {measure: summary(values).value for measure, values in scores.items()}

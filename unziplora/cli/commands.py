@@ -84,7 +84,7 @@ def demo(args: argparse.Namespace) -> int:
     from unziplora import mini
     from unziplora import python_api as api
     from unziplora.app.sheet import sheet as make
-    from unziplora.app.sheet import words_of
+    from unziplora.app.sheet import sheet_prompts
     from unziplora.cli.drive import drive
     from unziplora.hosts.standalone.generate import drawing, save_image
 
@@ -111,8 +111,8 @@ def demo(args: argparse.Namespace) -> int:
     if code:
         return code
     content, style = out / "demo_content.safetensors", out / "demo_style.safetensors"
-    words = words_of(content, style)
-    page = _with_bar(make, drawing(host), content, style, words, image=_image(mini.IMAGE))
+    prompts = sheet_prompts(content, style)
+    page = _with_bar(make, drawing(host), content, style, prompts, image=_image(mini.IMAGE))
     save_image(page, out / "demo.png")
     print(f"The figure: {out / 'demo.png'}")
     return 0
@@ -122,11 +122,11 @@ def demo(args: argparse.Namespace) -> int:
 def sheet(args: argparse.Namespace) -> int:
     """`unziplora sheet`: content, style and both in new scenes, as one image."""
     from unziplora.app.sheet import sheet as make
-    from unziplora.app.sheet import words_of
+    from unziplora.app.sheet import sheet_prompts
     from unziplora.hosts.standalone.generate import check_image_path, drawing, save_image
 
     check_image_path(args.out)
-    words = words_of(
+    prompts = sheet_prompts(
         args.content,
         args.style,
         {"content": args.content_trigger, "style": args.style_trigger},
@@ -145,7 +145,7 @@ def sheet(args: argparse.Namespace) -> int:
         draw,
         args.content,
         args.style,
-        words,
+        prompts,
         image=_image_of(args),
         weights=args.weights,
         base=args.base,

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def score(arguments: argparse.Namespace, draw: Draw) -> int:
     """draw: makes images on the model. Prints a table: a row a measure, a column a pair, and for
     the second pair on their paired differences to the first."""
-    from unziplora.app.sheet import words_of
+    from unziplora.app.sheet import sheet_prompts
     from unziplora.batch.samples import draw_samples, score_images
     from unziplora.images.load import open_image
     from unziplora.scores.encoders import open_encoders
@@ -56,8 +56,8 @@ def score(arguments: argparse.Namespace, draw: Draw) -> int:
     found: dict[str, Similarities] = {}
     for pair in arguments.pairs:
         content, style = (_file(pair, branch) for branch in ("content", "style"))
-        words = words_of(content, style)
-        images = draw_samples(draw, content, style, words, arguments.samples, arguments.seed)
+        prompts = sheet_prompts(content, style)
+        images = draw_samples(draw, content, style, prompts, arguments.samples, arguments.seed)
         found[pair.name] = score_images(encoders, image, images)
     rows = table(found)
     for encoder in encoders:
