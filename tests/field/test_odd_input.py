@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,14 @@ import pytest
 
 import unziplora
 from unziplora import mini
+from unziplora.batch.manifest import read_manifest
+from unziplora.checkpoints.identify import identify
 from unziplora.cli.commands import main
 from unziplora.errors import InvalidInput
+from unziplora.images.load import open_image
+from unziplora.lora.read import read_lora
 from unziplora.method.columns import ColumnSchedule
+from unziplora.scores.vit_weights import read_state
 from unziplora.training.run_folder import RunFolder
 from unziplora.training.settings import Settings
 
@@ -64,11 +70,53 @@ def test_a_pipe_is_refused_instead_of_waited_for(
         ["train", name, "--subject", "fox", "--style", "ink"],
         [*TRAIN, "--settings", name],
         [*TRAIN, "--model", name, "--out", str(tmp_path)],
+        [*TRAIN, "--model", "mini", "--vae", name, "--out", str(tmp_path)],
         ["inspect", name],
-        [*GENERATE, "--lora", name],
+        ["batch", name, "--model", "mini", "--out", str(tmp_path / "batch")],
     ):
         assert main(arguments) == 2, arguments
-        assert "'pipe.png' is a pipe or a device" in capsys.readouterr().err
+        assert "'pipe.png' is a pipe or a device" in capsys.readouterr().err, arguments
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    """A pipe that nobody writes to: who opens it waits for ever."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no pipes with names")
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+def settings_of_a_run(pipe: Path) -> object:
+    folder = RunFolder(pipe.parent / "run")
+    folder.path.mkdir()
+    pipe.rename(folder.path / "settings.json")
+    return folder.read_info()
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "LoRA": read_lora,
+    "checkpoint": identify,
+    "image": open_image,
+    "manifest": lambda path: read_manifest(path, {}),
+    "encoder's weights": read_state,
+    "settings of a run": settings_of_a_run,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_readers_refuse_a_pipe_themselves(reader: str, pipe: Path) -> None:
+    with pytest.raises(InvalidInput, match="pipe"):
+        READERS[reader](pipe)
+
+
+@pytest.mark.parametrize("what", ["state.safetensors", "progress.csv"])
+def test_what_a_run_has_beside_its_settings_may_be_a_pipe(what: str, pipe: Path) -> None:
+    folder = RunFolder(pipe.parent)
+    pipe.rename(pipe.with_name(what))
+    assert folder.saved_step() is None
+    assert folder.read_progress() == []
+    folder.rewind_progress(1)
 
 
 @pytest.mark.parametrize("text", [DEEP, '{"a":' * 100_000 + "1" + "}" * 100_000])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from unziplora.errors import InvalidInput, UnZipLoRAError
+from unziplora.files import check_regular_file
 from unziplora.training.settings import Settings
 
 _SHOWN_FAULTS = 20  # of a manifest with many; the rest is counted
@@ -71,6 +72,7 @@ def shard(jobs: list[BatchJob], text: str) -> list[BatchJob]:
 
 
 def _rows(path: Path, faults: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    check_regular_file(path)
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

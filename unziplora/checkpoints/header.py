@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from unziplora.errors import InvalidInput
+from unziplora.files import check_regular_file
 from unziplora.safetensors_file import NoHeader, TensorEntry, TruncatedFile
 from unziplora.safetensors_file import read_header as read_file_header
 
@@ -39,6 +40,7 @@ def read_header(path: Path) -> CheckpointHeader:
 
     Raises InvalidInput: no such file, a pickle (never unpickled), not safetensors, truncated.
     """
+    check_regular_file(path)
     try:
         with path.open("rb") as file:
             header = read_file_header(file)

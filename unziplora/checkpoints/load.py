@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unziplora.checkpoints.convert import TEXT, Importer, Named
 from unziplora.checkpoints.header import read_header
 from unziplora.errors import InvalidInput
+from unziplora.files import check_regular_file
 from unziplora.safetensors_file import read_tensor
 
 Device = torch.device | str
@@ -87,6 +88,7 @@ def _check_shards(files: list[Path], what: str) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A config file; InvalidInput where it is missing or damaged."""
+    check_regular_file(path)
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -71,7 +71,6 @@ def train(args: argparse.Namespace) -> int:
             name = "an image" if needed == "image" else f"--{needed}"
             raise InvalidInput(f"train needs {name}. See: unziplora train --help")
     settings = Settings(**_settings(args))
-    check_regular_file(args.image)
     image = open_image(args.image)
     check_destination(settings, args.out, overwrite=args.overwrite)
     run = Run.start(image, _open_host(args), settings, args.out, overwrite=args.overwrite)
@@ -209,7 +208,6 @@ def _image_of(args: argparse.Namespace) -> Any:
 def _image(path: Path) -> Any:
     from unziplora.images.load import open_image
 
-    check_regular_file(path)
     return open_image(path).image
 
 
@@ -221,8 +219,6 @@ def generate(args: argparse.Namespace) -> int:
 
     check_image_path(args.out)  # before minutes are spent on the image
     loras = [weighted(text) for text in args.lora]
-    for path, _ in loras:
-        check_regular_file(path)
     image = make(
         _open_host(args),
         args.prompt,
@@ -244,7 +240,6 @@ def inspect(args: argparse.Namespace) -> int:
     """`unziplora inspect`: what a LoRA file is."""
     from unziplora.lora.inspect import inspect as inspect_lora
 
-    check_regular_file(args.file)
     report = inspect_lora(args.file)
     print(json.dumps(report.as_json(), indent=2) if args.json else report.as_text())
     return 0
@@ -281,8 +276,6 @@ def _model_path(args: argparse.Namespace) -> Path | str:
 
     if args.model == "mini":
         return mini.MODEL
-    if not Path(args.model).is_dir():
-        check_regular_file(Path(args.model))
     return str(args.model)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import stat
 import struct
 import threading
 import warnings
@@ -17,6 +16,7 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError, features
 
 from unziplora.errors import InvalidInput
+from unziplora.files import check_regular_file
 
 MOST_PIXELS = 100_000_000  # refused before decoding: a bomb, or a scan to scale down first
 MOST_BYTES = 500_000_000
@@ -208,12 +208,8 @@ def _read(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise InvalidInput(f"{path.name} is a folder, not an image. Choose one image.")
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidInput(
-                f"{path.name} is a device or pipe, not a file. Choose an image file."
-            )
-        size = status.st_size
+        check_regular_file(path)
+        size = path.stat().st_size
         if size <= MOST_BYTES:
             with path.open("rb") as file:
                 data = file.read(MOST_BYTES + 1)

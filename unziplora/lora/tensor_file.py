@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unziplora.errors import InvalidInput
+from unziplora.files import check_regular_file
 from unziplora.safetensors_file import SafetensorsHeader, read_header, read_tensor
 
 
@@ -32,6 +33,7 @@ class TensorFile:
 @contextlib.contextmanager
 def open_tensors(path: Path) -> Iterator[TensorFile]:
     """Raises InvalidInput for what is no whole .safetensors file."""
+    check_regular_file(path)
     try:
         if not path.is_file():
             raise InvalidInput(f"There is no file {str(path)!r}. Check the name.")

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unziplora.errors import InvalidInput
+from unziplora.files import check_regular_file
 
 _WRAPPERS = ("model_state_dict", "state_dict", "teacher", "model")
 
@@ -19,6 +20,7 @@ _WRAPPERS = ("model_state_dict", "state_dict", "teacher", "model")
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors or a .pth file; nothing but tensors is ever unpickled. Raises
     InvalidInput."""
+    check_regular_file(path)
     try:
         if path.suffix == ".safetensors":
             found: Any = load_file(path)

@@ -168,6 +168,7 @@ class RunFolder:
 
     def read_info(self) -> RunInfo:
         """Raises InvalidInput where this is no run's folder, or one of another version."""
+        files.check_regular_file(self._settings)
         try:
             data = json.loads(self._settings.read_text(encoding="utf-8"))
             version = data["version"]
@@ -234,6 +235,8 @@ class RunFolder:
     def saved_step(self, pair: str | None = None) -> int | None:
         """The step that the state on the disk is of; None where there is none that can be read, or
         where it is of another pair than the one named."""
+        if not self.has_state:
+            return None
         try:
             with safe_open(self.state, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -254,6 +257,8 @@ class RunFolder:
 
     def read_progress(self) -> list[dict[str, float]]:
         """The rows of progress.csv that are whole: numbers by column."""
+        if not self.progress.is_file():
+            return []
         try:
             with open(self.progress, newline="", encoding="utf-8", errors="replace") as file:
                 rows = list(csv.DictReader(file))
@@ -267,7 +272,7 @@ class RunFolder:
 
     def rewind_progress(self, step: int) -> None:
         """Drops lines of steps after `step`: they are trained again."""
-        if not self.progress.exists():
+        if not self.progress.is_file():
             return
         with open(self.progress, newline="", encoding="utf-8", errors="replace") as file:
             lines = file.readlines()
