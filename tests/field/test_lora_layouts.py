@@ -62,17 +62,18 @@ def predict(host: StandaloneHost) -> Tensor:
 
 @contextmanager
 def added_by_hand(network: nn.Module, changes: Mapping[str, Tensor]) -> Iterator[None]:
-    modules: dict[str, Any] = dict(network.named_modules())
-    before = {name: modules[name].weight.detach().clone() for name in changes}
+    known = dict(network.named_parameters())
+    changes = {n if n in known else f"{n}.weight": change for n, change in changes.items()}
+    before = {name: known[name].detach().clone() for name in changes}
     with torch.no_grad():
         for name, change in changes.items():
-            modules[name].weight += change.to(torch.float32)
+            known[name] += change.to(torch.float32)
     try:
         yield
     finally:
         with torch.no_grad():
             for name, weight in before.items():
-                modules[name].weight.copy_(weight)
+                known[name].copy_(weight)
 
 
 def error(host: StandaloneHost, path: Path, made: Made, weight: float = 1.0) -> float:
@@ -258,6 +259,25 @@ def test_a_difference_of_a_norm_is_applied(host: StandaloneHost, tmp_path: Path)
     assert error(host, made.write(tmp_path / "a.safetensors"), made) < 1e-3
 
 
+def test_a_difference_of_a_bias_is_applied(host: StandaloneHost, tmp_path: Path) -> None:
+    name = "down_blocks.1.attentions.0.transformer_blocks.0.ff.net.2.bias"
+    change = torch.linspace(-1, 1, host.unet.get_parameter(name).numel())
+    key = "lora_unet_input_blocks_4_1_transformer_blocks_0_ff_net_2"
+    made = Made({f"{key}.diff_b": change}, {name: change})
+    path = made.write(tmp_path / "a.safetensors")
+    assert error(host, path, made) < 1e-3
+    assert inspect(path).others == {"modules of the UNet beside attention": 1}
+
+
+def test_the_names_of_lycoris_without_kohya_are_read(host: StandaloneHost, tmp_path: Path) -> None:
+    of = pairs(linears(host.unet))
+    tensors = {k.replace("lora_unet", "lycoris"): t for k, t in kohya(of, str).items()}
+    made = Made(tensors, deltas(of, ALPHA / RANK))
+    path = made.write(tmp_path / "a.safetensors")
+    assert error(host, path, made) < 1e-3
+    assert inspect(path).kind == "LyCORIS, diffusers names"
+
+
 def broken(what: str, host: StandaloneHost) -> tuple[Made, str]:
     """A file that must be refused, and what the message has to say."""
     of = pairs(linears(host.unet))
@@ -284,11 +304,16 @@ def broken(what: str, host: StandaloneHost) -> tuple[Made, str]:
                 f"{flux}.lora_up.weight": torch.ones(192, 4),
             }
             return Made(pair, {}), "It is for FLUX"
+        case "T-LoRA":
+            parts = ("q_layer.weight", "p_layer.weight", "lambda_layer")
+            return Made({f"lora_unet_x.{p}": torch.ones(4, 4) for p in parts}, {}), "3 T-LoRA"
     vera = {"unet.x.vera_lambda_b": torch.ones(4), "unet.x.vera_lambda_d": torch.ones(4)}
     return Made(vera, {}), "2 VeRA tensors"
 
 
-@pytest.mark.parametrize("what", ["NaN", "one layer of another width", "SD 1.5", "FLUX", "VeRA"])
+@pytest.mark.parametrize(
+    "what", ["NaN", "one layer of another width", "SD 1.5", "FLUX", "VeRA", "T-LoRA"]
+)
 def test_what_does_not_fit_is_refused_by_name(
     what: str, host: StandaloneHost, tmp_path: Path
 ) -> None:

@@ -253,6 +253,22 @@ def glora(unet: nn.Module) -> Made:
     return _of_modules(linears(unet), make)
 
 
+def glora_conv(unet: nn.Module) -> Made:
+    """LyCORIS's: A mixes the input channels of each place of the kernel alike."""
+
+    def make(weight: Tensor, random: Callable[..., Tensor]) -> tuple[Tensors, Tensor]:
+        out, inputs, h, w = weight.shape
+        t = {"a1.weight": random(inputs, RANK, 1, 1), "a2.weight": random(RANK, inputs, 1, 1),
+             "b1.weight": random(out, RANK, 1, 1), "b2.weight": random(RANK, inputs, h, w),
+             "alpha": torch.tensor(ALPHA)}  # fmt: skip
+        a = t["a1.weight"].flatten(1) @ t["a2.weight"].flatten(1)
+        b = t["b1.weight"].flatten(1) @ t["b2.weight"].flatten(1)
+        change = torch.einsum("oihw,ij->ojhw", weight, a) + b.reshape(weight.shape)
+        return t, ALPHA / RANK * change
+
+    return _of_modules(convolutions(unet), make)
+
+
 def oft(unet: nn.Module) -> Made:
     def make(weight: Tensor, random: Callable[..., Tensor]) -> tuple[Tensors, Tensor]:
         count, size = 4, weight.shape[0] // 4
@@ -326,6 +342,7 @@ def tucker(unet: nn.Module) -> Made:
 
 KINDS: dict[str, Callable[[nn.Module], Made]] = {
     "LoHa": loha, "LoHa of convolutions": loha_conv, "LoKr": lokr, "LoKr, whole": lokr_whole,
-    "full difference": full, "GLoRA": glora, "OFT": oft, "(IA)^3": ia3, "LoRA with DoRA": dora,
+    "full difference": full, "GLoRA": glora,
+    "GLoRA of convolutions": glora_conv, "OFT": oft, "(IA)^3": ia3, "LoRA with DoRA": dora,
     "LoRA with peft's DoRA": dora_peft, "LoCon": locon, "LoCon with a Tucker core": tucker,
 }  # fmt: skip

@@ -116,15 +116,17 @@ class Glora:
     needs_weight: ClassVar[bool] = True
 
     def delta(self, weight: Tensor) -> Tensor:
-        flat = weight.flatten(1)
+        inputs = weight.shape[1]
         a1, a2, b1, b2 = (t.flatten(1).to(weight) for t in (self.a1, self.a2, self.b1, self.b2))
-        earlier = a2.shape[0] == a1.shape[1] == flat.shape[1] and b2.shape[1] == b1.shape[0]
-        if earlier and b2.shape[0] == flat.shape[0]:
-            rank, change = b1.shape[0], flat @ a2 @ a1 + b2 @ b1
+        earlier = a2.shape[0] == a1.shape[1] == inputs and b2.shape[1] == b1.shape[0]
+        if earlier and b2.shape[0] == weight.shape[0]:
+            rank, a, b = b1.shape[0], a2 @ a1, b2 @ b1
         else:
-            rank, change = b2.shape[0], flat @ a1 @ a2 + b1 @ b2
-        scale = 1.0 if self.alpha is None else self.alpha / rank
-        return _shaped(scale * change, weight)
+            rank, a, b = b2.shape[0], a1 @ a2, b1 @ b2
+        # A mixes a convolution's input channels, at each place of its kernel alike
+        mixed = (weight.movedim(1, -1) @ a).movedim(-1, 1)
+        change = mixed + _shaped(b, weight)
+        return _scale(self.alpha, rank) * change
 
 
 @dataclass(frozen=True)

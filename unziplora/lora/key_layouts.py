@@ -52,6 +52,7 @@ _NETWORKS: tuple[tuple[str, Network], ...] = (
     ("lora_unet_", "unet"),
     ("lora_unet.", "unet"),
     ("oft_unet_", "unet"),
+    ("lycoris_", "unet"),
     ("unet.", "unet"),
     ("lora_te1_", "te1"),
     ("lora_te1.", "te1"),
@@ -72,6 +73,7 @@ _PROGRAMS = {
     "lora_unet.": "OneTrainer",
     "lora_unet_": "kohya",
     "oft_unet_": "kohya",
+    "lycoris_": "LyCORIS",
     "diffusion_model.": "ComfyUI",
 }
 _SGM_NAME = re.compile("put_blocks|middle_block")
@@ -85,7 +87,7 @@ _PART = re.compile(
     r"|\.(?P<glora>[ab][12])\.weight"
     r"|\.(?P<plain>alpha|scale|dora_scale|diff|diff_b|w_norm|b_norm|hada_w[12]_[ab]|hada_t[12]"
     r"|lokr_w[12](?:_[ab])?|lokr_t2|oft_blocks|oft_diag|rescale|on_input)(?:\.default)?"
-    r"|\.(?P<own>weight))"
+    r"|\.(?P<own>weight))\Z"
 )
 _TEXT_LAYER = re.compile(
     r"(?:transformer_)?(?:text_model_)?encoder_layers_(?P<number>\d+)_(?P<rest>\w+)"
@@ -104,7 +106,7 @@ _TEXT_REST_OF_MODEL = {
 
 def parse_key(key: str) -> Key | None:
     """Network, module and part of a tensor's name; None where it ends in no known way."""
-    match = next((m for m in _PART.finditer(key) if m.end() == len(key)), None)
+    match = _PART.search(key)
     if match is None:
         return None
     part = match["kohya"] or match["early"] or match["glora"] or match["plain"] or match["own"]

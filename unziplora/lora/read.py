@@ -40,6 +40,9 @@ _UNREAD = {
     "ia3_l": "(IA)^3 tensors as peft writes them",
     "vera_lambda": "VeRA tensors",
     "lora_embedding": "embedding tensors",
+    "lambda_layer": "T-LoRA tensors",  # of a change from what its trainer made at random
+    "q_layer": "T-LoRA tensors",
+    "p_layer": "T-LoRA tensors",
     "bias": "bias tensors",
 }
 # Other models' layers, by what their names have in them.
@@ -118,8 +121,7 @@ def _keys(names: Iterable[str], left_out: Counter[str]) -> dict[str, Key]:
     for name in names:
         key = parse_key(name)
         if key is None:
-            kind = next((kind for mark, kind in _UNREAD.items() if mark in name.lower()), None)
-            left_out[kind or "unknown tensors"] += 1
+            left_out[_kind_of(name)] += 1
         else:
             keys[name] = key
     # a weight alone is a checkpoint's; with on_input it is a factor of (IA)^3
@@ -127,8 +129,13 @@ def _keys(names: Iterable[str], left_out: Counter[str]) -> dict[str, Key]:
     for name, key in list(keys.items()):
         if key.part == "weight" and (key.network, key.module) not in factors:
             del keys[name]
-            left_out["unknown tensors"] += 1
+            left_out[_kind_of(name)] += 1
     return keys
+
+
+def _kind_of(name: str) -> str:
+    """Of a tensor that is not read."""
+    return next((k for mark, k in _UNREAD.items() if mark in name.lower()), "unknown tensors")
 
 
 def _adapters(
