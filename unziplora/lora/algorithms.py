@@ -116,17 +116,15 @@ class Glora:
     needs_weight: ClassVar[bool] = True
 
     def delta(self, weight: Tensor) -> Tensor:
-        inputs = weight.shape[1]
         a1, a2, b1, b2 = (t.flatten(1).to(weight) for t in (self.a1, self.a2, self.b1, self.b2))
-        earlier = a2.shape[0] == a1.shape[1] == inputs and b2.shape[1] == b1.shape[0]
+        earlier = a2.shape[0] == a1.shape[1] == weight.shape[1] and b2.shape[1] == b1.shape[0]
         if earlier and b2.shape[0] == weight.shape[0]:
             rank, a, b = b1.shape[0], a2 @ a1, b2 @ b1
         else:
             rank, a, b = b2.shape[0], a1 @ a2, b1 @ b2
         # A mixes a convolution's input channels, at each place of its kernel alike
         mixed = (weight.movedim(1, -1) @ a).movedim(-1, 1)
-        change = mixed + _shaped(b, weight)
-        return _scale(self.alpha, rank) * change
+        return _scale(self.alpha, rank) * (mixed + _shaped(b, weight))
 
 
 @dataclass(frozen=True)
