@@ -30,11 +30,6 @@ EXCEPTIONS = {
     "mini_world/export.py:config_text": "mini",
     "mini_world/shapes.py": "mini",
     "mini_world/styles.py": "mini",
-    "unziplora/images/colour.py:to_srgb": "core",
-    "unziplora/images/formats.py:open_file": "core",
-    "unziplora/files.py:_wrong_with": "training",
-    "unziplora/training/checks.py:typed": "training",
-    "unziplora/training/settings.py:Settings.resolve": "training",
 }  # fmt: skip
 
 BRANCHES = (

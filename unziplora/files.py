@@ -159,12 +159,8 @@ def _wrong_with(name: str) -> str | None:
     if not composed.strip(". "):
         return "is nothing but dots"
     for character in composed:
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-            return "has a control character in it"
-        if unicodedata.category(character) == "Cf" or character in _BLANK:
-            return f"has an invisible character in it (U+{ord(character):04X})"
-        if character in _FORBIDDEN:
-            return f"has a {character} in it"
+        if wrong := _wrong_character(character):
+            return f"has {wrong} in it"
     if composed[0] in " ." or composed[-1] in " .":
         return "begins or ends with a dot or a space"
     if _RESERVED.fullmatch(composed):
@@ -172,6 +168,14 @@ def _wrong_with(name: str) -> str | None:
     if len(composed) > MAX_NAME or len(composed.encode("utf-8")) > MAX_NAME_BYTES:
         return f"is longer than {MAX_NAME} characters ({MAX_NAME_BYTES} bytes)"
     return None
+
+
+def _wrong_character(character: str) -> str | None:
+    if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+        return "a control character"
+    if unicodedata.category(character) == "Cf" or character in _BLANK:
+        return f"an invisible character (U+{ord(character):04X})"
+    return f"a {character}" if character in _FORBIDDEN else None
 
 
 def printable(text: str) -> str:

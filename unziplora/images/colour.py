@@ -33,24 +33,31 @@ def to_srgb(
         return _converted(image, ImageCms.createProfile("LAB")), _note(shown, "CIE Lab")
     name, source = _stated(image, profile, coding)
     if source is None:
-        if name is not None:
-            return image.convert("RGB"), (f"{shown}: {name}; its colours are taken as sRGB.",)
-        if image.mode == "CMYK":
-            note = f"{shown} is in CMYK without a colour profile: its colours are approximate."
-            return image.convert("RGB"), (note,)
-        return image.convert("RGB"), ()
-    mode = _SPACES.get(source.profile.xcolor_space)
+        return image.convert("RGB"), _without_profile(image.mode, shown, name)
     plain = _plain(image)
-    if (
-        mode is None
-        or (mode != plain.mode and mode != "RGB")
-        or (mode == "RGB" and plain.mode == "CMYK")
-    ):
+    mode = _mode_read_by(source, plain.mode)
+    if mode is None:
         note = f"{shown} has a colour profile for another kind of image; it was left out."
         return plain.convert("RGB"), (note,)
     if mode == "RGB" and _same_as_srgb(source):
         return plain.convert("RGB"), ()
     return _converted(plain.convert(mode), source), _note(shown, name or "its own colour profile")
+
+
+def _without_profile(mode: str, shown: str, name: str | None) -> tuple[str, ...]:
+    """A note where the colours may not be as the image means them."""
+    if name is not None:
+        return (f"{shown}: {name}; its colours are taken as sRGB.",)
+    if mode == "CMYK":
+        return (f"{shown} is in CMYK without a colour profile: its colours are approximate.",)
+    return ()
+
+
+def _mode_read_by(source: Any, mode: str) -> str | None:
+    """The mode in which a profile reads an image of mode RGB, L or CMYK; None: it is for others.
+    A grey image may have a profile of RGB."""
+    read = _SPACES.get(source.profile.xcolor_space)
+    return read if read == mode or (read == "RGB" and mode == "L") else None
 
 
 def _note(shown: str, name: str) -> tuple[str, ...]:

@@ -74,9 +74,21 @@ def open_file(source: str | Path | bytes) -> Opened:
     shown = "The image" if isinstance(source, bytes) else Path(source).name
     data = source if isinstance(source, bytes) else _read(Path(source))
     png = _read_png(data) if data.startswith(_PNG) else None
+    with _errors_explained(shown, data), _own_rules():
+        image, damage = _decoded(shown, png.data if png else data)
+    if png is None:
+        profile, coding = image.info.get("icc_profile") or None, None
+    else:
+        profile, coding, damage = png.profile, png.coding, damage or png.damage
+    notes = (f"{shown} is slightly damaged ({damage}); its image is whole.",) if damage else ()
+    return Opened(image, profile, coding, _is_animated(image), notes)
+
+
+@contextlib.contextmanager
+def _errors_explained(shown: str, data: bytes) -> Iterator[None]:
+    """Raises InvalidInput for whatever a decoder raises."""
     try:
-        with _own_rules():
-            image, repaired = _decoded(shown, png.data if png else data)
+        yield
     except InvalidInput:
         raise
     except Image.DecompressionBombError as error:
@@ -87,17 +99,12 @@ def open_file(source: str | Path | bytes) -> Opened:
         raise InvalidInput(
             f"{shown} is damaged or cut off. Open it in an image program and save it again."
         ) from error
-    damage = repaired or (png.damage if png else None)
-    # a phone's JPEG may hold a second image (MPO), which is no animation
+
+
+def _is_animated(image: Image.Image) -> bool:
+    # a phone's JPEG may hold a second image (MPO), which is no animation;
     # is_animated, because n_frames reads a GIF's every frame
-    animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
-    return Opened(
-        image,
-        png.profile if png else image.info.get("icc_profile") or None,
-        png.coding if png else None,
-        animated,
-        (f"{shown} is slightly damaged ({damage}); its image is whole.",) if damage else (),
-    )
+    return image.format != "MPO" and bool(getattr(image, "is_animated", False))
 
 
 def _decoded(shown: str, data: bytes) -> tuple[Image.Image, str | None]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from unziplora.errors import InvalidInput
 
+_KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}
 _MOST_SHOWN = 100  # characters of a value in a message
 
 
@@ -17,26 +18,34 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     """
     options = get_args(hint)
     if get_origin(hint) is Literal:
-        if value not in options:
-            raise InvalidInput(
-                f"The setting {name} cannot be {_shown(value)}. Choose one of "
-                f"{', '.join(map(str, options))}."
-            )
-        return value
+        if value in options:
+            return value
+        raise InvalidInput(
+            f"The setting {name} cannot be {_shown(value)}. Choose one of "
+            f"{', '.join(map(str, options))}."
+        )
     if type(None) in options:
         if value is None:
             return None
         hint = next(option for option in options if option is not type(None))
+    result = _converted(value, hint)
+    if result is None:
+        raise InvalidInput(
+            f"The setting {name} cannot be {_shown(value)}. It takes {_KINDS[hint]}."
+        )
+    return result
+
+
+def _converted(value: Any, kind: type) -> Any:
+    """The value as one of _KINDS, or None."""
+    if kind in (str, bool):
+        return value if isinstance(value, kind) else None
     # a whole number beyond any float's range is refused like a word
-    number = isinstance(value, float) or (type(value) is int and abs(value) < 2**1000)
-    if hint is float and number:
+    if not isinstance(value, float) and not (type(value) is int and abs(value) < 2**1000):
+        return None
+    if kind is float:
         return float(value)
-    if hint is int and number and float(value).is_integer():
-        return int(value)
-    if hint in (str, bool) and isinstance(value, hint):
-        return value
-    kind = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}[hint]
-    raise InvalidInput(f"The setting {name} cannot be {_shown(value)}. It takes {kind}.")
+    return int(value) if float(value).is_integer() else None
 
 
 def block_table(value: Any) -> Mapping[str, tuple[str, ...]] | None:

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_type_hints
 from unziplora.errors import InvalidInput
 from unziplora.method.branches import Init
 from unziplora.method.columns import STAGES, Importance, Reduction
-from unziplora.method.methods import METHODS
+from unziplora.method.methods import METHODS, Method
 from unziplora.method.prompts import BranchName, Prompts, content_trigger, style_trigger
 from unziplora.training.checks import block_table, check_range, check_text, typed
 from unziplora.training.model_traits import ModelTraits
@@ -122,17 +122,11 @@ class Settings:
         """
         model = model or ModelTraits()
         method, defaults = METHODS[self.method], model.defaults
-        steps = self.steps or method.steps
-        if self.steps is None and defaults.steps is not None:
-            # a method that takes longer still does
-            steps = round(defaults.steps * method.steps / PAPER_STEPS)
+        # where a model has its own number, a method that takes longer still does
+        usual = round((defaults.steps or PAPER_STEPS) * method.steps / PAPER_STEPS)
+        steps = self.steps or usual
         rank = self.rank or defaults.rank or max(1, min(PAPER_RANK, model.narrowest // 4))
-        every = self.recalibrate_every or max(self._shortest_window + 1, steps // STAGES)
-        if method.columns and every <= self._shortest_window:
-            raise InvalidInput(
-                f"A recalibration interval t of {every} leaves no step that trains with masks. "
-                f"Choose at least {self._shortest_window + 1}."
-            )
+        every = self._interval(method, steps)
         scaled = 5e-3 * max(1.0, PAPER_STEPS / steps)  # or mergers would hardly move in short runs
         choices: dict[str, Any] = {
             "name": self.file_name,
@@ -151,6 +145,17 @@ class Settings:
         }
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         return ResolvedSettings(**{**own, **choices})
+
+    def _interval(self, method: Method, steps: int) -> int:
+        """The recalibration interval t. Raises InvalidInput."""
+        least = self._shortest_window + 1
+        every = self.recalibrate_every or max(least, steps // STAGES)
+        if method.columns and every < least:
+            raise InvalidInput(
+                f"A recalibration interval t of {every} leaves no step that trains with masks. "
+                f"Choose at least {least}."
+            )
+        return every
 
     @property
     def _shortest_window(self) -> int:
