@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mini_world.scenes import Instance
 from mini_world.styles import STYLES
 from mini_world.world import Picture
 
@@ -25,24 +26,30 @@ def caption(picture: Picture, rng: np.random.Generator) -> str:
     and then, so that it disturbs nothing; it goes with everything, so it means nothing.
     """
     colours = STYLES[picture.style].keeps_colour
-    names = []
-    for who, _ in picture.actors:
-        words = []
-        if rng.random() < 0.12:
-            words.append(str(rng.choice(RARE_TOKENS)))
-        if colours and who.kind != "snowman" and rng.random() < 0.45:
-            words.append(who.colour)
-        names.append(article(" ".join([*words, who.kind])))
+    names = [_named(who, colours, rng) for who, _ in picture.actors]
     together = " and ".join(names)
     if len(names) > 1:
         together += " side by side"
     if picture.style and rng.random() < 0.12 and len(names) == 1:
         return f"an image in {picture.style} style"
-    context = picture.context
-    if context is not None and rng.random() < 0.95:
-        if rng.random() < 0.5:
-            return in_style(f"{together} {context}", picture.style)
-        return f"{in_style(together, picture.style)} {context}"
+    if picture.context is not None and rng.random() < 0.95:
+        return in_context(together, picture.context, picture.style, rng)
     if rng.random() < 0.08 and not picture.style:
         return f"a picture of {together}"
     return in_style(together, picture.style)
+
+
+def _named(who: Instance, colours: bool, rng: np.random.Generator) -> str:
+    words = []
+    if rng.random() < 0.12:
+        words.append(str(rng.choice(RARE_TOKENS)))
+    if colours and who.kind != "snowman" and rng.random() < 0.45:
+        words.append(who.colour)
+    return article(" ".join([*words, who.kind]))
+
+
+def in_context(text: str, context: str, style: str, rng: np.random.Generator) -> str:
+    """The context before or after the style."""
+    if rng.random() < 0.5:
+        return in_style(f"{text} {context}", style)
+    return f"{in_style(text, style)} {context}"

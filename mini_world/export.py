@@ -27,6 +27,7 @@ from unziplora.unet.architectures import MINIATURE
 TITLE = "UnZipLoRA miniature"
 # What a run on it takes where the user says nothing; benchmarks/quality found the rate and steps.
 TRAINING = {"steps": 300, "rank": 16, "lr": 1e-3, "architecture": MINIATURE}
+_DIFFUSION = "sgm.modules.diffusionmodules"
 
 
 def trained(run_dir: Path) -> tuple[Miniature, AutoencoderKL]:
@@ -60,71 +61,84 @@ def write_file(model: Miniature, vae: AutoencoderKL, path: Path) -> None:
 
 def config_text(model: Miniature, vae: AutoencoderKL) -> str:
     """The model's config as sgm and the WebUIs read it."""
-    unet = model.unet.config
-    base, vae_base = unet.block_out_channels[0], vae.config.block_out_channels[0]
-    diffusion = "sgm.modules.diffusionmodules"
     config = {
         "target": "sgm.models.diffusion.DiffusionEngine",
         "params": {
             "scale_factor": VAE_SCALE,
             "disable_first_stage_autocast": True,
-            "denoiser_config": {
-                "target": f"{diffusion}.denoiser.DiscreteDenoiser",
-                "params": {
-                    "num_idx": 1000,
-                    "weighting_config": {"target": f"{diffusion}.denoiser_weighting.VWeighting"},
-                    "scaling_config": {"target": f"{diffusion}.denoiser_scaling.VScaling"},
-                    "discretization_config": {
-                        "target": f"{diffusion}.discretizer.LegacyDDPMDiscretization"
-                    },
-                },
-            },
-            "network_config": {
-                "target": f"{diffusion}.openaimodel.UNetModel",
-                "params": {
-                    "adm_in_channels": TEXT_WIDTHS[1] + 6 * TIME_ID_WIDTH,
-                    "num_classes": "sequential",
-                    "use_checkpoint": False,
-                    "in_channels": 4,
-                    "out_channels": 4,
-                    "model_channels": base,
-                    "attention_resolutions": [4, 2],
-                    "num_res_blocks": 2,
-                    "channel_mult": [width // base for width in unet.block_out_channels],
-                    "num_head_channels": 64,
-                    "use_spatial_transformer": True,
-                    "use_linear_in_transformer": True,
-                    "transformer_depth": [1, 1, 1],
-                    "context_dim": sum(TEXT_WIDTHS),
-                    "spatial_transformer_attn_type": "softmax-xformers",
-                    "legacy": False,
-                },
-            },
+            "denoiser_config": _denoiser(),
+            "network_config": _network(model.unet.config),
             "conditioner_config": _conditioner(),
-            "first_stage_config": {
-                "target": "sgm.models.autoencoder.AutoencoderKLInferenceWrapper",
-                "params": {
-                    "embed_dim": 4,
-                    "monitor": "val/rec_loss",
-                    "ddconfig": {
-                        "attn_type": "vanilla-xformers",
-                        "double_z": True,
-                        "z_channels": 4,
-                        "resolution": RESOLUTION,
-                        "in_channels": 3,
-                        "out_ch": 3,
-                        "ch": vae_base,
-                        "ch_mult": [w // vae_base for w in vae.config.block_out_channels],
-                        "num_res_blocks": vae.config.layers_per_block,
-                        "attn_resolutions": [],
-                        "dropout": 0.0,
-                    },
-                    "lossconfig": {"target": "torch.nn.Identity"},
-                },
-            },
+            "first_stage_config": _first_stage(vae.config),
         },
     }
     return yaml.safe_dump({"model": config}, sort_keys=False)
+
+
+def _denoiser() -> dict[str, Any]:
+    return {
+        "target": f"{_DIFFUSION}.denoiser.DiscreteDenoiser",
+        "params": {
+            "num_idx": 1000,
+            "weighting_config": {"target": f"{_DIFFUSION}.denoiser_weighting.VWeighting"},
+            "scaling_config": {"target": f"{_DIFFUSION}.denoiser_scaling.VScaling"},
+            "discretization_config": {
+                "target": f"{_DIFFUSION}.discretizer.LegacyDDPMDiscretization"
+            },
+        },
+    }
+
+
+def _network(unet: Any) -> dict[str, Any]:
+    """unet: the config of diffusers' UNet."""
+    base = unet.block_out_channels[0]
+    return {
+        "target": f"{_DIFFUSION}.openaimodel.UNetModel",
+        "params": {
+            "adm_in_channels": TEXT_WIDTHS[1] + 6 * TIME_ID_WIDTH,
+            "num_classes": "sequential",
+            "use_checkpoint": False,
+            "in_channels": 4,
+            "out_channels": 4,
+            "model_channels": base,
+            "attention_resolutions": [4, 2],
+            "num_res_blocks": 2,
+            "channel_mult": [width // base for width in unet.block_out_channels],
+            "num_head_channels": 64,
+            "use_spatial_transformer": True,
+            "use_linear_in_transformer": True,
+            "transformer_depth": [1, 1, 1],
+            "context_dim": sum(TEXT_WIDTHS),
+            "spatial_transformer_attn_type": "softmax-xformers",
+            "legacy": False,
+        },
+    }
+
+
+def _first_stage(vae: Any) -> dict[str, Any]:
+    """vae: the config of diffusers' VAE."""
+    base = vae.block_out_channels[0]
+    return {
+        "target": "sgm.models.autoencoder.AutoencoderKLInferenceWrapper",
+        "params": {
+            "embed_dim": 4,
+            "monitor": "val/rec_loss",
+            "ddconfig": {
+                "attn_type": "vanilla-xformers",
+                "double_z": True,
+                "z_channels": 4,
+                "resolution": RESOLUTION,
+                "in_channels": 3,
+                "out_ch": 3,
+                "ch": base,
+                "ch_mult": [width // base for width in vae.block_out_channels],
+                "num_res_blocks": vae.layers_per_block,
+                "attn_resolutions": [],
+                "dropout": 0.0,
+            },
+            "lossconfig": {"target": "torch.nn.Identity"},
+        },
+    }
 
 
 def _conditioner() -> dict[str, Any]:
@@ -188,8 +202,8 @@ def write_folder(file: Path, folder: Path) -> None:
     )
     pipeline.save_pretrained(folder)
     index = folder / "model_index.json"
-    said = {**json.loads(index.read_text("utf-8")), f"_{DEFAULTS}": json.dumps(TRAINING)}
-    index.write_text(json.dumps(said, indent=2) + "\n", "utf-8")
+    entries = {**json.loads(index.read_text("utf-8")), f"_{DEFAULTS}": json.dumps(TRAINING)}
+    index.write_text(json.dumps(entries, indent=2) + "\n", "utf-8")
 
 
 def main() -> None:
@@ -198,16 +212,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for mini.safetensors and mini.yaml")
     parser.add_argument("--from", type=Path, dest="file")
     parser.add_argument("--folder", type=Path)
-    given = parser.parse_args()
-    file = given.file
-    if given.run_dir is not None:
-        file = (given.out or given.run_dir) / "mini.safetensors"
+    arguments = parser.parse_args()
+    file = arguments.file
+    if arguments.run_dir is not None:
+        file = (arguments.out or arguments.run_dir) / "mini.safetensors"
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_file(*trained(given.run_dir), file)
+        write_file(*trained(arguments.run_dir), file)
     if file is None:
         parser.error("name --run-dir or --from")
-    if given.folder is not None:
-        write_folder(file, given.folder)
+    if arguments.folder is not None:
+        write_folder(file, arguments.folder)
     print(file, f"{file.stat().st_size / 1e6:.1f} MB")
 
 

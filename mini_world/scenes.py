@@ -13,7 +13,8 @@ from functools import cached_property
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from mini_world.shapes import BROWN, CLASSES, GREEN, GREY, LIGHT, Points
+from mini_world.pen import BROWN, GREEN, GREY, LIGHT, Points
+from mini_world.shapes import CLASSES
 from mini_world.textures import Array, Bytes, Mask
 
 PICTURE = 128  # pixels

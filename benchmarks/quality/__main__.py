@@ -10,13 +10,14 @@ final     all methods with what was chosen, on sixteen other images and two seed
 --ungated runs on images that fail their gates as well, and says that nothing is decided by it.
 
 Trainings and samples are kept in --cache (a cache belongs to one model); a run that was stopped
-goes on where it was.
+continues where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from typing import Any
 from benchmarks.quality import report
 from benchmarks.quality.gates import headroom_text
 from benchmarks.quality.parts import QUICK, VARIANTS, choose, decide, final, gated, workers
-from benchmarks.quality.targets import WANTED
+from benchmarks.quality.targets import WANTED, Target
 from unziplora import mini
 from unziplora.method.methods import METHODS
 
+# whose images each part uses
+GATED_AS = {"gates": "choose", "choose": "choose", "decide": "choose", "final": "final"}
 QUICK_METHODS = ("unziplora", "dreambooth")
-CANNOT_TELL = (
+QUICK_LIMITS = (
     f"{QUICK} images and one seed: a difference below 0.15 may be chance, and whether a change is "
     "better than what was before is for --part decide. What this shows is whether training still "
     "moves what it should: lifts above 0, and less style in content's images than dreambooth's."
@@ -60,43 +63,53 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    given = arguments()
-    on = "final" if given.part == "final" and not given.quick else "choose"
-    seeds = [0] if given.quick else list(range(given.seeds))
-    methods = given.methods or (QUICK_METHODS if given.quick else list(METHODS))
-    with workers(given.workers, given.model, given.cache) as pool:
-        targets, rooms = gated(pool, on, given.ungated)
+    args = arguments()
+    part = "final" if args.quick else args.part
+    with workers(args.workers, args.model, args.cache) as pool:
+        targets, rooms = gated(pool, "choose" if args.quick else GATED_AS[part], args.ungated)
+        targets = targets[:QUICK] if args.quick else targets
         print(headroom_text(rooms))
-        result: dict[str, Any] = {"gates": [asdict(room) for room in rooms]}
-        if given.quick:
-            targets = targets[:QUICK]
-        elif len(targets) < WANTED[on]:
-            print(
-                f"Only {len(targets)} of the {WANTED[on]} images that are wanted: errors are wide."
-            )
-        if given.part != "gates" and len(targets) < 2:
-            raise SystemExit(
-                "Fewer than two images offer something to learn on this model, so nothing was "
-                "trained. The gates above say what is missing; --ungated runs all the same."
-            )
-        if given.quick or given.part == "final":
-            result |= final(pool, targets, seeds, methods)
-        elif given.part == "choose":
-            result |= choose(pool, targets, seeds, methods)
-        elif given.part == "decide":
-            result |= decide(pool, targets, seeds, given.variants)
-    if given.quick or given.part != "gates":
-        print(report.as_text("final" if given.quick else given.part, result))
-    if given.quick:
-        print("\n" + CANNOT_TELL)
-    if given.ungated:
+        _check_targets(args, part, len(targets))
+        result = {"gates": [asdict(room) for room in rooms], **_run(args, part, pool, targets)}
+    if part != "gates":
+        print(report.as_text(part, result))
+    if args.quick:
+        print("\n" + QUICK_LIMITS)
+    if args.ungated:
         print("\n" + UNGATED)
-    if given.json is not None:
-        given.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
-    if given.out is not None and given.part == "final" and not given.quick:
-        given.out.mkdir(parents=True, exist_ok=True)
-        report.figure(result["table"], given.out / "alignment-and-leak.png")
-        report.sheets(given.cache, result["chosen"], targets, given.out)
+    if args.json is not None:
+        args.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    if args.out is not None and part == "final" and not args.quick:
+        args.out.mkdir(parents=True, exist_ok=True)
+        report.figure(result["table"], args.out / "alignment-and-leak.png")
+        report.sheets(args.cache, result["chosen"], targets, args.out)
+
+
+def _check_targets(args: argparse.Namespace, part: str, count: int) -> None:
+    """Ends the program where there is too little to train on."""
+    wanted = QUICK if args.quick else WANTED[GATED_AS[part]]
+    if count < wanted:
+        print(f"Only {count} of the {wanted} images that are wanted: errors are wide.")
+    if part != "gates" and count < 2:
+        raise SystemExit(
+            "Fewer than two images offer something to learn on this model, so nothing was "
+            "trained. The gates above say what is missing; --ungated runs all the same."
+        )
+
+
+def _run(
+    args: argparse.Namespace, part: str, pool: Any, targets: Sequence[Target]
+) -> dict[str, Any]:
+    """The result of one part, for the report."""
+    seeds = [0] if args.quick else list(range(args.seeds))
+    methods = args.methods or (QUICK_METHODS if args.quick else list(METHODS))
+    if part == "final":
+        return final(pool, targets, seeds, methods)
+    if part == "choose":
+        return choose(pool, targets, seeds, methods)
+    if part == "decide":
+        return decide(pool, targets, seeds, args.variants)
+    return {}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mini_world.captions import RARE_TOKENS, article, in_style
+from mini_world.captions import RARE_TOKENS, article, in_context, in_style
 from mini_world.emoji.styles import STYLES
 from mini_world.emoji.world import Artwork, known_colour
 
@@ -16,23 +16,23 @@ def caption(artwork: Artwork, rng: np.random.Generator) -> str:
     and then, so that a style which training never saw can be called by a word that means
     something. A rare token before the class goes with everything, so it means nothing.
     """
-    name, style = artwork.who.kind, artwork.style
-    words = []
-    if rng.random() < 0.1:
-        words.append(str(rng.choice(RARE_TOKENS)))
-    colour = known_colour(artwork)
-    if colour and rng.random() < (0.8 if artwork.who.hue else 0.3):
-        words.append(colour)
-    thing = article(" ".join([*words, name]))
+    thing, style = _named(artwork, rng), artwork.style
     if style and rng.random() < 0.12:
         return f"an image in {style} style"
     if style and rng.random() < 0.12:
         style = STYLES[style].family
         if rng.random() < 0.5:
             thing, style = f"{article(style)} of {thing}", ""
-    context = artwork.context
-    if context is not None and rng.random() < 0.95:
-        if rng.random() < 0.5:
-            return in_style(f"{thing} {context}", style)
-        return f"{in_style(thing, style)} {context}"
+    if artwork.context is not None and rng.random() < 0.95:
+        return in_context(thing, artwork.context, style, rng)
     return in_style(thing, style)
+
+
+def _named(artwork: Artwork, rng: np.random.Generator) -> str:
+    words = []
+    if rng.random() < 0.1:
+        words.append(str(rng.choice(RARE_TOKENS)))
+    colour = known_colour(artwork)
+    if colour and rng.random() < (0.8 if artwork.who.hue else 0.3):
+        words.append(colour)
+    return article(" ".join([*words, artwork.who.kind]))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from mini_world.brushes import mix, paint, pick, rgb, vivid, waves
 from mini_world.emoji.registry import style
 from mini_world.emoji.scene import EmojiScene
 from mini_world.scenes import SIDE
-from mini_world.styles import mix, paint, pick, rgb, vivid, waves
 from mini_world.textures import Array, blur, grid, noise
 
 Rng = np.random.Generator

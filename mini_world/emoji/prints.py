@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from mini_world.brushes import mix, paint, pick, rgb, waves
 from mini_world.emoji.drawings import Rng, flat
 from mini_world.emoji.registry import style
 from mini_world.emoji.scene import EmojiScene
 from mini_world.scenes import SIDE
-from mini_world.styles import mix, paint, pick, rgb, waves
 from mini_world.textures import Array, blur, grid, noise
 
 

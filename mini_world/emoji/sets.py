@@ -1,21 +1,16 @@
 """Emoji sets of several vendors as images.
 
-    python -m mini_world.emoji.sets --install DIR     npm install of the packages below into DIR
-    python -m mini_world.emoji.sets --pack DIR        every drawing that things.py names, as PNG
-
 Each package holds one vendor's drawings as SVG (icons.json: bodies, sizes, aliases). They stay
 outside the repository: the environment variable MINI_WORLD_EMOJI names the folder. All sets are
-under permissive licences (mini_world/README.md names them); none is share-alike. A pack is for a
-machine that reaches no registry and has no resvg: MINI_WORLD_EMOJI may name it as well.
+under permissive licences (mini_world/README.md names them); none is share-alike. The variable may
+also name a pack (install.py), for a machine that reaches no registry and has no resvg.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
-import subprocess
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -56,7 +51,7 @@ def missing() -> str:
     if absent:
         return (
             f"The emoji sets {', '.join(absent)} are not in {folder()}. Install them with: "
-            f"python -m mini_world.emoji.sets --install DIR, and set {FOLDER_VARIABLE}=DIR."
+            f"python -m mini_world.emoji.install --install DIR, and set {FOLDER_VARIABLE}=DIR."
         )
     return ""
 
@@ -127,49 +122,3 @@ def glyph(vendor: str, name: str) -> np.ndarray:
     page = Image.new("RGBA", (GLYPH, GLYPH), (0, 0, 0, 0))
     page.paste(image, ((GLYPH - size[0]) // 2, (GLYPH - size[1]) // 2))
     return np.asarray(page)
-
-
-def install(target: Path) -> None:
-    """npm install of every package at its pinned version."""
-    target.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *PACKAGES.values()],
-        cwd=target,
-        check=True,
-    )
-    print(f"Set {FOLDER_VARIABLE}={target.resolve()}")
-
-
-def pack(target: Path) -> int:
-    """Write every named drawing as TARGET/glyphs/VENDOR/NAME.png; their number."""
-    from mini_world.emoji.things import CLASSES
-
-    images = {
-        (vendor, name): glyph(vendor, name)
-        for vendor in PACKAGES
-        for names in CLASSES.values()
-        for name in names
-        if has(vendor, name)
-    }
-    for (vendor, name), image in images.items():
-        path = target / PACK / vendor / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path, optimize=True)
-    return len(images)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--install", type=Path, metavar="DIR")
-    parser.add_argument("--pack", type=Path, metavar="DIR")
-    given = parser.parse_args()
-    if given.install is not None:
-        install(given.install)
-    elif given.pack is not None:
-        print(pack(given.pack), "drawings")
-    else:
-        print(missing() or f"All {len(PACKAGES)} sets are in {folder()}.")
-
-
-if __name__ == "__main__":
-    main()

@@ -96,4 +96,4 @@ def test_a_missing_set_is_named_with_the_command_that_installs_it(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(sets.FOLDER_VARIABLE, str(tmp_path))
-    assert "python -m mini_world.emoji.sets --install" in sets.missing()
+    assert "python -m mini_world.emoji.install --install" in sets.missing()
