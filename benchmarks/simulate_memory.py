@@ -111,19 +111,11 @@ class _Host(StandaloneHost):
         self.alphas_cumprod = torch.linspace(0.999, 0.005, 1000)
 
 
-def simulate(
-    architecture: str,
-    resolution: int,
-    rank: int,
-    plan: str,
-    *,
-    widths: Widths = FULL,
-    dtype: torch.dtype = torch.bfloat16,
-) -> Simulated:
+def simulate(architecture: str, resolution: int, rank: int, plan: str) -> Simulated:
     """A measuring step in the middle of a run, which needs a little more than another: dense
-    matrices of a layer are formed. dtype: of the base model."""
+    matrices of a layer are formed."""
     with without_data():
-        trainer = real_trainer(architecture, resolution, rank, plan, widths=widths, dtype=dtype)
+        trainer = real_trainer(architecture, resolution, rank, plan)
         unet, live = trainer.host.unet, Live()
         with trainer.plan.on(unet, trainer.attachment):
             live.count([*unet.parameters(), *unet.buffers(), *trainer.tensors().values()])
@@ -142,8 +134,8 @@ def real_trainer(
     widths: Widths = FULL,
     dtype: torch.dtype = torch.bfloat16,
 ) -> Trainer:
-    """A trainer on random weights whose optimizer has made its moments; real, or within
-    `without_data`."""
+    """A trainer on random weights whose optimizer has its moments; real, or within `without_data`.
+    dtype: of the base model."""
     unet = _unet(architecture, widths, dtype)
     # of what starts at random a window may be one step long, so that the second is an ordinary one
     chosen = Settings("cat", "ink", rank=rank, resolution=resolution, window=1, init="random")

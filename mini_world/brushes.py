@@ -37,6 +37,17 @@ def waves(period: float, degrees: float, wobble: Array | float = 0.0) -> Array:
     return np.abs(np.mod(phase, 1) * 2 - 1).astype(np.float32)
 
 
+def stitches(wide: float, tall: float) -> tuple[Ints, Ints, Array, Array]:
+    """A knitted canvas: for each pixel, (y, x) of its stitch's centre, how far it is from the
+    stitch's middle (0) to its side (1), and how far down the stitch it is, 0..1."""
+    y, x = grid(SIDE)
+    aside = np.abs(np.mod(x / wide, 1) - 0.5) * 2
+    row, down = np.floor(y / tall - aside * 0.8), np.mod(y / tall - aside * 0.8, 1)
+    cy = np.clip((row + 0.9) * tall, 0, SIDE - 1).astype(int)
+    cx = np.clip((np.floor(x / wide) + 0.5) * wide, 0, SIDE - 1).astype(int)
+    return cy, cx, aside, down
+
+
 def sample(scene: Scene, y: Ints, x: Ints) -> Array:
     """Each pixel's colour taken at (y, x), but never across the outline of an object."""
     there = scene.objects[y, x] == scene.objects

@@ -6,14 +6,13 @@ latents/NNNN.npy holds (SHARD, 4, 16, 16) float16.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from diffusers import AutoencoderKL
 
 from mini_world.precision import fast
+from mini_world.shard_files import load_latents, save_array, shards_in
 from mini_world.vae import encode
 
 
@@ -26,16 +25,10 @@ def encode_shard(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
 
 
 class Latents:
-    """All encoded shards and what each picture shows (shards.facts), in memory."""
+    """All encoded shards and what each image shows (shards.facts), in memory."""
 
     def __init__(self, run_dir: Path) -> None:
-        found = sorted((run_dir / "latents").glob("[0-9][0-9][0-9][0-9].npy"))
-        self.latents = np.concatenate([np.load(path) for path in found])
-        self.facts: list[dict[str, Any]] = [
-            facts
-            for path in found
-            for facts in json.loads((run_dir / "core" / f"{path.stem}.json").read_text())
-        ]
+        self.latents, self.facts = load_latents(run_dir)
 
 
 def main() -> None:
@@ -45,13 +38,10 @@ def main() -> None:
     vae = AutoencoderKL.from_pretrained(run_dir / "vae").eval()
     folder = run_dir / "latents"
     folder.mkdir(exist_ok=True)
-    for path in sorted((run_dir / "core").glob("[0-9][0-9][0-9][0-9].npy")):
-        if (folder / path.name).exists():
-            continue
-        part = folder / f"{path.stem}.part.npy"
-        np.save(part, encode_shard(vae, np.load(path, mmap_mode="r")))
-        part.rename(folder / path.name)
-        print(path.stem, flush=True)
+    for path in shards_in(run_dir / "core"):
+        if not (folder / path.name).exists():
+            save_array(folder / path.name, encode_shard(vae, np.load(path, mmap_mode="r")))
+            print(path.stem, flush=True)
 
 
 if __name__ == "__main__":

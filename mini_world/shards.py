@@ -9,7 +9,6 @@ once with different --first.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from mini_world.captions import caption
 from mini_world.scenes import PICTURE
+from mini_world.shard_files import save_shard
 from mini_world.world import CORE_KINDS, CORE_STYLES, Picture, training_picture
 
 SHARD = 2000
@@ -36,16 +36,12 @@ def draw_shard(folder: Path, number: int, wide: bool) -> None:
     rng = np.random.default_rng((17, number, int(wide)))
     known = (None, None) if wide else (CORE_KINDS, CORE_STYLES)
     pixels = np.zeros((SHARD, PICTURE, PICTURE, 3), np.uint8)
-    told = []
+    known_facts = []
     for i in range(SHARD):
         picture = training_picture(rng, *known)
         pixels[i] = picture.draw()
-        told.append(facts(picture, rng))
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{number:04d}.part.npy"
-    np.save(unfinished, pixels)
-    (folder / f"{number:04d}.json").write_text(json.dumps(told))
-    unfinished.rename(folder / f"{number:04d}.npy")  # a shard that has its name is whole
+        known_facts.append(facts(picture, rng))
+    save_shard(folder, number, pixels, known_facts)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from mini_world.brushes import mix, paint, pick, rgb, sample, vivid, waves
+from mini_world.brushes import mix, paint, pick, rgb, sample, stitches, vivid, waves
 from mini_world.scenes import PICTURE, SIDE, Scene
 from mini_world.textures import Array, blur, cells, grid, noise
 
@@ -281,12 +281,7 @@ def linocut(scene: Scene, traits: np.random.Generator, rng: np.random.Generator)
 @known_as("knitted wool", colour=True, held_out=True)
 def knitted(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     wide, tall = traits.uniform(15, 17), traits.uniform(10, 12)
-    y, x = grid(SIDE)
-    fx = np.abs(np.mod(x / wide, 1) - 0.5) * 2  # 0 in the middle of a stitch, 1 between two
-    row = np.floor(y / tall - fx * 0.8)
-    fy = np.mod(y / tall - fx * 0.8, 1)
-    cy = np.clip((row + 0.9) * tall, 0, SIDE - 1).astype(int)
-    cx = np.clip((np.floor(x / wide) + 0.5) * wide, 0, SIDE - 1).astype(int)
+    cy, cx, fx, fy = stitches(wide, tall)
     light = 0.55 + 0.55 * np.sin(np.pi * fy) * (0.55 + 0.45 * np.sin(np.pi * fx))
     return np.clip(
         mix(scene.colour[cy, cx], np.ones_like(scene.colour), 0.1) * light[..., None], 0, 1

@@ -17,11 +17,12 @@ from benchmarks.quality.gates import Headroom, by_faults, capacity, headroom, pa
 from benchmarks.quality.runs import Bench, Job
 from benchmarks.quality.scores import Scorer, alignment
 from benchmarks.quality.targets import PARTS, WANTED, Target
-from mini_world.encoder import EncoderJudge, missing
+from mini_world.encoder import EncoderJudge
 from mini_world.probes import Judge
 from mini_world.sampler import Sampler
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.method.blocks import FULL
+from unziplora.scores.efficientnet import missing
 
 CHOSEN = Path(__file__).parent / "chosen.json"
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+from mini_world.shard_files import load_latents, save_array, shards_in
 from mini_world.vae import pixels
 
 
@@ -43,15 +42,7 @@ class Latents:
     """All encoded shards and what each image shows (shards.facts), in memory."""
 
     def __init__(self, run_dir: Path) -> None:
-        found = sorted((run_dir / "latents").glob("[0-9][0-9][0-9][0-9].npy"))
-        if not found:
-            raise FileNotFoundError(f"No latents in {run_dir}. Run mini_world.emoji.latents first.")
-        self.values = np.concatenate([np.load(path) for path in found])
-        self.facts: list[dict[str, Any]] = [
-            facts
-            for path in found
-            for facts in json.loads((run_dir / "core" / f"{path.stem}.json").read_text())
-        ]
+        self.values, self.facts = load_latents(run_dir)
 
 
 def encode_new(run_dir: Path, device: str = "cpu") -> int:
@@ -65,15 +56,10 @@ def encode_new(run_dir: Path, device: str = "cpu") -> int:
         for old in folder.glob("*.npy"):
             old.unlink()
         known.write_text(mark)
-    made = 0
-    for path in sorted((run_dir / "core").glob("[0-9][0-9][0-9][0-9].npy")):
-        if (folder / path.name).exists():
-            continue
-        part = folder / f"{path.stem}.part.npy"
-        np.save(part, encode(vae, np.load(path, mmap_mode="r")))
-        part.rename(folder / path.name)
-        made += 1
-    return made
+    new = [path for path in shards_in(run_dir / "core") if not (folder / path.name).exists()]
+    for path in new:
+        save_array(folder / path.name, encode(vae, np.load(path, mmap_mode="r")))
+    return len(new)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mini_world.brushes import mix, paint, pick, rgb, sample, vivid, waves
+from mini_world.brushes import mix, paint, pick, rgb, sample, stitches, vivid, waves
 from mini_world.emoji.drawings import Rng, flat
 from mini_world.emoji.registry import style
 from mini_world.emoji.scene import EmojiScene, border
@@ -68,12 +68,7 @@ def quilted(scene: EmojiScene, traits: Rng, rng: Rng) -> Array:
 def knitted(scene: EmojiScene, traits: Rng, rng: Rng) -> Array:
     """Rows of stitches, each one colour."""
     wide, tall = traits.uniform(19, 21), traits.uniform(13, 15)
-    y, x = grid(SIDE)
-    fx = np.abs(np.mod(x / wide, 1) - 0.5) * 2  # 0 in the middle of a stitch, 1 between two
-    row = np.floor(y / tall - fx * 0.8)
-    fy = np.mod(y / tall - fx * 0.8, 1)
-    cy = np.clip((row + 0.9) * tall, 0, SIDE - 1).astype(int)
-    cx = np.clip((np.floor(x / wide) + 0.5) * wide, 0, SIDE - 1).astype(int)
+    cy, cx, fx, fy = stitches(wide, tall)
     light = 0.5 + 0.6 * np.sin(np.pi * fy) * (0.5 + 0.5 * np.sin(np.pi * fx))
     wool = mix(scene.colour[cy, cx], np.ones_like(scene.colour), 0.1)
     return np.clip(wool * light[..., None], 0, 1)

@@ -9,7 +9,6 @@ processes may draw at once with different --first.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -22,6 +21,7 @@ import numpy as np
 from mini_world.emoji.captions import caption
 from mini_world.emoji.world import CORE_KINDS, CORE_STYLES, Artwork, training_artwork
 from mini_world.scenes import PICTURE
+from mini_world.shard_files import save_shard
 
 SHARD = 1000
 CORE = {"context_share": 0.12, "neutral_share": 0.3, "reach": 0.6}  # moderate places at first
@@ -52,11 +52,7 @@ def draw_shard(folder: Path, number: int, wide: bool) -> None:
         )
         pixels[i] = artwork.draw()
         known.append(facts(artwork, rng))
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{number:04d}.part.npy"
-    np.save(unfinished, pixels)
-    (folder / f"{number:04d}.json").write_text(json.dumps(known))
-    unfinished.rename(folder / f"{number:04d}.npy")
+    save_shard(folder, number, pixels, known)
 
 
 def draw_shards(run_dir: Path, wide: bool, numbers: Sequence[int], workers: int = 1) -> None:

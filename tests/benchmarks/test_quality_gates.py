@@ -21,10 +21,11 @@ from benchmarks.quality.gates import (
     passing,
 )
 from benchmarks.quality.targets import CHOOSING
-from mini_world import encoder
+from mini_world.encoder import EncoderJudge
 from mini_world.probes import Judge
 from mini_world.world import held_out_instance, portrait
 from unziplora.lora.write import LoraLayer, save_lora
+from unziplora.scores import efficientnet
 from unziplora.unet.attach import layer_shapes
 from unziplora.unet.layer_names import attention_layers
 
@@ -115,9 +116,9 @@ def test_the_size_of_a_change_is_that_of_the_dense_weights(host: Any, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(encoder.missing()), reason=encoder.missing() or "installed")
+@pytest.mark.skipif(bool(efficientnet.missing()), reason=efficientnet.missing() or "installed")
 def test_the_second_referee_tells_things_and_styles_apart() -> None:
-    referee = encoder.EncoderJudge()
+    referee = EncoderJudge()
     things = np.stack([portrait(held_out_instance(k, n), "", 1, n).draw()
                        for n in (1, 2) for k in ("cat", "rocket", "house")])  # fmt: skip
     content = referee.content(things)

@@ -81,7 +81,7 @@ def test_where_nothing_fits_the_smallest_is_tried_and_said_to_be_doubtful(
     free(2.0)
     found = forecast(sdxl, CUDA, SETTINGS)
     assert found.plan.name == "lowest"
-    assert found.text.endswith("(plan: lowest), which may not fit")
+    assert found.text.endswith("(plan: lowest, may not fit)")
     assert forecast(sdxl, CPU, SETTINGS).plan.name == "low"  # fp8 saves nothing there
 
 

@@ -206,8 +206,7 @@ class Jobs:
             if command == "resume":
                 self._resume(job)
             elif job.state == "waiting" and command == "run next":
-                self._waiting.remove(job)
-                self._waiting.appendleft(job)
+                self._place(job, 0)
             elif job.state == "waiting" and command in ("cancel", "stop", "stop and save"):
                 self._cancel(job)
             elif job.state == "paused" and command in ("cancel", "stop"):
@@ -225,9 +224,12 @@ class Jobs:
                 raise InvalidInput(
                     f"The run {job.name} is not waiting. Only runs that wait have a place."
                 )
-            self._waiting.remove(job)
-            self._waiting.insert(max(0, place), job)
+            self._place(job, max(0, place))
             self._changed.notify_all()
+
+    def _place(self, job: Job, place: int) -> None:
+        self._waiting.remove(job)
+        self._waiting.insert(place, job)
 
     def waiting(self) -> list[Job]:
         """In the order of their turns."""

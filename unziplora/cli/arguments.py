@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from unziplora.cli import batch, score, study
 from unziplora.errors import InvalidInput
+from unziplora.method.methods import METHODS
 from unziplora.version import __version__
 
 Command = Callable[[argparse.Namespace], int]
@@ -78,15 +79,15 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--style", help='how it is made, two or three words: "watercolor painting"')
     add("--token", help="a rare token that becomes the subject's name (sks)")
     _add_model(parser)
-    add("--method", help="unziplora, or to compare: m1, m2, dreambooth, b-lora")
-    add("--steps", type=int, help="600; b-lora 1000")
+    add("--method", help=f"one of {', '.join(METHODS)} ({next(iter(METHODS))})")
+    add("--steps", type=int, help=_steps_by_method())
     add("--rank", type=int, help="64")
     add("--resolution", type=int, metavar="PIXELS", help="the model's own")
     add("--seed", type=int)
     add("--lr", type=float, help="learning rate of the LoRAs (5e-5)")
     add("--out", type=Path, default=Path("."), metavar="DIR", help="where the files go")
     add("--name", help="of the files: NAME_content.safetensors, NAME_style.safetensors")
-    add("--memory", metavar="PLAN", help="auto, full, checkpoint, low or lowest")
+    add("--memory", metavar="PLAN", help="auto, or one that `unziplora plan` lists")
     add(
         "--resume",
         type=Path,
@@ -102,17 +103,20 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="replace files and run of the same name")
 
 
+def _steps_by_method() -> str:
+    """ "600; b-lora 1000" """
+    usual, *others = dict.fromkeys(method.steps for method in METHODS.values())
+    own = [f"{m.name} {m.steps}" for m in METHODS.values() if m.steps in others]
+    return "; ".join([str(usual), *own])
+
+
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     _add_model(parser)
     add("--lora", action="append", default=[], metavar="FILE[:WEIGHT]")
     add("--prompt", required=True)
     add("--negative", default="")
-    add("--steps", type=image_steps, default=25)
-    add("--size", type=size, metavar="WxH", help="the model's own")
-    add("--guidance", type=finite, default=6.0)
-    add("--seed", type=seed, default=0)
-    add("--out", type=Path, required=True, metavar="FILE")
+    _add_sampling(parser)
 
 
 def _add_sheet(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +131,12 @@ def _add_sheet(parser: argparse.ArgumentParser) -> None:
     add("--style-trigger", metavar="TEXT", help='"watercolor painting style"')
     add("--scene", action="append", metavar="TEXT", help='a scene, again for more: "on a beach"')
     add("--object", action="append", metavar="TEXT", help='what the style is tried on: "a house"')
+    _add_sampling(parser)
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    """How images are drawn, and where they go."""
+    add = parser.add_argument
     add("--steps", type=image_steps, default=25)
     add("--size", type=size, metavar="WxH", help="of each image; the model's own")
     add("--guidance", type=finite, default=6.0)

@@ -293,7 +293,6 @@ def _check_packages() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of image processors
     try:
         import diffusers  # noqa: F401
-        import peft  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
         raise InvalidInput(

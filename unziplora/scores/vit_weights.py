@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +95,8 @@ def from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "mlp.fc2": "output.dense",
     }
     found = {names[name]: tensor for name, tensor in state.items() if name in names}
-    for number in range(depth(state, "blocks")):
-        ours, theirs = f"encoder.layer.{number}", f"blocks.{number}"
-        for kind in ("weight", "bias"):
-            for part, name in parts.items():
-                found[f"{ours}.{name}.{kind}"] = state[f"{theirs}.{part}.{kind}"]
-            qkv = state[f"{theirs}.attn.qkv.{kind}"].chunk(3)
-            for name, tensor in zip(("query", "key", "value"), qkv, strict=True):
-                found[f"{ours}.attention.attention.{name}.{kind}"] = tensor
-    return found
+    projections = [f"attention.attention.{name}" for name in ("query", "key", "value")]
+    return found | _blocks(state, "blocks", "encoder.layer", parts, "attn.qkv.", projections)
 
 
 def from_openai(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -125,13 +119,28 @@ def from_openai(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         "mlp.c_proj": "mlp.fc2",
     }
     found = {model + ours: state[prefix + theirs] for theirs, ours in names.items()}
-    blocks = f"{prefix}transformer.resblocks"
-    for number in range(depth(state, blocks)):
-        ours, theirs = f"{model}encoder.layers.{number}", f"{blocks}.{number}"
-        for kind in ("weight", "bias"):
-            for part, name in parts.items():
-                found[f"{ours}.{name}.{kind}"] = state[f"{theirs}.{part}.{kind}"]
-            qkv = state[f"{theirs}.attn.in_proj_{kind}"].chunk(3)
-            for name, tensor in zip(("q_proj", "k_proj", "v_proj"), qkv, strict=True):
-                found[f"{ours}.self_attn.{name}.{kind}"] = tensor
+    blocks, layers = f"{prefix}transformer.resblocks", f"{model}encoder.layers"
+    projections = [f"self_attn.{name}_proj" for name in ("q", "k", "v")]
+    return found | _blocks(state, blocks, layers, parts, "attn.in_proj_", projections)
+
+
+def _blocks(
+    state: Mapping[str, Tensor],
+    theirs: str,
+    ours: str,
+    parts: Mapping[str, str],
+    joint: str,
+    projections: Sequence[str],
+) -> dict[str, Tensor]:
+    """The tensors of all blocks THEIRS.N under the names OURS.N. parts: names within a block, ours
+    by theirs. joint: how the tensors begin that hold query, key and value in one; projections: what
+    each of the three is called."""
+    found = {}
+    for number, kind in itertools.product(range(depth(state, theirs)), ("weight", "bias")):
+        for their_name, our_name in parts.items():
+            tensor = state[f"{theirs}.{number}.{their_name}.{kind}"]
+            found[f"{ours}.{number}.{our_name}.{kind}"] = tensor
+        thirds = state[f"{theirs}.{number}.{joint}{kind}"].chunk(3)
+        for our_name, tensor in zip(projections, thirds, strict=True):
+            found[f"{ours}.{number}.{our_name}.{kind}"] = tensor
     return found

@@ -56,9 +56,9 @@ class Forecast:
     def text(self) -> str:
         """ "VRAM: about 9.1 GB of 10.4 GB free (plan: checkpoint)" """
         free = "" if self.free is None else f" of {self.free:.1f} GB free"
-        doubt = "" if self.fits else ", which may not fit"
+        doubt = "" if self.fits else ", may not fit"
         need = self.needs[self.plan.name]
-        return f"{self.kind}: about {need:.1f} GB{free} (plan: {self.plan.name}){doubt}"
+        return f"{self.kind}: about {need:.1f} GB{free} (plan: {self.plan.name}{doubt})"
 
     def as_text(self) -> str:
         """A line for each plan, and what auto does."""

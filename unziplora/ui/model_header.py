@@ -41,7 +41,7 @@ def header(service: Service, settings: Mapping[str, Any]) -> Header:
         return Header(_line(None, _name(identity) or [_NOT_LOADED], loaded=False))
     forecast, seconds = expected
     time = [] if seconds is None else [f"about {rough_duration(seconds)}"]
-    parts = [*_name(identity), memory_sentence(forecast), *time]
+    parts = [*_name(identity), forecast.text, *time]
     return Header(_line(light(forecast), parts, loaded=True), forecast.architecture)
 
 
@@ -55,13 +55,6 @@ def known_checkpoint(service: Service) -> ModelIdentity | None:
     except Exception:  # a border, as above
         traceback.print_exc()
         return None
-
-
-def memory_sentence(of: Forecast) -> str:
-    """ "VRAM: about 9.1 GB of 10.4 GB free (plan: checkpoint)" """
-    free = "" if of.free is None else f" of {of.free:.1f} GB free"
-    doubt = "" if of.fits else ", may not fit"
-    return f"VRAM: about {of.needs[of.plan.name]:.1f} GB{free} (plan: {of.plan.name}{doubt})"
 
 
 def light(of: Forecast) -> Light:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from mini_world import encoder
 from mini_world.emoji import latents as latents_of
 from mini_world.emoji.clock import Clock
 from mini_world.emoji.critic import Adversary
@@ -21,6 +20,7 @@ from mini_world.emoji.train_all import Stages
 from mini_world.emoji.vae import VaeTraining
 from mini_world.emoji.weights import keep, keep_run, read
 from mini_world.model import new_vae
+from unziplora.scores import efficientnet
 
 
 def run_dir(path: Path, images: int = 8) -> Path:
@@ -127,7 +127,7 @@ def test_stages_that_are_finished_are_left_out_and_a_stopped_one_has_less_time(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(encoder.missing()), reason=encoder.missing() or "installed")
+@pytest.mark.skipif(bool(efficientnet.missing()), reason=efficientnet.missing() or "installed")
 def test_sharpening_changes_the_decoder_and_leaves_the_latents_as_they_are(tmp_path: Path) -> None:
     training = VaeTraining(tmp_path, "cpu", sharpen=True)
     assert training.adversary is not None
