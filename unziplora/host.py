@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -102,3 +102,19 @@ class Host(Protocol):
     ) -> Image.Image:
         """An image of (height, width) = size by the host's own sampler, from the UNet as it is.
         Its `info["parameters"]`, where there is one, is an infotext (images/infotext.py)."""
+
+
+@runtime_checkable
+class SharedHost(Protocol):
+    """What a host has besides where others wait for its model, who can go first between two
+    steps."""
+
+    def wanted(self) -> bool:
+        """Whether somebody waits for the model who may have it now."""
+
+    def give_way(self, ended: Callable[[], bool]) -> bool:
+        """Within `borrow`: takes the model back as `borrow` does, lets those who wait use it, and
+        lends it again. False, and it is not lent again, where `ended()` becomes true meanwhile.
+
+        Raises UnZipLoRAError where the model is another one afterwards.
+        """

@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unziplora.errors import InvalidInput
 from unziplora.host import Host
 from unziplora.images.load import SourceImage, open_image
+from unziplora.lora.pair import Pair, find_pair
 from unziplora.training.destination import check_destination
 from unziplora.training.run import Run
 from unziplora.training.settings import Settings
+from unziplora.training.start_from import FinishedPair
 
 
 def train(
@@ -23,12 +26,14 @@ def train(
     settings: Settings | Mapping[str, Any] | None = None,
     out: str | Path = ".",
     overwrite: bool = False,
+    start_from: str | None = None,
 ) -> Run:
     """A run that trains a content and a style LoRA on one image; reading its events drives it.
 
     settings: a Settings object or some of its fields; `subject` and `style` win over it. The
     files go to `out` (made where only the folder itself is missing), the run's own folder to
-    out/.unziplora/NAME. Raises InvalidInput before anything is written.
+    out/.unziplora/NAME. start_from: the name of a pair in `out` that is trained on, with a fresh
+    optimizer. Raises InvalidInput before anything is written.
     """
     if isinstance(settings, Settings):
         chosen = replace(settings, subject=subject, style=style)
@@ -36,10 +41,20 @@ def train(
         chosen = Settings(**{**(settings or {}), "subject": subject, "style": style})
     check_destination(chosen, Path(out), overwrite=overwrite)
     source = image if isinstance(image, SourceImage) else open_image(image)
-    return Run.start(source, host, chosen, Path(out), overwrite=overwrite)
+    first = None if start_from is None else FinishedPair.read(_pair(Path(out), start_from))
+    return Run.start(source, host, chosen, Path(out), overwrite=overwrite, start_from=first)
 
 
 def resume(folder: str | Path, *, host: Host) -> Run:
     """Continues the run in a folder (out/.unziplora/NAME, or out/NAME for short) exactly where its
     state was saved."""
     return Run.resume(Path(folder), host)
+
+
+def _pair(out: Path, name: str) -> Pair:
+    pair = find_pair(out, name)
+    if pair is None:
+        raise InvalidInput(
+            f"There is no pair named {name} in the output folder to start from. Check its name."
+        )
+    return pair

@@ -29,7 +29,7 @@ class ColumnSchedule:
     window: int  # W
 
     def measures(self, step: int) -> bool:
-        return step < STAGES * self.every and step % self.every < self.window
+        return 0 <= step < STAGES * self.every and step % self.every < self.window
 
     def opens_window(self, step: int) -> bool:
         return self.measures(step) and step % self.every == 0

@@ -72,6 +72,13 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class GivingWay:
+    """The model is with its host, for those who waited for it; the next step comes after them."""
+
+    step: int
+
+
+@dataclass(frozen=True)
 class Previewed:
     """images: by "base", "content", "style" and "both"."""
 
@@ -97,4 +104,7 @@ class Finished:
     files: Mapping[BranchName, Path]
 
 
-Event = Started | StepDone | Message | StateSaved | Drawing | Previewed | LorasSaved | Finished
+Event = (
+    Started | StepDone | Message | StateSaved | Drawing | GivingWay | Previewed | LorasSaved
+    | Finished
+)  # fmt: skip

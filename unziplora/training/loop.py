@@ -6,17 +6,25 @@ import contextlib
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from statistics import median
 
 from unziplora.errors import TrainingFailed
-from unziplora.host import Host
+from unziplora.host import Host, SharedHost
 from unziplora.method.prompts import BranchName
 from unziplora.training.clock import EverySteps, SaveClock
 from unziplora.training.commands import Commands
 from unziplora.training.device import peak_memory
-from unziplora.training.events import Event, Finished, Outcome, Started, StepDone
+from unziplora.training.events import (
+    Command,
+    Event,
+    Finished,
+    GivingWay,
+    Outcome,
+    Started,
+    StepDone,
+)
 from unziplora.training.memory_forecast import Forecast, SpillWatch, is_full, smaller
 from unziplora.training.memory_plans import Plan
 from unziplora.training.previews import Previews
@@ -82,6 +90,7 @@ class TrainingLoop:
                 yield from self._save_if_due()
                 yield from self._preview_if_due()
                 yield from self._obey()
+                yield from self._give_way_if_wanted()
 
     def _step(self) -> Iterator[Event]:
         began = time.monotonic()
@@ -101,8 +110,11 @@ class TrainingLoop:
             yield self._writer.snapshot(self.trainer)
 
     def _preview_if_due(self) -> Iterator[Event]:
-        if self._preview_clock.due(self.trainer.step):
+        step = self.trainer.step
+        if self._preview_clock.due(step):
             yield from self._previews.draw(self.trainer)
+            if self.settings.preview_snapshots and not self._snapshot_clock.due(step):
+                yield self._writer.snapshot(self.trainer)
 
     def _obey(self) -> Iterator[Event]:
         commands = self._commands.take()
@@ -112,10 +124,29 @@ class TrainingLoop:
         if "preview now" in commands:
             yield from self._previews.draw(self.trainer)
             commands |= self._commands.take()  # an interrupt of the drawing ends the run
+        self._end_if_asked(commands)
+
+    def _end_if_asked(self, commands: Set[Command]) -> None:
         if "stop and save" in commands:
             self._outcome = "stopped and saved"
         elif "stop" in commands:
             self._outcome = "stopped"
+
+    def _give_way_if_wanted(self) -> Iterator[Event]:
+        """Between two steps, to those who wait for the model. Branches and optimizer stay in
+        memory, as they do while previews are drawn."""
+        host = self._host
+        last = self.trainer.step == self.settings.steps or self._outcome != "completed"
+        if last or not isinstance(host, SharedHost) or not host.wanted():
+            return
+        yield GivingWay(self.trainer.step)
+        self._under_plan.close()
+        self.trainer.attachment.take_off()
+        if host.give_way(lambda: self._commands.stopping):
+            self.trainer.attachment.put_on()
+            self._enter_plan()
+        else:  # what the run ends with needs no model
+            self._end_if_asked(self._commands.take())
 
     def _end(self) -> Iterator[Event]:
         """The files, and the state where the run can be resumed."""
@@ -173,7 +204,10 @@ class TrainingLoop:
         self._under_plan.close()
         state = {name: tensor.cpu().clone() for name, tensor in old.tensors().items()}
         numbers = old.numbers()
-        self.trainer = Trainer(self._host, self.settings, old.attachment, old.encoded, plan)
+        self.trainer = Trainer(
+            self._host, self.settings, old.attachment, old.encoded, plan,
+            columns_chosen=old.columns_chosen,
+        )  # fmt: skip
         self.trainer.restore(state, numbers)
         self._enter_plan()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ def _header(
         model_name=info.model.name,
         model_sha256=info.model.sha256,
         family=info.model.family,
-        prediction_type=host.prediction_type,
+        prediction_type=settings.predicted(host.prediction_type),
         zero_terminal_snr=bool(host.alphas_cumprod[-1] < 1e-6),  # WebUIs put 5e-8 in 0's place
         architecture=info.architecture,
         started=info.started,
@@ -197,6 +197,8 @@ def _how(info: RunInfo) -> dict[str, Any]:
         }
     if settings.blocks is not None:
         how["blocks"] = dict(settings.blocks)
+    if info.started_from is not None:
+        how["started_from"] = asdict(info.started_from)
     return how
 
 

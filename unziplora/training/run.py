@@ -33,6 +33,7 @@ from unziplora.training.pair_writer import check_own, written_names
 from unziplora.training.run_folder import RunFolder, RunInfo, damaged, find_run, run_path
 from unziplora.training.run_writer import RunWriter
 from unziplora.training.settings import Settings
+from unziplora.training.start_from import FinishedPair
 from unziplora.training.trainer import Trainer
 from unziplora.unet.architectures import recognise
 from unziplora.unet.attach import Attachment, attach
@@ -52,6 +53,7 @@ class Run:
         self.folder = folder
         self._host = host
         self._image = image  # None: the run is resumed
+        self._first: FinishedPair | None = None  # whose files it begins with
         self._writer = RunWriter(host, info, folder.out, folder)
         self._commands = Commands()
         self._loop: TrainingLoop | None = None
@@ -65,18 +67,26 @@ class Run:
         out: Path,
         *,
         overwrite: bool = False,
+        start_from: FinishedPair | None = None,
     ) -> Run:
-        """A new run in a destination that was checked (training/destination.py). Raises
-        InvalidInput before anything is written."""
+        """A new run in a destination that was checked (training/destination.py). start_from: the
+        pair that it trains on. Raises InvalidInput before anything is written."""
         architecture = recognise(host.unet, host.defaults.architecture)
         if settings.blocks is not None:
             check_table(settings.blocks, architecture.groups)
+        if start_from is not None:
+            settings = start_from.fit(settings)
         resolved = settings.resolve(ModelTraits.of(host.unet, host.defaults))
         pair = uuid.uuid4().hex
-        info = RunInfo(resolved, host.model, architecture.name, pair, time.time(), overwrite)
+        began_with = start_from.origin if start_from else None
+        info = RunInfo(
+            resolved, host.model, architecture.name, pair, time.time(), overwrite, began_with
+        )
         needed = trained_weights(host.unet, resolved) * _BYTES_PER_WEIGHT
         files.check_output_folder(out, needed)
-        return cls(host, info, RunFolder(run_path(out, resolved.name)), image)
+        run = cls(host, info, RunFolder(run_path(out, resolved.name)), image)
+        run._first = start_from
+        return run
 
     @classmethod
     def resume(cls, folder: Path, host: Host) -> Run:
@@ -191,10 +201,18 @@ class Run:
         self, attachment: Attachment, inputs: TrainingInputs, saved: _Saved | None, plan: Plan
     ) -> Trainer:
         """At the first step, or where the state was saved."""
+        chosen = self.info.started_from is not None
+        if self._first is not None:
+            self._first.load_into(attachment)
+            self._first = None  # or it would stay in memory
         if saved is None:
-            return Trainer(self._host, self.settings, attachment, inputs, plan)
+            return Trainer(
+                self._host, self.settings, attachment, inputs, plan, columns_chosen=chosen
+            )
         with _reading_state():
-            trainer = Trainer(self._host, self.settings, attachment, inputs, plan)
+            trainer = Trainer(
+                self._host, self.settings, attachment, inputs, plan, columns_chosen=chosen
+            )
             trainer.restore(*saved)
             if not trainer.all_finite():
                 raise ValueError("the branches are not finite")

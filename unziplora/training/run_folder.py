@@ -21,7 +21,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,6 +43,16 @@ _ROW = re.compile(r"([0-9]{1,9}),[^\n]*\n")
 
 
 @dataclass(frozen=True)
+class StartedFrom:
+    """The pair whose files a run began with. steps: that were in it already, as far as its files
+    say."""
+
+    name: str
+    pair: str
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """settings.json. started: seconds since 1970. pair: links the two files of a pair. replaces:
     the run may replace a pair of its name that is another's."""
@@ -53,6 +63,7 @@ class RunInfo:
     pair: str
     started: float
     replaces: bool = False
+    started_from: StartedFrom | None = None
 
 
 class RunFolder:
@@ -162,9 +173,18 @@ class RunFolder:
             "pair": info.pair,
             "started": info.started,
             "replaces": info.replaces,
+            "started_from": asdict(info.started_from) if info.started_from else None,
             "settings": json.loads(info.settings.as_json()),
         }
         files.write_text(self._settings, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+    def rename(self, name: str) -> None:
+        """The run under another name, beside where it is; then this object is of no use any more.
+        Raises OSError, WriteError and InvalidInput."""
+        info = self.read_info()
+        target = self.path.with_name(name)
+        self.path.rename(target)
+        RunFolder(target).write_info(replace(info, settings=replace(info.settings, name=name)))
 
     def read_info(self) -> RunInfo:
         """Raises InvalidInput where this is no run's folder, or one of another version."""
@@ -195,6 +215,7 @@ class RunFolder:
                 str(data["pair"]),
                 float(data["started"]),
                 data.get("replaces") is True,
+                StartedFrom(**said) if (said := data.get("started_from")) else None,
             )
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise InvalidInput(damaged("settings.json")) from error

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_type_hints
 
 from unziplora.errors import InvalidInput
+from unziplora.host import PredictionType
 from unziplora.method.branches import Init
 from unziplora.method.columns import STAGES, Importance, Reduction
 from unziplora.method.methods import METHODS, Method
@@ -46,6 +47,7 @@ class Settings:
     rank: int | None = None  # 64 (section 4.1); at most a quarter of a small model's width
     alpha: float | None = None  # the rank, so that a file's scale is 1 in every program
     resolution: int | None = None  # pixels; the model's own
+    prediction_type: Literal["model", "epsilon", "v_prediction"] = "model"  # as the host says
     seed: int = 0
 
     lr: float | None = None  # of A and B; 5e-5 (section 4.1), or the model's own
@@ -80,6 +82,7 @@ class Settings:
     save_minutes: float = 5.0
     snapshot_every: int = 0  # steps; 0: never
     preview_every: int = 0  # steps; 0: never
+    preview_snapshots: bool = False  # also the pair of that step, in fp16
     preview_steps: int = 20
     preview_negative: str = ""
     keep_state: bool = False  # after the run has ended well; 2.2 GB for two rank-64 SDXL LoRAs
@@ -109,6 +112,10 @@ class Settings:
         if branch == "content":
             return content_trigger(self.subject, self.token)
         return style_trigger(self.style)
+
+    def predicted(self, by_host: PredictionType) -> PredictionType:
+        """What the model is taken to predict: as was chosen, else as the host says."""
+        return by_host if self.prediction_type == "model" else self.prediction_type
 
     @property
     def file_name(self) -> str:

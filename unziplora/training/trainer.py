@@ -42,7 +42,8 @@ class Losses:
 class Trainer:
     """Trains the pairs of an attachment on one image; `step` steps are done.
 
-    plan: how A and B are kept and updated; what it does to the UNet is `Plan.on`.
+    plan: how A and B are kept and updated; what it does to the UNet is `Plan.on`. columns_chosen:
+    the branches are a finished pair's, whose columns stay as they are.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class Trainer:
         attachment: Attachment,
         encoded: TrainingInputs,
         plan: Plan = PLANS["full"],
+        *,
+        columns_chosen: bool = False,
     ) -> None:
         attachment.cast(plan.lora_dtype)
         self.plan = plan
@@ -63,7 +66,9 @@ class Trainer:
         self.host = host
         self.encoded = encoded
         self._objective = Objective(
-            host.alphas_cumprod.to(host.device), host.prediction_type, settings.min_snr_gamma
+            host.alphas_cumprod.to(host.device),
+            settings.predicted(host.prediction_type),
+            settings.min_snr_gamma,
         )
         self._added = {
             prompt: host.added_conditioning(encoded.pooled[i : i + 1], encoded.sizes)
@@ -72,7 +77,10 @@ class Trainer:
         self._contexts = {prompt: encoded.context[i : i + 1] for i, prompt in enumerate(PROMPTS)}
         attachment.mode.set_contexts(self._contexts)
         attachment.mode.fold_mergers = settings.fold == "h*m"
-        self._schedule = ColumnSchedule(settings.recalibrate_every, settings.window)
+        # an interval of 0 measures and opens nothing
+        every = 0 if columns_chosen else settings.recalibrate_every
+        self._schedule = ColumnSchedule(every, settings.window)
+        self.columns_chosen = columns_chosen
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._optimizer = LoraOptimizer(
             attachment, settings, plan, host.device, fp16=in_fp16(host.unet)

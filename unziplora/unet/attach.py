@@ -27,7 +27,12 @@ class Attachment:
         self._layers = dict(layers)
         self.pairs = dict(pairs)
         self.mode = next(iter(self.pairs.values())).mode
-        self._changes = Changes(unet)
+        self._unet = unet
+        self.put_on()
+
+    def put_on(self) -> None:
+        """The branches stand beside their layers, as they do at first."""
+        self._changes = Changes(self._unet)
         try:
             for name, layer in self._layers.items():
                 self._changes.replace_forward(layer, self.pairs[name].forward)
@@ -35,12 +40,16 @@ class Attachment:
             self._changes.end()
             raise
 
-    def detach(self) -> None:
+    def take_off(self) -> None:
         """Every layer's forward is what it was, also where a host had put one on the instance; safe
-        to call twice."""
+        to call twice. The branches can be put on again."""
         self._changes.end()
-        self._layers.clear()
         self.mode.text_products.clear()
+
+    def detach(self) -> None:
+        """Takes the branches off for good."""
+        self.take_off()
+        self._layers.clear()
 
     def pairs_by_layer(self) -> dict[nn.Module, BranchPair]:
         """What stands in for the forward of each layer."""
