@@ -60,7 +60,8 @@ def _page() -> Any:
 
     features = HostFeatures(
         # several of Forge's relatives have no interrogator
-        suggest=suggest if getattr(webui("shared"), "interrogator", None) else None,
+        suggest=suggest if _interrogates() else None,
+        suggest_subject=suggest_subject if _interrogates() else None,
         preview_every=options.preview_every(),
         to_prompt="(text) => unziploraToPrompt(text)",
         images={
@@ -158,6 +159,18 @@ def suggest(image: Any) -> str:
 
     with service().jobs.reserve_model():
         return style_words(image)
+
+
+def suggest_subject(image: Any) -> str:
+    """The same of what it shows, in a word."""
+    from unziplora.hosts.webui.interrogator import subject_word
+
+    with service().jobs.reserve_model():
+        return subject_word(image)
+
+
+def _interrogates() -> bool:
+    return bool(getattr(webui("shared"), "interrogator", None))
 
 
 def refresh_loras(files: Mapping[str, Path]) -> None:

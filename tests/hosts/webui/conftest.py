@@ -21,6 +21,7 @@ class StandIn:
             monkeypatch.delitem(sys.modules, name, raising=False)
         self._put("modules")
         self.fill("shared", opts=SimpleNamespace(), cmd_opts=SimpleNamespace())
+        self.fill("progress")
 
     def _put(self, name: str) -> ModuleType:
         module = ModuleType(name)

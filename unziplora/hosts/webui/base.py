@@ -21,7 +21,7 @@ from torch import nn
 from unziplora.checkpoints.hints import defaults_in, family_in
 from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.host import Defaults, ModelIdentity, PredictionType
-from unziplora.hosts.webui import txt2img
+from unziplora.hosts.webui import images_first, txt2img
 from unziplora.hosts.webui.foreign_hooks import ForeignHooks
 from unziplora.hosts.webui.options import extension_folders, option
 from unziplora.hosts.webui.txt2img import webui
@@ -29,7 +29,6 @@ from unziplora.lora.tensor_file import read_metadata
 from unziplora.unet.changes import borrowed
 from unziplora.unet.patches import in_eval_mode
 
-JOB = "UnZipLoRA training"
 OTHER_VAE = "Choose another VAE in the WebUI's settings, such as the SDXL VAE fixed for fp16."
 _INPAINTING_CHANNELS = 9  # latents, the masked image's latents, and the mask
 _LATENT_CHANNELS = 4
@@ -60,6 +59,7 @@ class WebUIHost:
     def __init__(self, model: Any) -> None:
         """model: the WebUI's `shared.sd_model`, loaded."""
         self._model = model
+        self._loan = contextlib.ExitStack()
         self.notes: list[str] = []  # for the run's log, about the borrowed model
         if not getattr(model, "is_sdxl", False):
             raise InvalidInput(
@@ -115,15 +115,46 @@ class WebUIHost:
 
         Raises UnZipLoRAError where another checkpoint was loaded while this waited.
         """
+        webui("call_queue").queue_lock.acquire()
+        self._loan.enter_context(self._borrowed())
+        try:
+            yield
+        finally:
+            self._loan.close()
+
+    def wanted(self) -> bool:
+        """Whether an image waits that may go first; not where another checkpoint is chosen, which
+        it would load."""
+        return images_first.wanted() and self._is_chosen()
+
+    def give_way(self, ended: Callable[[], bool]) -> bool:
+        """`SharedHost.give_way`: to the images that wait for the WebUI's queue."""
+        title = self._title()
+        self._loan.close()
+        if not images_first.take_turn(ended):
+            return False
+        self._loan.enter_context(self._borrowed(title))
+        return True
+
+    def _is_chosen(self) -> bool:
+        """Whether the next image will be made with this model."""
+        chosen = webui("sd_models").select_checkpoint()
+        return bool(chosen.filename == self._model.sd_checkpoint_info.filename)
+
+    @contextlib.contextmanager
+    def _borrowed(self, title: str | None = None) -> Iterator[None]:
+        """Releases the WebUI's queue, which is held, at the end. title: of the checkpoint that the
+        model must have: a WebUI may load another one into the same object."""
         shared, progress = webui("shared"), webui("progress")
-        with webui("call_queue").queue_lock:
-            if shared.sd_model is not self._model:
+        with contextlib.ExitStack() as held:
+            held.callback(webui("call_queue").queue_lock.release)
+            if shared.sd_model is not self._model or title not in (None, self._title()):
                 raise UnZipLoRAError(
                     "Another checkpoint was loaded while this run waited for its turn. "
-                    f"Choose {self._title()} again and start it once more."
+                    f"Choose {title or self._title()} again, and resume the run or start it again."
                 )
             task = progress.create_task_id("unziplora")
-            shared.state.begin(job=JOB)
+            shared.state.begin(job=txt2img.JOB)
             progress.start_task(task)
             hooks = ForeignHooks(extension_folders())
             try:

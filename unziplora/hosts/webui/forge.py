@@ -53,6 +53,9 @@ class ForgeHost(ForgeObjectsHost):
             return None
         return data.sd_model if hasattr(data.sd_model, "forge_objects") else None
 
+    def _is_chosen(self) -> bool:
+        return self.loaded_model() is self._model
+
     def _has_both_text_encoders(self) -> bool:
         return hasattr(self._model, "text_processing_engine_l")
 

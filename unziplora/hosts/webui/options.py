@@ -17,6 +17,7 @@ SECTION = ("unziplora", "UnZipLoRA")
 FOLDER, PREDICTION = "unziplora_folder", "unziplora_prediction_type"
 PREVIEW_EVERY, PREVIEW_STEPS = "unziplora_preview_every", "unziplora_preview_steps"
 PREVIEW_NEGATIVE = "unziplora_preview_negative"
+IMAGES_FIRST = "unziplora_images_first"
 _AUTOMATIC = "automatic"
 
 
@@ -40,6 +41,11 @@ def prediction_type() -> PredictionType | None:
 def preview_every() -> int:
     """Steps; 0 for never. What the tab proposes."""
     return int(option(PREVIEW_EVERY, 100))
+
+
+def images_first() -> bool:
+    """Whether an image that is asked for while a run trains is drawn between two steps."""
+    return bool(option(IMAGES_FIRST, True))
 
 
 def previews() -> dict[str, Any]:
@@ -99,6 +105,9 @@ def add_to_settings_page() -> None:
         ),
         PREVIEW_STEPS: info(20, "Sampling steps of a preview", gr.Slider, steps),
         PREVIEW_NEGATIVE: info("", "Negative prompt of previews"),
+        IMAGES_FIRST: info(
+            True, "Images go first (a run waits between two steps while an image is drawn)"
+        ),
     }
     for name, value in options.items():
         shared.opts.add_option(name, value)

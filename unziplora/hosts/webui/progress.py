@@ -1,12 +1,14 @@
-"""The WebUI's own progress bar shows a run, and its Interrupt stops and saves it."""
+"""The WebUI's own progress bar shows a run, and its Interrupt stops and saves it; while an image
+waits for the run, Interrupt and Skip are about that image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from unziplora.hosts.webui import images_first
 from unziplora.hosts.webui.reload import ReloadGate, reloading
-from unziplora.hosts.webui.txt2img import webui
+from unziplora.hosts.webui.txt2img import JOB, webui
 from unziplora.training.events import Event, Started, StepDone
 
 
@@ -16,6 +18,7 @@ class RunningJob(Protocol):
     id: str
     name: str
     step: int
+    steps: int | None
 
     @property
     def state(self) -> str: ...
@@ -41,12 +44,13 @@ def follow(jobs: RunQueue, gate: ReloadGate) -> None:
     def hear(event: Event) -> None:
         if isinstance(event, (Started, StepDone)):
             _show(event)
-        if isinstance(event, StepDone) and webui("shared").state.interrupted and not reloading():
-            _stop(jobs)
+        if isinstance(event, StepDone):
+            _obey(jobs)
         earlier(event)
         gate.pass_through()
 
     jobs.on_event = hear
+    images_first.say_in_queue(lambda: _line(jobs))
 
 
 def _show(event: Started | StepDone) -> None:
@@ -54,6 +58,26 @@ def _show(event: Started | StepDone) -> None:
     state.job_count, state.job_no = 1, 0
     state.sampling_steps, state.sampling_step = event.steps, event.step
     state.textinfo = f"UnZipLoRA: step {event.step} of {event.steps}"
+
+
+def _line(jobs: RunQueue) -> str | None:
+    """How far the run is that has the model; None where none has it."""
+    job = jobs.current
+    if job is None or webui("shared").state.job != JOB:
+        return None
+    return f"step {job.step} of {job.steps}" if job.steps else "getting the model ready"
+
+
+def _obey(jobs: RunQueue) -> None:
+    """Interrupt and Skip, as they were pressed during the last step."""
+    state: Any = webui("shared").state
+    if not (state.interrupted or state.skipped) or reloading():
+        return
+    if tasks := images_first.waiting():
+        state.interrupted = state.skipped = False
+        images_first.drop(tasks)
+    elif state.interrupted:
+        _stop(jobs)
 
 
 def _stop(jobs: RunQueue) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from unziplora.errors import Interrupted, InvalidInput, UnZipLoRAError
 
+JOB = "UnZipLoRA training"  # what the WebUI calls a run
 SHEET_STEPS = 20
 
 

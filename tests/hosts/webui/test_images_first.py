@@ -1,0 +1,174 @@
+"""Images go first: who waits, whose turn it is, and what Interrupt, Skip and the bar mean then."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.hosts.webui.conftest import StandIn
+from tests.waiting import until
+from unziplora.hosts.webui import images_first, progress
+from unziplora.hosts.webui.reload import ReloadGate
+from unziplora.hosts.webui.txt2img import JOB
+from unziplora.training.events import StepDone
+
+STEP = StepDone(210, 600, 0.1, None, 1e-4, {"content": 1.0, "style": 1.0}, 1.0, None, None)
+
+
+class Turns:
+    """A lock that is handed on in the order in which it was asked for, as the WebUIs' is."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._held = False
+        self._pending_threads: deque[object] = deque()
+
+    def acquire(self, blocking: bool = True) -> bool:
+        me = object()
+        with self._changed:
+            self._pending_threads.append(me)
+            self._changed.wait_for(lambda: not self._held and self._pending_threads[0] is me)
+            self._pending_threads.popleft()
+            self._held = True
+        return True
+
+    def release(self) -> None:
+        with self._changed:
+            self._held = False
+            self._changed.notify_all()
+
+
+class State(SimpleNamespace):
+    def begin(self, job: str) -> None:
+        self.job, self.interrupted, self.skipped = job, False, False
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+
+
+@pytest.fixture
+def webui(stand_in: StandIn) -> Any:
+    """A WebUI whose queue a run has."""
+    lock, pending = Turns(), OrderedDict[str, float]()
+    state = State(job=JOB, interrupted=False, skipped=False)
+    shared = stand_in.fill("shared", state=state, demo=None)
+    stand_in.fill("call_queue", queue_lock=lock)
+
+    def progressapi(req: Any) -> Any:
+        place = list(pending).index(req.id_task) + 1 if req.id_task in pending else 0
+        text = f"In queue: {place}/{len(pending)}"
+        return SimpleNamespace(queued=place > 0, textinfo=text)
+
+    told = stand_in.fill(
+        "progress", pending_tasks=pending, current_task=None, progressapi=progressapi
+    )
+    lock.acquire()
+    return SimpleNamespace(lock=lock, state=state, shared=shared, progress=told, pending=pending)
+
+
+def asked_for(webui: Any, task: str, drawn: list[str]) -> threading.Thread:
+    """An image that is asked for: as the WebUI does it, from its place in the queue to its end."""
+
+    def draw() -> None:
+        webui.lock.acquire()
+        webui.state.begin(task)
+        webui.pending.pop(task)
+        webui.progress.current_task = task
+        until(lambda: webui.state.interrupted or task not in interrupted)
+        drawn.append(f"{task} interrupted" if webui.state.interrupted else task)
+        webui.progress.current_task = None
+        webui.lock.release()
+
+    interrupted = {"task(b)"}
+    webui.pending[task] = 1.0
+    thread = threading.Thread(target=draw, daemon=True)
+    thread.start()
+    until(lambda: len(webui.lock._pending_threads) == len(webui.pending))
+    return thread
+
+
+def test_nobody_waits_at_first_nor_where_an_image_failed_before_its_turn(webui: Any) -> None:
+    assert not images_first.wanted()
+    webui.pending["task(failed)"] = 1.0  # stays listed for ever
+    assert not images_first.wanted()
+
+
+def test_an_image_that_waits_is_drawn_before_the_run_has_its_turn_again(webui: Any) -> None:
+    drawn: list[str] = []
+    asked_for(webui, "task(a)", drawn)
+    assert images_first.wanted()
+    webui.shared.opts.unziplora_images_first = False
+    assert not images_first.wanted()
+    webui.lock.release()
+    assert images_first.take_turn(lambda: False)
+    assert drawn == ["task(a)"]
+    assert webui.lock._held
+
+
+def test_a_run_that_ends_meanwhile_waits_no_longer_and_keeps_nobody_out(webui: Any) -> None:
+    assert not images_first.take_turn(lambda: True)  # while something else has the model
+    webui.lock.release()
+    webui.lock.acquire()  # by who comes next
+    webui.lock.release()
+
+
+class Queue:
+    """Of runs, with one that is running."""
+
+    def __init__(self) -> None:
+        self.current = SimpleNamespace(id="1", name="a", step=210, steps=600, state="running")
+        self.on_event: Any = lambda event: None
+        self.sent: list[str] = []
+
+    def all(self) -> list[Any]:
+        return [self.current]
+
+    def send(self, job_id: str, command: str) -> None:
+        self.sent.append(command)
+
+
+@pytest.mark.parametrize("pressed", ["interrupted", "skipped"])
+def test_interrupt_and_skip_are_about_the_image_that_waits(webui: Any, pressed: str) -> None:
+    queue, drawn = Queue(), list[str]()
+    progress.follow(queue, ReloadGate())
+    asked_for(webui, "task(b)", drawn)
+    setattr(webui.state, pressed, True)
+    queue.on_event(STEP)
+    assert not queue.sent
+    assert not webui.state.interrupted
+    webui.lock.release()  # the run gives way
+    until(lambda: drawn)
+    assert drawn == ["task(b) interrupted"]
+
+
+def test_interrupt_stops_and_saves_the_run_where_no_image_waits(webui: Any) -> None:
+    queue = Queue()
+    progress.follow(queue, ReloadGate())
+    webui.state.skipped = True
+    queue.on_event(STEP)
+    assert not queue.sent
+    webui.state.interrupted = True
+    queue.on_event(STEP)
+    assert queue.sent == ["stop and save"]
+
+
+def test_an_image_that_waits_says_for_what(webui: Any) -> None:
+    queue = Queue()
+    progress.follow(queue, ReloadGate())
+    progress.follow(queue, ReloadGate())  # the page was reloaded
+
+    def text(task: str) -> str:
+        return str(webui.progress.progressapi(SimpleNamespace(id_task=task)).textinfo)
+
+    webui.pending["task(a)"] = webui.pending["task(b)"] = 1.0
+    assert text("task(a)") == "Training: step 210 of 600, your image is next"
+    assert text("task(b)") == "Training: step 210 of 600, your image is 2/2 in the queue"
+    assert text("task(drawn)") == "In queue: 0/2"
+    webui.shared.opts.unziplora_images_first = False
+    assert text("task(a)") == "Training: step 210 of 600, your image comes after it"
+    webui.state.job = "task(a)"  # another image is drawn now
+    assert text("task(b)") == "In queue: 2/2"
