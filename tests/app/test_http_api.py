@@ -153,3 +153,54 @@ def test_a_body_that_is_too_large_is_refused(
     monkeypatch.setattr("unziplora.app.api_bodies.MOST_BYTES", 1000)
     answer = client.post(f"{PREFIX}/runs", json={"image": "x" * 2000})
     assert answer.status_code == 413
+
+
+def test_a_pair_is_renamed_trained_further_and_published(
+    client: TestClient, service: Service, image_file: Path
+) -> None:
+    finished(client, client.post(f"{PREFIX}/runs", json=body(image_file)).json()["id"])
+    renamed = client.post(f"{PREFIX}/pairs/pair/name", json={"name": "fox"})
+    assert renamed.json()["content"] == "fox_content.safetensors"
+    more = client.post(f"{PREFIX}/pairs/fox/more", json={"steps": 2}).json()
+    assert finished(client, more["id"])["steps"] == 2
+    started = client.post(f"{PREFIX}/runs", json=body(image_file, name="on", start_from="fox"))
+    assert finished(client, started.json()["id"])["state"] == "completed"
+    assert client.get(f"{PREFIX}/pairs/fox/previews").json() == []
+    wanted = {"name": "fox", "title": "A fox", "licence": "mit"}
+    published = client.post(f"{PREFIX}/publish", json=wanted).json()
+    assert (published["folder"], published["zip"]) == ("fox", "fox.zip")
+    assert "license: mit" in (service.publish_folder() / "fox" / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", ["pairs/none/name", "pairs/none/more", "pairs/none/step"])
+def test_a_pair_that_is_not_there_is_not_found(client: TestClient, path: str) -> None:
+    answer = client.post(f"{PREFIX}/{path}", json={"name": "x", "steps": 1})
+    assert answer.status_code == 404, answer.text
+
+
+def test_presets_are_saved_read_and_deleted(client: TestClient) -> None:
+    assert client.get(f"{PREFIX}/presets").json() == []
+    fields = {"steps": "300", "rank": "16"}
+    saved = client.put(f"{PREFIX}/presets/small", json={"fields": fields})
+    assert saved.json() == client.get(f"{PREFIX}/presets/small").json() == fields
+    assert client.get(f"{PREFIX}/presets").json() == ["small"]
+    assert client.put(f"{PREFIX}/presets/small", json={"fields": {"steps": 3}}).status_code == 422
+    assert client.delete(f"{PREFIX}/presets/small").json() == {"deleted": "small"}
+    assert client.get(f"{PREFIX}/presets/small").status_code == 404
+    assert client.delete(f"{PREFIX}/presets/small").status_code == 404
+
+
+def test_every_body_is_described_for_those_who_try_it_out(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    bodies = {
+        (path, method): call.get("requestBody")
+        for path, calls in paths.items()
+        for method, call in calls.items()
+        if method in ("post", "put")
+    }
+    assert len(bodies) > 12
+    for where, described in bodies.items():
+        schema = described["content"]["application/json"]["schema"]
+        assert set(schema["required"]) <= schema["example"].keys() <= schema["properties"].keys(), (
+            where
+        )

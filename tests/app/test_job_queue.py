@@ -11,9 +11,11 @@ import pytest
 
 from tests.waiting import until
 from unziplora import python_api as api
-from unziplora.app.job_queue import ENDED, Job, Jobs
+from unziplora.app.job import ENDED, Job
+from unziplora.app.job_queue import Jobs
 from unziplora.errors import InvalidInput, NotFound
 from unziplora.training.events import StepDone
+from unziplora.training.settings import Settings
 
 pytestmark = pytest.mark.slow  # most of them train
 WORDS = {"subject": "tree", "style": "flat drawing"}
@@ -187,3 +189,23 @@ def test_an_unknown_command_is_refused(command: str, submit: Callable[..., Job])
 def test_an_unknown_id_is_refused() -> None:
     with pytest.raises(InvalidInput, match="no run"):
         Jobs().send("nothing", "stop")
+
+
+def test_a_run_that_waits_for_its_first_turn_is_taken_back_to_be_changed() -> None:
+    jobs = Jobs()
+
+    def never() -> Any:
+        raise AssertionError
+
+    with jobs.reserve_model():
+        settings = Settings("cat", "ink")
+        job = jobs.submit("a", never, never, b"an image", settings)
+        other = jobs.submit("b", never, never)
+        assert job.editable
+        assert jobs.take_back(job.id) == (b"an image", settings)
+        assert job.state == "cancelled"
+        assert jobs.waiting() == [other]
+        for gone in (job, other):  # cancelled; a resumed one, whose image is on the disk
+            with pytest.raises(InvalidInput, match="cannot be edited"):
+                jobs.take_back(gone.id)
+        jobs.send(other.id, "cancel")

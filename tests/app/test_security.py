@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 
 from tests.waiting import until
 from unziplora.app.http_api import PREFIX
-from unziplora.app.job_queue import ENDED
+from unziplora.app.job import ENDED
 from unziplora.app.server import make_app
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput

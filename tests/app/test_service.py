@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.waiting import until
-from unziplora.app.job_queue import ENDED
+from unziplora.app.job import ENDED
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
 from unziplora.lora.read import read_lora

@@ -19,6 +19,7 @@ from fastapi import HTTPException, Request
 from unziplora.app.job_queue import COMMANDS
 from unziplora.app.page_values import parse
 from unziplora.errors import InvalidInput
+from unziplora.lora.publish import LICENCES
 from unziplora.training.settings import Settings
 
 MOST_BYTES = 64_000_000  # of a body: a large image in base64
@@ -123,6 +124,7 @@ def schema_of_start() -> Schema:
     properties: dict[str, Schema] = {
         "image": {"type": "string", "format": "byte", "description": "the image's file in base64"},
         "overwrite": {"type": "boolean", "default": False},
+        "start_from": {"type": "string", "description": "a pair's name, which is trained further"},
     }
     for field in fields(Settings):
         properties[field.name] = _type_of(hints[field.name])
@@ -145,6 +147,43 @@ def schema_of_place() -> Schema:
 def schema_of_name(whose: str) -> Schema:
     name = {"type": "string", "description": f"{whose} name"}
     return _object({"name": name}, ["name"], {"name": "fox-chalk-art"})
+
+
+def schema_of_publish() -> Schema:
+    properties: dict[str, Schema] = {
+        "name": {"type": "string", "description": "the pair's name"},
+        "title": {"type": "string", "description": "left out: the pair's name"},
+        "licence": {"type": "string", "enum": list(LICENCES)},
+    }
+    example = {"name": "fox-chalk-art", "title": "A fox in chalk", "licence": "cc-by-4.0"}
+    return _object(properties, ["name"], example)
+
+
+def schema_of_new_name() -> Schema:
+    properties: dict[str, Schema] = {"name": {"type": "string", "description": "the new name"}}
+    return _object(properties, ["name"], {"name": "fox-in-chalk"})
+
+
+def schema_of_steps(what: str) -> Schema:
+    steps = {"type": "integer", "minimum": 1, "description": what}
+    return _object({"steps": steps}, ["steps"], {"steps": 200})
+
+
+def schema_of_preset() -> Schema:
+    fields_of_page = {"type": "object", "additionalProperties": {"type": "string"}}
+    return _object(
+        {"fields": fields_of_page}, ["fields"], {"fields": {"steps": "300", "rank": "16"}}
+    )
+
+
+def preset_of(body: Mapping[str, Any]) -> dict[str, str]:
+    """The fields of a preset, by their settings' names; texts, as they are typed. Raises
+    InvalidInput."""
+    values = body.get("fields")
+    known = values.items() if isinstance(values, dict) else ()
+    if not known or not all(isinstance(value, str) for _, value in known):
+        raise InvalidInput('`fields` is no object of texts. Send {"steps": "300", "rank": "16"}.')
+    return {str(name): value for name, value in known}
 
 
 def schema_of_merge() -> Schema:

@@ -15,6 +15,11 @@
     GET  /pairs                    pairs in the output folder
     GET  /pairs/{name}/{role}      a file of one
     DELETE /pairs/{name}
+    POST /pairs/{name}/name        rename it: {"name": ...}
+    POST /pairs/{name}/more        train it further: {"steps": 200}
+    GET  /pairs/{name}/previews    steps of its run with previews
+    POST /pairs/{name}/step        one of them as a pair: {"steps": 200}
+    GET  /presets, GET, PUT, DELETE /presets/{name}
     POST /merge, /sheet, /publish, /inspect
 
 Whoever adds these routes says who may use them: `allow` raises for a request that may not. An id or
@@ -36,8 +41,10 @@ from fastapi.responses import FileResponse, PlainTextResponse
 from unziplora.app import api_bodies as bodies
 from unziplora.app.auth import from_another_site
 from unziplora.app.own_files import is_own_file
+from unziplora.app.preset_files import PresetFiles
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput, NotFound, UnZipLoRAError
+from unziplora.lora.publish import zip_of
 
 PREFIX = "/unziplora/v1"
 
@@ -58,6 +65,7 @@ def add_routes(app: FastAPI, service: Service, allow: Allow) -> None:
     _add_run_files(router, service)
     _add_stored_runs(router, service)
     _add_pairs(router, service)
+    _add_presets(router, service)
     _add_products(router, service)
     app.include_router(router)
 
@@ -78,9 +86,12 @@ def _add_runs(router: APIRouter, service: Service) -> None:
         body = await bodies.read(request)
         image = _answer(lambda: bodies.image_of(body.pop("image", None)))
         overwrite = body.pop("overwrite", False) is True
+        first = bodies.text_of(body, "start_from") or None
+        body.pop("start_from", None)
         # not in the event loop: a large image takes seconds to decode
         return await run_in_threadpool(
-            _answer, lambda: service.start(image, body, overwrite=overwrite).as_json(since=0)
+            _answer,
+            lambda: service.start(image, body, overwrite=overwrite, start_from=first).as_json(0),
         )
 
     @router.get("/runs", summary="All runs, without their events")
@@ -172,6 +183,10 @@ def _add_pairs(router: APIRouter, service: Service) -> None:
     def pairs() -> list[dict[str, str]]:
         return [pair.as_json() for pair in service.pairs()]
 
+    @router.get("/pairs/{name}/previews", summary="The steps at which its run drew previews")
+    def steps(name: str) -> list[int]:
+        return _answer(lambda: list(service.preview_steps(service.pair(name).name)))
+
     @router.get("/pairs/{name}/{role}", summary="A file of a pair: content or style")
     def file(name: str, role: str) -> FileResponse:
         return _file(service, _answer(lambda: service.file(name, role)))
@@ -179,6 +194,64 @@ def _add_pairs(router: APIRouter, service: Service) -> None:
     @router.delete("/pairs/{name}", summary="Delete a pair and what lies beside it")
     def delete(name: str) -> list[str]:
         return _answer(lambda: service.delete(name))
+
+    @router.post(
+        "/pairs/{name}/name",
+        summary="Rename a pair, its side files and its run",
+        openapi_extra=bodies.schema_of_new_name(),
+    )
+    async def rename(name: str, request: Request) -> dict[str, str]:
+        new = bodies.text_of(await bodies.read(request), "name")
+        return await run_in_threadpool(_answer, lambda: service.rename(name, new).as_json())
+
+    @router.post(
+        "/pairs/{name}/more",
+        summary="Train a pair for more steps, into a pair of its own",
+        openapi_extra=bodies.schema_of_steps("how many more"),
+    )
+    async def more(name: str, request: Request) -> dict[str, Any]:
+        body = await bodies.read(request)
+        steps = _answer(lambda: bodies.whole_of(body, "steps"))
+        return await run_in_threadpool(
+            _answer, lambda: service.train_more(name, steps).as_json(since=0)
+        )
+
+    @router.post(
+        "/pairs/{name}/step",
+        summary="Make a pair of a step at which its run kept the LoRAs",
+        openapi_extra=bodies.schema_of_steps("the step"),
+    )
+    async def step(name: str, request: Request) -> dict[str, str]:
+        body = await bodies.read(request)
+        kept = _answer(lambda: bodies.whole_of(body, "steps"))
+        return await run_in_threadpool(_answer, lambda: service.save_step(name, kept).as_json())
+
+
+def _add_presets(router: APIRouter, service: Service) -> None:
+    store = PresetFiles(service.folder)
+
+    @router.get("/presets", summary="Names of the saved presets")
+    def presets() -> list[str]:
+        return store.names()
+
+    @router.get("/presets/{name}", summary="The fields of a preset, as they were typed")
+    def preset(name: str) -> dict[str, str]:
+        return _answer(lambda: store.read(name))
+
+    @router.put(
+        "/presets/{name}",
+        summary="Save a preset, in place of one of this name",
+        openapi_extra=bodies.schema_of_preset(),
+    )
+    async def save(name: str, request: Request) -> dict[str, str]:
+        body = await bodies.read(request)
+        _answer(lambda: store.write(name, bodies.preset_of(body)))
+        return _answer(lambda: store.read(name))
+
+    @router.delete("/presets/{name}", summary="Delete a preset")
+    def delete(name: str) -> dict[str, str]:
+        _answer(lambda: store.delete(name))
+        return {"deleted": name}
 
 
 def _add_products(router: APIRouter, service: Service) -> None:
@@ -214,14 +287,17 @@ def _add_products(router: APIRouter, service: Service) -> None:
     @router.post(
         "/publish",
         summary="A folder with both files, images and a model card",
-        openapi_extra=bodies.schema_of_name("the pair's"),
+        openapi_extra=bodies.schema_of_publish(),
     )
     async def publish(request: Request) -> dict[str, Any]:
-        name = bodies.text_of(await bodies.read(request), "name")
-        folder = await run_in_threadpool(_answer, lambda: service.publish(name))
+        body = await bodies.read(request)
+        name, title, licence = (bodies.text_of(body, key) for key in ("name", "title", "licence"))
+        folder = await run_in_threadpool(
+            _answer, lambda: service.publish(name, title=title or None, licence=licence or None)
+        )
         files = (path for path in folder.rglob("*") if path.is_file())
         names = sorted(path.relative_to(folder).as_posix() for path in files)
-        return {"folder": folder.name, "files": names}
+        return {"folder": folder.name, "zip": zip_of(folder).name, "files": names}
 
     @router.post(
         "/inspect",

@@ -10,119 +10,29 @@ import contextlib
 import threading
 import time
 import traceback
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
+from unziplora.app.job import ENDED, Begin, Job, State
 from unziplora.app.saved_state import what_is_saved
 from unziplora.errors import InvalidInput, NotFound, UnZipLoRAError
 from unziplora.training.events import (
     Command,
     Event,
     Finished,
-    LorasSaved,
     Message,
-    Started,
-    StepDone,
 )
 from unziplora.training.run import Run
 from unziplora.training.settings import Settings
 
-State = Literal["waiting", "running", "paused", "completed", "stopped", "failed", "cancelled"]
 _HANDOVER_SECONDS = 2.0
-ENDED: frozenset[State] = frozenset({"completed", "stopped", "failed", "cancelled"})
 RESUMABLE: frozenset[State] = frozenset({"paused", "stopped", "failed"})
 MOST_WAITING = 100
 MOST_WAITING_BYTES = 1_000_000_000  # of their images together, as they were uploaded
 COMMANDS: tuple[str, ...] = (
     "stop", "stop and save", "save now", "preview now", "pause", "resume", "cancel", "run next",
 )  # fmt: skip
-
-Begin = Callable[[], Run]
-
-
-@dataclass
-class Job:
-    """One run in the queue. begin: makes the run when its turn comes; again: makes the rest of it
-    after a pause, or after a stop. size: bytes that `begin` holds until then. settings: as they
-    were chosen. error: two sentences, where it failed; trace: for the log only."""
-
-    name: str
-    begin: Begin
-    again: Begin
-    size: int = 0
-    settings: Settings | None = None
-    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
-    state: State = "waiting"
-    submitted: float = field(default_factory=time.time)
-    ended: float = 0.0  # when it last had the model; seconds since 1970, or 0
-    step: int = 0
-    steps: int | None = None
-    time_left: float | None = None
-    files: dict[str, Path] = field(default_factory=dict)
-    error: str | None = None
-    trace: str | None = None
-    run: Run | None = None
-    pausing: bool = False
-    # commands that came before there was a run to obey them
-    early: list[Command] = field(default_factory=list)
-    _events: list[Event] = field(default_factory=list)
-
-    def events(self, since: int = 0) -> list[tuple[int, Event]]:
-        """Those with numbers from `since` on; numbers count from 0 and never change."""
-        since = max(0, since)
-        return list(enumerate(self._events[since:], since))
-
-    @property
-    def event_count(self) -> int:
-        return len(self._events)
-
-    def forget_image(self) -> None:
-        """What is left to do is on the disk."""
-        self.begin, self.size = self.again, 0
-
-    def note(self, event: Event) -> None:
-        self._events.append(event)
-        if isinstance(event, Started):
-            self.step, self.steps = event.step, event.steps
-        elif isinstance(event, StepDone):
-            self.step, self.steps, self.time_left = event.step, event.steps, event.time_left
-        elif isinstance(event, LorasSaved) and not event.snapshot:
-            self.files = {str(role): path for role, path in event.files.items()}
-
-    def as_json(self, since: int | None = None) -> dict[str, Any]:
-        """What the page and the API show; with `since`, also the events from that number on."""
-        shown: dict[str, Any] = {
-            "id": self.id,
-            "name": self.name,
-            "state": self.state,
-            "submitted": self.submitted,
-            "step": self.step,
-            "steps": self.steps,
-            "time_left": self.time_left,
-            "files": {role: path.name for role, path in self.files.items()},
-            "error": self.error,
-        }
-        if since is not None:
-            shown["events"] = [event_json(n, event) for n, event in self.events(since)]
-        return shown
-
-
-def event_json(number: int, event: Event) -> dict[str, Any]:
-    """An event as data: its number, its type and its fields; of paths, base names only."""
-    fields = {name: _plain(value) for name, value in asdict(event).items()}
-    return {"number": number, "type": type(event).__name__, **fields}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return value.name
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return value
 
 
 class Jobs:
@@ -139,10 +49,16 @@ class Jobs:
         self.on_event: Callable[[Event], None] = lambda event: None
 
     def submit(
-        self, name: str, begin: Begin, again: Begin, size: int = 0, settings: Settings | None = None
+        self,
+        name: str,
+        begin: Begin,
+        again: Begin,
+        image: bytes | None = None,
+        settings: Settings | None = None,
     ) -> Job:
         """Puts a run at the end of the queue. Raises InvalidInput where one of this name waits or
         runs already: two runs cannot share a folder; and where very many wait."""
+        size = len(image or b"")
         with self._changed:
             self._check_alone(name)
             held = size + sum(job.size for job in self._waiting)
@@ -151,7 +67,7 @@ class Jobs:
                     f"{len(self._waiting)} runs are waiting already, as many as the queue takes. "
                     "Cancel some, or wait for them."
                 )
-            job = Job(name, begin, again, size, settings)
+            job = Job(name, begin, again, size, settings, image)
             self._known[job.id] = job
             self._waiting.append(job)
             self._wake()
@@ -215,6 +131,21 @@ class Jobs:
                 self._pass_on(job, command)
             self._changed.notify_all()
 
+    def take_back(self, job_id: str) -> tuple[bytes, Settings]:
+        """Takes a run that waits for its first turn out of the queue: its image and settings, to be
+        changed and submitted again. Raises NotFound, and InvalidInput for a run that does not."""
+        with self._changed:
+            job = self.get(job_id)
+            image, settings = job.image, job.settings
+            if not job.editable or image is None or settings is None:
+                raise InvalidInput(
+                    f"The run {job.name} has begun, so it cannot be edited. Stop it, and start "
+                    "another."
+                )
+            self._cancel(job)
+            self._changed.notify_all()
+        return image, settings
+
     def move(self, job_id: str, place: int) -> None:
         """Puts a run that waits at a place in the queue, from 0, or at its end. Raises NotFound,
         and InvalidInput for a run that does not wait."""
@@ -234,6 +165,15 @@ class Jobs:
     def waiting(self) -> list[Job]:
         """In the order of their turns."""
         return list(self._waiting)
+
+    def renamed(self, name: str, new: str, files: Mapping[str, Path]) -> None:
+        """A pair has another name now: so have the runs that wrote it."""
+        with self._changed:
+            for job in self._known.values():
+                if job.name == name and job.state in ENDED:
+                    job.name = new
+                    job.files = dict(files) if job.files else {}
+            self._changed.notify_all()
 
     def close(self, seconds: float = 60.0) -> None:
         """When the program ends: what runs stops and saves its state, what waits never begins.

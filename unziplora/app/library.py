@@ -1,4 +1,4 @@
-"""What lies in the output folder: pairs and runs, and what is made of them.
+"""What lies in the output folder: pairs and runs. What is made of them: app/products.py.
 
 Nothing here follows a link below the output folder: what one leads to is not ours to show, copy or
 delete. Nothing here knows the queue; `busy` says which runs it holds.
@@ -9,23 +9,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from unziplora import files as atomic
 from unziplora.app.own_files import is_own_file, is_own_folder
-from unziplora.app.sheet import Draw, sheet, sheet_prompts
 from unziplora.errors import InvalidInput, NotFound, WriteError
-from unziplora.images.load import open_image
 from unziplora.lora.inspect import Report, inspect
-from unziplora.lora.merge import merge
 from unziplora.lora.pair import Pair, find_pair, find_pairs, pair_files
-from unziplora.lora.publish import publish
-from unziplora.training.run_folder import RunFolder, list_runs, run_path
+from unziplora.training.run_folder import RunFolder, RunInfo, list_runs, run_path
 
 PUBLISHED = "unziplora-published"  # beside the output folder, where no program looks for LoRAs
 _ROLES = ("content", "style")
@@ -45,20 +37,17 @@ class StoredRun:
 class Library:
     """folder: where pairs and runs go, asked for each time, because it may be an option.
     publish_to: where folders to publish go. saved: hears of each file that is made, so that a WebUI
-    can refresh its list. draw: makes images for sheets, where the program can. reserve_model: keeps
-    the model from runs while something is drawn. busy: names of the runs in the queue."""
+    can refresh its list. busy: names of the runs in the queue."""
 
     def __init__(
         self,
         folder: Callable[[], Path],
         publish_to: Callable[[], Path] | None = None,
         saved: Callable[[Mapping[str, Path]], None] = lambda files: None,
-        draw: Draw | None = None,
-        reserve_model: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         busy: Callable[[], Collection[str]] = frozenset,
     ) -> None:
-        self.folder, self.saved, self.draw = folder, saved, draw
-        self._publish_to, self._reserve_model, self._busy = publish_to, reserve_model, busy
+        self.folder, self.saved = folder, saved
+        self._publish_to, self._busy = publish_to, busy
 
     def out(self) -> Path:
         """The output folder, made where it is missing. Raises InvalidInput."""
@@ -81,7 +70,7 @@ class Library:
         pair = find_pair(self.folder(), name, self._is_own)
         if pair is None:
             raise NotFound(
-                f"There is no pair named {_short(name)} in the output folder. Choose one of the "
+                f"There is no pair named {short(name)} in the output folder. Choose one of the "
                 "list."
             )
         return pair
@@ -91,7 +80,7 @@ class Library:
         path = self.folder() / name
         is_name = Path(name).name == name and name.endswith(".safetensors")
         if not is_name or not self._is_own(path):
-            raise NotFound(f"There is no file {_short(name)} in the output folder. Check the name.")
+            raise NotFound(f"There is no file {short(name)} in the output folder. Check the name.")
         return path
 
     def delete(self, name: str) -> list[str]:
@@ -99,7 +88,7 @@ class Library:
         folder stays. Gives the names of what was removed. Raises NotFound and WriteError."""
         removed = []
         for path in self._files_of(name):
-            with _removing(path.name):
+            with removing(path.name):
                 path.unlink(missing_ok=True)
             removed.append(path.name)
         return removed
@@ -107,17 +96,6 @@ class Library:
     def files_of(self, name: str) -> list[str]:
         """Names of what `delete` would remove. Raises NotFound."""
         return [path.name for path in self._files_of(name)]
-
-    def merge(self, name: str, parts: Sequence[tuple[Path, float]]) -> Path:
-        """NAME.safetensors in the output folder, which adds up the parts. Raises InvalidInput."""
-        path = self.out() / f"{atomic.check_name(name)}.safetensors"
-        merge(path, parts)
-        self.saved({"merged": path})
-        return path
-
-    def merge_pairs(self, name: str, parts: Sequence[tuple[str, str, float]]) -> Path:
-        """The same, of (pair, role, weight). Raises NotFound and InvalidInput."""
-        return self.merge(name, [(self.file(pair, role), weight) for pair, role, weight in parts])
 
     def file(self, name: str, role: str) -> Path:
         """A file of a pair. Raises NotFound."""
@@ -137,36 +115,15 @@ class Library:
             return self._publish_to()
         return self.folder().absolute().parent / PUBLISHED
 
-    def publish(self, name: str) -> Path:
-        """The folder NAME in `publish_folder`, with the run's last previews. Raises NotFound, and
-        InvalidInput where it exists."""
-        pair = self.pair(name)
-        previews = self.run_folder(name).previews
-        images: dict[str, Path] = {}
-        for what in ("content", "style", "both"):
-            drawn = sorted(previews.glob(f"*_{what}.png"))
-            beside = self.folder() / f"{name}_{what}.png"
-            own = [path for path in (beside, *drawn) if self._is_own(path)]
-            if own:
-                images[what] = own[-1]
-        target = self.publish_folder()
-        target.mkdir(parents=True, exist_ok=True)
-        return publish(target / name, {"content": pair.content, "style": pair.style}, images)
-
-    def sheet(
-        self, content: str, style: str, weights: tuple[float, float] = (1.0, 1.0), seed: int = 0
-    ) -> Image.Image:
-        """The figure of the content of one pair with the style of another or the same. Raises
-        NotFound where there are no such pairs, and InvalidInput where there is nothing to draw
-        with, or the model is in use."""
-        if self.draw is None:
-            raise InvalidInput("This program cannot make sheets. Use `unziplora sheet`.")
-        files = self.file(content, "content"), self.file(style, "style")
-        copy = self.run_folder(content).image
-        image = open_image(copy).image if self._is_own(copy) else None
-        with self._reserve_model():
-            prompts = sheet_prompts(*files)
-            return sheet(self.draw, *files, prompts, image=image, weights=(weights,), seed=seed)
+    def preview_steps(self, name: str) -> dict[int, dict[str, Path]]:
+        """The steps of a run at which previews were drawn, in order: their images by what they
+        show. Raises InvalidInput."""
+        found: dict[int, dict[str, Path]] = {}
+        for path in sorted(self.run_folder(name).previews.glob("*_*.png")):
+            step, _, what = path.stem.partition("_")
+            if step.isdecimal() and self._is_own(path):
+                found.setdefault(int(step), {})[what] = path
+        return found
 
     def runs(self) -> list[StoredRun]:
         """Runs on disk that have not ended well and are not in the queue, by name: also those that
@@ -180,6 +137,19 @@ class Library:
                 image = run.image if self._is_own(run.image) else None
                 found.append(StoredRun(run.name, run.has_state, run.saved_step(), image))
         return found
+
+    def past_runs(self) -> list[str]:
+        """Names of the runs on disk whose progress is known."""
+        return [
+            run.name
+            for run in list_runs(self.folder())
+            if is_own_folder(self.folder(), run.path) and self._is_own(run.progress)
+        ]
+
+    def past_run(self, name: str) -> tuple[RunInfo, list[dict[str, float]]]:
+        """A run's settings and the rows of its progress.csv. Raises InvalidInput."""
+        run = self.run_folder(name)
+        return run.read_info(), run.read_progress()
 
     def resumable(self) -> list[str]:
         """Names of the runs on disk that have a state and are not in the queue."""
@@ -196,7 +166,7 @@ class Library:
         for path in (run.path, run.previews, run.snapshots):
             if os.path.lexists(path) and not is_own_folder(self.folder(), path):
                 raise InvalidInput(
-                    f"The folder of the run {_short(name)} is a link, or has one in it. Links are "
+                    f"The folder of the run {short(name)} is a link, or has one in it. Links are "
                     "not followed; put the folder itself there."
                 )
         return run
@@ -205,11 +175,11 @@ class Library:
         """Removes what a run that has ended left in its folder; files of others stay there. Raises
         NotFound where there is no such run, and InvalidInput where it has not ended."""
         if name in self._busy():
-            raise InvalidInput(f"The run {_short(name)} has not ended. Stop it first.")
+            raise InvalidInput(f"The run {short(name)} has not ended. Stop it first.")
         folder = self.run_folder(name)
         if not folder.exists():
-            raise NotFound(f"There is no run named {_short(name)}. It may be deleted already.")
-        with folder.locked(), _removing(name):
+            raise NotFound(f"There is no run named {short(name)}. It may be deleted already.")
+        with folder.locked(), removing(name):
             folder.clear()
 
     def free_name(self, words: str) -> str:
@@ -234,7 +204,7 @@ class Library:
 
 
 @contextlib.contextmanager
-def _removing(name: str) -> Iterator[None]:
+def removing(name: str) -> Iterator[None]:
     """Raises WriteError where the system refuses to remove something."""
     try:
         yield
@@ -245,7 +215,7 @@ def _removing(name: str) -> Iterator[None]:
         ) from error
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """In quotes, on one line and short: it may be anything that was sent."""
     shown = "".join(c if c.isprintable() else "?" for c in name[:100])
     return f"'{shown}'"

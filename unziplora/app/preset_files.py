@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unziplora import files as atomic
 from unziplora.app.own_files import is_own_file
-from unziplora.errors import InvalidInput, WriteError
+from unziplora.errors import InvalidInput, NotFound, WriteError
 
 # of the output folder; runs lie beside it, and no run's name begins with a dot
 _FOLDER = Path(".unziplora") / ".presets"
@@ -27,7 +27,8 @@ class PresetFiles:
         return sorted(found, key=str.lower)
 
     def read(self, name: str) -> dict[str, str]:
-        """The fields by their settings' names; only texts. Raises InvalidInput."""
+        """The fields by their settings' names; only texts. Raises NotFound, and
+        InvalidInput for a damaged one."""
         path = self._path(name)
         try:
             if not self._is_own(path):  # a link, a FIFO
@@ -38,7 +39,7 @@ class PresetFiles:
             if not isinstance(data, dict):
                 raise ValueError("no object")
         except OSError as error:
-            raise InvalidInput(
+            raise NotFound(
                 f"There is no preset named {name}. It may be deleted already."
             ) from error
         except (ValueError, RecursionError) as error:
@@ -61,12 +62,12 @@ class PresetFiles:
         atomic.write_text(path, json.dumps(dict(values), indent=2, ensure_ascii=False) + "\n")
 
     def delete(self, name: str) -> None:
-        """Raises InvalidInput where there is none, and WriteError where the system refuses."""
+        """Raises NotFound where there is none, and WriteError where the system refuses."""
         path = self._path(name)
         try:
             path.unlink()
         except FileNotFoundError as error:
-            raise InvalidInput(
+            raise NotFound(
                 f"There is no preset named {name}. It may be deleted already."
             ) from error
         except OSError as error:

@@ -19,13 +19,15 @@ from torch import nn
 
 from unziplora import python_api as api
 from unziplora.app.bug_report import report
-from unziplora.app.job_queue import ENDED, Job, Jobs
-from unziplora.app.library import Library
+from unziplora.app.job import ENDED, Job
+from unziplora.app.job_queue import Jobs
+from unziplora.app.products import Products
 from unziplora.app.sheet import Draw
 from unziplora.app.uploads import remove_all
 from unziplora.errors import InvalidInput
 from unziplora.host import Defaults, Host, ModelIdentity
 from unziplora.images.load import open_image
+from unziplora.lora.pair import Pair
 from unziplora.training.destination import check_destination
 from unziplora.training.events import Finished, LorasSaved, Message, Started, StepDone
 from unziplora.training.memory_forecast import Forecast, forecast, smallest
@@ -38,7 +40,7 @@ from unziplora.training.settings import ResolvedSettings, Settings
 ModelInfo = tuple[nn.Module, torch.device, Defaults]
 
 
-class Service(Library):
+class Service(Products):
     """open_host: the program's model, asked for when a run's turn comes. folder, saved, draw,
     publish_to: the library's. model_info: the model that a run would get, as far as that is known
     without loading it. defaults: the program's own, for settings that are not given. program: what
@@ -72,10 +74,15 @@ class Service(Library):
         remove_all()
 
     def start(
-        self, image: str | Path | bytes, settings: Mapping[str, Any], *, overwrite: bool = False
+        self,
+        image: str | Path | bytes,
+        settings: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        start_from: str | None = None,
     ) -> Job:
         """Checks what can be checked at once, and puts the run at the end of the queue, where it
-        holds the image's file and not its pixels.
+        holds the image's file and not its pixels. start_from: the name of a pair that it trains on.
 
         Without a name it is made of the words, with a number where that is taken. Raises
         InvalidInput for an image, words or settings that cannot be trained with, and for a given
@@ -88,6 +95,8 @@ class Service(Library):
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
         out = self.out()
         check_destination(chosen, out, overwrite=overwrite)
+        if start_from is not None:
+            self.pair(start_from)
 
         def begin() -> Run:
             return api.train(
@@ -98,12 +107,11 @@ class Service(Library):
                 settings=chosen,
                 out=out,
                 overwrite=overwrite,
+                start_from=start_from,
             )
 
         name = chosen.file_name
-        return self.jobs.submit(
-            name, begin, lambda: self._again(run_path(out, name)), len(data), chosen
-        )
+        return self.jobs.submit(name, begin, lambda: self._again(run_path(out, name)), data, chosen)
 
     def restart(self, name: str) -> Job:
         """Begins a run of the output folder once more from its first step, with its own settings
@@ -114,8 +122,31 @@ class Service(Library):
             raise InvalidInput(
                 f"The run {name} has no copy of its image. Start it from the Train tab instead."
             )
-        settings = {field.name: getattr(info.settings, field.name) for field in fields(Settings)}
-        return self.start(folder.image, {**settings, "name": name}, overwrite=True)
+        first = info.started_from.name if info.started_from else None
+        return self.start(
+            folder.image, {**_values(info.settings), "name": name}, overwrite=True, start_from=first
+        )
+
+    def train_more(self, name: str, steps: int) -> Job:
+        """Trains a finished pair for so many steps more, on its own image and with its run's
+        settings, into a pair of its own: NAME-more. Raises NotFound, and InvalidInput where its
+        run's folder is gone."""
+        self.pair(name)
+        folder = self.run_folder(name)
+        if not folder.image.is_file():
+            raise InvalidInput(
+                f"The run of {name} has no copy of its image any more. Choose the image on the "
+                "Train tab, and the pair under Start from."
+            )
+        values = _values(folder.read_info().settings)
+        own = {"name": self.free_name(f"{name}-more"), "steps": steps, "recalibrate_every": None}
+        return self.start(folder.image, {**values, **own}, start_from=name)
+
+    def rename(self, name: str, new: str) -> Pair:
+        """`Products.rename`; what the queue knows of it follows."""
+        pair = super().rename(name, new)
+        self.jobs.renamed(name, pair.name, {str(role): path for role, path in pair.files.items()})
+        return pair
 
     def resume(self, name: str) -> Job:
         """Puts a run that lies in the output folder back into the queue. Raises InvalidInput."""
@@ -154,6 +185,21 @@ class Service(Library):
         kind = _kind(chosen, expected.architecture, expected.plan.name)
         pace = self._seconds_per_step.get(kind)
         return expected, None if pace is None else pace * chosen.steps
+
+    def expected_seconds(self, job: Job) -> float | None:
+        """Of a run that waits, by the last one of its kind, whatever its memory plan was; None
+        where there was none."""
+        known = {kind[1:4]: pace for kind, pace in self._seconds_per_step.items()}
+        if not known or job.settings is None:
+            return None
+        try:
+            model = self._model_info()
+            traits = None if model is None else ModelTraits.of(model[0], model[2])
+            chosen = job.settings.resolve(traits)
+        except InvalidInput:  # said when its turn comes
+            return None
+        pace = known.get((chosen.method, chosen.resolution, chosen.rank))
+        return None if pace is None else pace * (chosen.steps - job.step)
 
     def model_defaults(self, method: str = "unziplora") -> dict[str, Any]:
         """Steps, learning rate, rank and resolution of a run whose settings name none: the loaded
@@ -222,6 +268,11 @@ class Service(Library):
         if seconds:
             kind = _kind(run.settings, run.info.architecture, plan)
             self._seconds_per_step[kind] = median(seconds)
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    """By name, those that are chosen for a run."""
+    return {field.name: getattr(settings, field.name) for field in fields(Settings)}
 
 
 def settings_of(values: Mapping[str, Any]) -> Settings:

@@ -5,6 +5,7 @@ It knows no host: the caller brings what draws a row.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,15 @@ Draw = Callable[[Sequence[str], Sequence[WeightedLora], int], Iterable[Image.Ima
 SCENES = ("on a beach", "in the snow", "in a city", "at night")
 SIDE = 256  # pixels of each image on the page
 OBJECTS = ("a house", "a fish", "a rocket", "a mushroom")
+GRID = (0.4, 0.7, 1.0, 1.3)  # weights of a grid
+
+
+@dataclass(frozen=True)
+class WeightGrid:
+    """images: by (weight of the content, weight of the style), each of `weights` with each."""
+
+    weights: tuple[float, ...]
+    images: Mapping[tuple[float, float], Image.Image]
 
 
 @dataclass(frozen=True)
@@ -132,6 +142,35 @@ def _drawn(
             count += 1
             on_image(count, total)
         yield Row(plan.heading, cells)
+
+
+def four_images(
+    draw: Draw, content: Path, style: Path, prompts: SheetPrompts, weights: tuple[float, float],
+    seed: int = 0,
+) -> Image.Image:  # fmt: skip
+    """A first look at a content with a style: each alone, both, and both in another scene."""
+    both, texts = [(content, weights[0]), (style, weights[1])], prompts.by_row()
+    subject = _with_article(prompts.content)
+    plans = [
+        _Plan("", [subject], both[:1]),
+        _Plan("", texts["style"][:1], both[1:]),
+        _Plan("", [f"{subject} in {prompts.style}", texts["both"][0]], both),
+    ]
+    rows = _drawn(draw, plans, seed, lambda drawn, total: None)
+    heading = "content, style, both, both in another scene"
+    return figure([Row(heading, [cell for row in rows for cell in row.cells])], side=SIDE)
+
+
+def weight_grid(
+    draw: Draw, content: Path, style: Path, prompts: SheetPrompts, weights: Sequence[float] = GRID,
+    seed: int = 0,
+) -> WeightGrid:  # fmt: skip
+    """Both LoRAs at each pair of weights, from one prompt and seed."""
+    prompt = f"{_with_article(prompts.content)} in {prompts.style}"
+    images = {}
+    for one, other in itertools.product(weights, repeat=2):
+        (images[one, other],) = draw([prompt], [(content, one), (style, other)], seed)
+    return WeightGrid(tuple(weights), images)
 
 
 def _with_article(noun: str) -> str:
