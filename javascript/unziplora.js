@@ -31,8 +31,9 @@ function unziploraFirst(prompt, pattern, replacement) {
 // The words of a pair in a prompt. wanted, called: of each role, whether the pair's LoRA will be
 // called, and whether it was. Words are only taken out where this pair put them in.
 function unziploraWords(prompt, pair, wanted, called) {
-    const subject = unziploraPhrase(pair.content.trigger, '(?:(?:an?|the)\\s+)?');
-    const style = unziploraPhrase(pair.style.trigger, '(?:in\\s+)?');
+    const phrase = (lora, before) => lora?.trigger ? unziploraPhrase(lora.trigger, before) : /(?!)/gu;
+    const subject = phrase(pair.content, '(?:(?:an?|the)\\s+)?');
+    const style = phrase(pair.style, '(?:in\\s+)?');
     const image = unziploraPhrase('an image');
     const has = (pattern) => prompt.search(pattern) >= 0;
     if (called.content && !wanted.content) {
@@ -42,7 +43,7 @@ function unziploraWords(prompt, pair, wanted, called) {
         prompt = prompt.replace(style, '');
         if (!wanted.content) prompt = prompt.replace(image, '');
     }
-    if (wanted.content && !has(subject)) {
+    if (wanted.content && pair.content.trigger && !has(subject)) {
         const words = `a ${pair.content.trigger}`;
         const free = called.style && has(image);
         prompt = free ? unziploraFirst(prompt, image, () => words) : unziploraAppend(prompt, words);
@@ -57,18 +58,19 @@ function unziploraWords(prompt, pair, wanted, called) {
 }
 
 // A prompt with a pair's calls and trigger words as asked for, in place of those that were there.
-// pair: {content: {name, trigger, weight}, style: {...}, toggle}; a weight of 0 leaves one out.
+// pair: {content: {name, trigger, weight}, style: {...}, toggle}; a weight of 0 leaves one out; a
+// merged file is a content without a style.
 // toggle: where the prompt has exactly these calls already, they are taken out.
 // eslint-disable-next-line no-unused-vars
 function unziploraEdit(prompt, pair) {
-    const roles = ['content', 'style'];
+    const roles = ['content', 'style'].filter((role) => pair[role]);
     const calls = [...prompt.matchAll(/<lora:([^:>]+)(?::([^>]*))?>/g)];
     const own = (role) => calls.filter((call) => call[1] === pair[role].name);
     const same = roles.every((role) => {
         const found = own(role).map((call) => Number(call[2] ?? 1));
         return pair[role].weight ? found.length === 1 && found[0] === pair[role].weight : !found.length;
     });
-    const each = (value) => ({content: value('content'), style: value('style')});
+    const each = (value) => Object.fromEntries(roles.map((role) => [role, value(role)]));
     const remove = pair.toggle && same;
     const wanted = each((role) => !remove && pair[role].weight !== 0);
     const called = each((role) => own(role).length > 0);

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.reliability.small import SETTINGS, image
 from benchmarks.results import resident
-from unziplora.app.job_queue import ENDED
+from unziplora.app.job import ENDED
 from unziplora.app.service import Service
 from unziplora.training.events import StepDone
 

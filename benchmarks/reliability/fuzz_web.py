@@ -29,7 +29,8 @@ from benchmarks.reliability.damage import (
 )
 from benchmarks.reliability.small import image
 from unziplora.app.http_api import PREFIX, add_routes
-from unziplora.app.job_queue import COMMANDS, ENDED
+from unziplora.app.job import ENDED
+from unziplora.app.job_queue import COMMANDS
 from unziplora.app.service import Service
 
 

@@ -14,7 +14,8 @@ import pytest
 from benchmarks.reliability.small import SETTINGS, begin, image
 from benchmarks.results import model_checksum, pair_hashes
 from tests.waiting import until
-from unziplora.app.job_queue import COMMANDS, ENDED, Job
+from unziplora.app.job import ENDED, Job
+from unziplora.app.job_queue import COMMANDS
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
 from unziplora.training.events import Finished, StepDone

@@ -14,7 +14,7 @@ from benchmarks.reliability.shortages import PLACES, listeners, memory
 from benchmarks.reliability.small import SETTINGS, image
 from benchmarks.results import model_checksum
 from tests.waiting import until
-from unziplora.app.job_queue import ENDED
+from unziplora.app.job import ENDED
 from unziplora.app.service import Service
 
 

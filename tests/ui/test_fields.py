@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from unziplora.errors import InvalidInput
 from unziplora.method.methods import table_for
 from unziplora.training.settings import Settings
 from unziplora.ui import presets
-from unziplora.ui.advanced_fields import read_fields, read_settings
+from unziplora.ui.advanced_fields import NO_PAIR, read_fields, read_settings, values_of
 from unziplora.ui.block_fields import choices_of, defaults_of, read_blocks
 
+VALUES: dict[str, Any] = {"own_blocks": False, "blocks_content": [], "blocks_style": []}
 DEFAULTS = {"steps": 600, "lr": 5e-5, "rank": 64}
 
 
@@ -40,8 +43,8 @@ def test_the_chosen_blocks_become_the_runs_table() -> None:
         "blocks_style": [],
         "overwrite": True,
     }
-    settings, overwrite = read_settings("cat", "ink", "", values)
-    assert overwrite
+    settings, begins = read_settings("cat", "ink", "", values)
+    assert begins == {"overwrite": True, "start_from": None}
     assert settings["blocks"] == {"content": ["output_blocks.1.1"], "style": []}
     assert Settings(**settings).blocks == {"content": ("output_blocks.1.1",), "style": ()}
     unchosen, _ = read_settings("cat", "ink", "", {**values, "own_blocks": False})
@@ -76,3 +79,22 @@ def test_the_presets_line_has_the_models_numbers() -> None:
     line = presets.describe({"steps": 300, "lr": 1e-3, "rank": 16})
     assert "Default: 300 steps, rank 16, learning rate 0.001" in line
     assert "Fast: 150 steps at twice the learning rate" in line
+
+
+@pytest.mark.parametrize(("chosen", "pair"), [("fox", "fox"), (NO_PAIR, None), ("", None)])
+def test_a_run_begins_with_the_chosen_pair(chosen: str, pair: str | None) -> None:
+    _, begins = read_settings("cat", "ink", "", {**VALUES, "start_from": chosen})
+    assert begins == {"overwrite": False, "start_from": pair}
+
+
+def test_a_run_that_is_taken_out_of_the_queue_stands_in_the_fields_as_it_was() -> None:
+    chosen = Settings(
+        "cat", "ink", token="ohwx", method="m1", memory="low", steps=300, lr=5e-5, rank=8,
+        alpha=4.0, lr_warmup=10, lr_schedule="cosine", resolution=512, seed=7, preview_every=50,
+        preview_snapshots=True, snapshot_every=100, prompt_style="an ink image",
+        prediction_type="v_prediction",
+    )  # fmt: skip
+    settings, _ = read_settings("cat", "ink", "", {**VALUES, **values_of(chosen)})
+    assert Settings(**settings) == chosen
+    settings, _ = read_settings("cat", "ink", "", {**VALUES, **values_of(Settings("cat", "ink"))})
+    assert Settings(**settings) == Settings("cat", "ink")

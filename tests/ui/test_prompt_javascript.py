@@ -120,3 +120,14 @@ def test_symbols_in_names_and_triggers_are_plain_text() -> None:
     odd["content"] = {"name": "a+b (c)", "trigger": "s.k$ [fox]", "weight": 1}
     assert edited("", odd) == "a s.k$ [fox] <lora:a+b (c):1>"
     assert edited("", odd, odd) == ""
+
+
+def test_a_merged_file_is_put_in_and_taken_out_alone() -> None:
+    lora = {"name": "mixed", "trigger": "sks fox in ink style", "weight": 1}
+    merged: dict[str, Any] = {"content": lora, "toggle": True}
+    assert edited("", merged) == "a sks fox in ink style <lora:mixed:1>"
+    assert edited("at night", merged) == "at night, a sks fox in ink style <lora:mixed:1>"
+    assert edited("at night", merged, merged) == "at night"
+    wordless = {"content": {"name": "mixed", "trigger": "", "weight": 1}, "toggle": True}
+    assert edited("a house", wordless) == "a house <lora:mixed:1>"
+    assert edited("a house", wordless, wordless) == "a house"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from unziplora.app.job_queue import Job
+from unziplora.app.job import Job
 from unziplora.app.library import StoredRun
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
@@ -212,14 +212,17 @@ def test_the_queue_shows_each_runs_settings_and_what_can_be_done_with_it() -> No
     for waiting in (first, second):
         waiting.state, waiting.step, waiting.steps = "waiting", 0, None
     second.settings = Settings("cat", "thermal image", steps=300, rank=8)
+    second.image = b"an image"
     paused = job("paused")
     paused.state = "paused"
-    rows = queue_html.queue([first, second, paused]).split("<tr>")[2:]
-    assert "cat · thermal image</td><td>300</td><td>8</td><td>waiting" in rows[1]
-    assert "3 of 10</td><td>default</td><td>paused" in rows[2]
+    seconds = {first.id: None, second.id: 660.0}
+    rows = queue_html.queue([first, second, paused], seconds).split("<tr>")[2:]
+    assert "cat · thermal image</td><td>300</td><td>8</td><td>about 11 min</td>" in rows[1]
+    assert "3 of 10</td><td>default</td><td>-</td><td>paused" in rows[2]
     commands = [re.findall(r'aria-label="([^"]*)"', row) for row in rows]
     assert commands == [
-        ["cancel first"], ["run next second", "cancel second"], ["resume paused", "cancel paused"],
+        ["cancel first"], ["run next second", "edit second", "cancel second"],
+        ["resume paused", "cancel paused"],
     ]  # fmt: skip
 
 

@@ -48,6 +48,7 @@ TEXTS: Mapping[str, Field] = {
 }
 FORECAST_FIELDS = ("method", "steps", "rank", "resolution", "memory")  # memory and time need these
 DEFAULT_FIELDS = ("steps", "lr", "rank", "resolution")  # their defaults are the model's
+NO_PAIR = "no pair"
 PROMPT_FIELDS = ("prompt_combined", "prompt_content", "prompt_style")
 
 
@@ -81,6 +82,15 @@ def _training_fields() -> dict[str, Any]:
         )
     with gr.Row():
         fields |= {name: _text(name) for name in ("rank", "alpha", "resolution", "seed")}
+    with gr.Row():
+        fields["prediction_type"] = _choice(
+            "prediction_type", get_args(_TYPES["prediction_type"]), "Prediction type",
+            "model = as detected",
+        )  # fmt: skip
+        fields["start_from"] = gr.Dropdown(
+            [NO_PAIR], value=NO_PAIR, label="Start from", elem_id="uz_start_from", min_width=120,
+            info="Trains a finished pair further: same rank, fresh optimizer",
+        )  # fmt: skip
     return fields
 
 
@@ -89,6 +99,12 @@ def _saving_fields(preview_every: int) -> dict[str, Any]:
         return {
             "preview_every": _text("preview_every", str(preview_every)),
             "snapshot_every": _text("snapshot_every"),
+            "preview_snapshots": gr.Checkbox(
+                False,
+                label="Keep the LoRAs of each preview",
+                elem_id="uz_preview_snapshots",
+                min_width=120,
+            ),
             "overwrite": gr.Checkbox(
                 False, label="Overwrite existing files", elem_id="uz_overwrite", min_width=120
             ),
@@ -97,16 +113,37 @@ def _saving_fields(preview_every: int) -> dict[str, Any]:
 
 def read_settings(
     subject: str, style: str, name: str, values: Mapping[str, Any]
-) -> tuple[dict[str, Any], bool]:
-    """A run's settings from the fields, and whether it may overwrite files. Raises InvalidInput
-    where a number is none."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A run's settings from the fields, and how it begins: overwrite, start_from. Raises
+    InvalidInput where a number is none."""
     typed = dict(values)
-    overwrite = bool(typed.pop("overwrite", False))
+    kept = {"preview_snapshots": True} if typed.pop("preview_snapshots", False) else {}
+    pair = typed.pop("start_from", None)
+    begins = {
+        "overwrite": bool(typed.pop("overwrite", False)),
+        "start_from": None if pair in (None, "", NO_PAIR) else str(pair),
+    }
     blocks = read_blocks(*(typed.pop(field) for field in BLOCK_FIELDS))
     words = {"subject": (subject or "").strip(), "style": (style or "").strip()}
     named = {"name": name.strip()} if name and name.strip() else {}
     own_blocks = {"blocks": blocks} if blocks is not None else {}
-    return {**read_fields(typed), **words, **named, **own_blocks}, overwrite
+    return {**read_fields(typed), **kept, **words, **named, **own_blocks}, begins
+
+
+def values_of(settings: Settings) -> dict[str, Any]:
+    """By name, what the fields of a run show: an empty one for a setting that is not chosen."""
+    values: dict[str, Any] = {}
+    for name, field in TEXTS.items():
+        value = getattr(settings, name)
+        default = "" if name in ("token", "preview_every") else getattr(Settings, name, None)
+        values[name] = "" if value in (None, default) else _as_text(value, field)
+    for name in ("method", "memory", "lr_schedule", "prediction_type", "preview_snapshots"):
+        values[name] = getattr(settings, name)
+    return values
+
+
+def _as_text(value: Any, field: Field) -> str:
+    return value if field.kind is str else number(value)
 
 
 def read_fields(typed: Mapping[str, Any]) -> dict[str, Any]:

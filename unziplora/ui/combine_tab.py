@@ -2,118 +2,234 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from unziplora.app.service import Service
-from unziplora.errors import InvalidInput
-from unziplora.lora.overlap import GroupColumns, columns, overlap_warning
-from unziplora.ui.answers import attempt, message_from
-from unziplora.ui.block_names import plain_names
-from unziplora.ui.charts import bar
-from unziplora.ui.gradio_compat import plain_html, when
-from unziplora.ui.html import group_name, message
-from unziplora.ui.sheet_part import action, draw_sheet, sheet_image, weight_sliders
+from unziplora.errors import InvalidInput, NotFound
+from unziplora.lora.overlap import columns
+from unziplora.lora.pair import Pair
+from unziplora.ui import combine_html, pair_html
+from unziplora.ui.answers import attempt, message_from, parse_request
+from unziplora.ui.gradio_compat import copyable_text, hidden, plain_html, when
+from unziplora.ui.grid_html import weight_grid
+from unziplora.ui.host_features import HostFeatures
+from unziplora.ui.html import message
+from unziplora.ui.sheet_part import action, sheet_image, weight_sliders
 
-_LEAD = "The content of one pair with the style of another."
-
-
-def build(service: Service, tab: Any) -> None:
-    """Inside a TabItem, at whose selection the lists are read again."""
-    plain_html(f'<p class="uz-lead">{_LEAD}</p>')
-    with gr.Row():
-        content = gr.Dropdown([], label="Content of", elem_id="uz_content_of")
-        style = gr.Dropdown([], label="Style of", elem_id="uz_style_of")
-    with gr.Row():
-        content_weight, style_weight = weight_sliders("uz_combine")
-    overlap = plain_html(elem_id="uz_overlap")
-    name = gr.Textbox(
-        label="File name (optional)", info="of the merged file", max_lines=1,
-        placeholder="from the names of both", elem_id="uz_merged_name",
-    )  # fmt: skip
-    with gr.Row():
-        look = action("Draw sheet", "uz_combine_draw", service.draw is not None)
-        merge = action("Merge into one file", "uz_merge")
-    answer = plain_html(elem_id="uz_combine_message")
-    sheet = sheet_image("uz_combine_sheet")
-
-    def names(*chosen: str | None) -> list[Any]:
-        known = [pair.name for pair in service.pairs()]
-        return [
-            gr.update(choices=known, value=one if one in known else None) for one in chosen
-        ]  # fmt: skip
-
-    def compare(one: str | None, other: str | None) -> str:
-        shown, problem = attempt(lambda: _overlap(service, one, other))
-        return shown or problem
-
-    def join(*values: Any) -> str:
-        return message_from(lambda: _merge(service, *values))
-
-    def draw(*values: Any) -> tuple[str, Any]:
-        return draw_sheet(service, *values)
-
-    pair = [content, style]
-    when(tab.select, names, pair, pair)
-    for source in pair:
-        when(source.change, compare, pair, [overlap], show_progress="minimal")
-        # A message about other pairs is old. Not at `change`, which also comes when the lists are
-        # read again, and in the browser: an answer of the server might wipe away a newer one.
-        when(source.input, None, None, [answer], js="() => ''")
-    drawing = [*pair, content_weight, style_weight]
-    when(look.click, draw, drawing, [answer, sheet], show_progress="full")
-    when(merge.click, join, [*drawing, name], [answer], show_progress="minimal")
+_LEAD = "The content of one pair with the style of another. Pick them by their cards."
+_UNKNOWN = "The page requested something unknown. Reload it."
+_TWO = "Two pairs are needed. Choose whose content and whose style."
+_REQUEST = "(_, ...rest) => [window.unziplora.request, ...rest]"
 
 
-def _overlap(service: Service, content_of: str | None, style_of: str | None) -> str:
+def build(service: Service, features: HostFeatures, requests: Mapping[str, Any], tab: Any) -> None:
+    """Inside a TabItem, at whose selection the lists are read again. requests: hidden buttons,
+    which page.js presses."""
+    combine = _Combine(service, features, requests)
+    combine.connect_choice(tab)
+    combine.connect_drawing()
+    combine.connect_prompt()
+    combine.connect_merging()
+
+
+def mixed(service: Service, content_of: str | None, style_of: str | None) -> Pair:
+    """The content of one pair and the style of another as if they were one. Raises InvalidInput."""
     if not content_of or not style_of:
-        return ""
-    files: tuple[Path, Path] = service.pair(content_of).content, service.pair(style_of).style
-    return column_map(columns(*files))
+        raise InvalidInput(_TWO)
+    content, style = service.pair(content_of), service.pair(style_of)
+    return replace(content, style=style.style, style_trigger=style.style_trigger)
 
 
-def _merge(
-    service: Service, content_of: str | None, style_of: str | None,
-    content: float, style: float, name: str,
-) -> str:  # fmt: skip
-    if not content_of or not style_of:
-        raise InvalidInput("Two pairs are needed. Choose whose content and whose style.")
-    chosen = (name or "").strip() or f"{content_of}-content-{style_of}-style"
-    parts = [(service.pair(content_of).content, content), (service.pair(style_of).style, style)]
-    merged = service.merge(chosen, parts)
-    return f"Merged into {merged.name}. Use it as <lora:{merged.stem}:1>."
+class _Combine:
+    def __init__(
+        self, service: Service, features: HostFeatures, requests: Mapping[str, Any]
+    ) -> None:
+        self._service, self._requests = service, requests
+        self._to_prompt = features.to_prompt
+        can_draw = service.draw is not None
+        plain_html(f'<p class="uz-lead">{_LEAD}</p>')
+        self.cards = plain_html(elem_id="uz_picks")
+        with gr.Row():
+            self.content_of = gr.Dropdown([], label="Content of", elem_id="uz_content_of")
+            self.style_of = gr.Dropdown([], label="Style of", elem_id="uz_style_of")
+        with gr.Row():
+            self.content, self.style = weight_sliders("uz_combine")
+        self.prompt = copyable_text(
+            label="Prompt", info="calls both LoRAs with their trigger words", lines=2,
+            elem_id="uz_combine_prompt", interactive=True,
+        )  # fmt: skip
+        with gr.Row():
+            self.send = action(
+                "Into the txt2img prompt", "uz_combine_to_prompt", self._to_prompt is not None
+            )
+            self.look = action("Draw four images", "uz_combine_draw", can_draw)
+            self.grid_button = action("Draw weight grid", "uz_combine_grid", can_draw)
+        self.answer = plain_html(elem_id="uz_combine_message")
+        self.images = sheet_image("uz_combine_sheet")
+        self.grid = plain_html(elem_id="uz_combine_grid_images")
+        with gr.Row():
+            self.name = gr.Textbox(
+                label="File name (optional)", info="of the merged file", max_lines=1,
+                placeholder="from the names of both", elem_id="uz_merged_name",
+            )  # fmt: skip
+            self.merge = action("Merge into one file", "uz_merge")
+        self.merged = plain_html(elem_id="uz_merged")
+        self.overlap = plain_html(elem_id="uz_overlap")
+        with hidden():
+            self.request = gr.Textbox()
+            self.edit = gr.Textbox(elem_id="uz_combine_edit")
+        self.pair = [self.content_of, self.style_of]
+        self.mixing = [*self.pair, self.content, self.style]
 
+    def connect_choice(self, tab: Any) -> None:
+        """The lists, and picking by a card or a dropdown."""
+        listed = [self.cards, *self.pair, self.merged]
+        when(tab.select, self._look, self.pair, listed)
+        when(self._requests["pick"].click, self._pick, [self.request, *self.pair], listed,
+             js=_REQUEST)  # fmt: skip
+        for source in self.pair:
+            when(source.change, self._compare, self.pair, [self.overlap, self.cards],
+                 show_progress="minimal")  # fmt: skip
+            # A message about other pairs is old. Not at `change`, which also comes when the lists
+            # are read again, and in the browser: an answer of the server might wipe away a newer
+            # one.
+            when(source.input, None, None, [self.answer], js="() => ''")
 
-def column_map(groups: Mapping[str, GroupColumns]) -> str:
-    """By attention group, which of its columns each file has trained, as HTML."""
-    if not groups:
-        return message("The two share no attention group.")
-    names = plain_names(list(groups))
-    rows = "".join(_row(group, names[group], counts) for group, counts in groups.items())
-    warning = overlap_warning(groups)
-    return (
-        (message(warning, error=True) if warning else "")
-        + '<div class="uz-title">Trained columns '
-        + '<span class="uz-key uz-content">content only</span>'
-        + '<span class="uz-key uz-both">both</span>'
-        + '<span class="uz-key uz-style">style only</span></div>'
-        + '<table class="uz-table"><thead><tr><th>block</th><th></th><th>overlap</th></tr>'
-        + f"</thead><tbody>{rows}</tbody></table>"
-    )
+    def connect_drawing(self) -> None:
+        when(self.look.click, self._draw, self.mixing, [self.answer, self.images],
+             show_progress="full")  # fmt: skip
+        when(self.grid_button.click, self._draw_grid, self.pair, [self.answer, self.grid],
+             show_progress="full")  # fmt: skip
+        weights = [self.content, self.style, self.answer]
+        when(self._requests["weights"].click, self._take_weights, [self.request], weights,
+             js="() => [window.unziplora.request]")  # fmt: skip
 
+    def connect_prompt(self) -> None:
+        for source in self.mixing:
+            when(source.change, self._write, self.mixing, [self.prompt])
+        if self._to_prompt is not None:
+            edited = when(self.send.click, self._edit, self.mixing, [self.edit, self.answer])
+            when(edited.then, None, [self.edit], None, js=self._to_prompt)
 
-def _row(group: str, name: str, counts: GroupColumns) -> str:
-    parts = {
-        "content": counts.first - counts.both,
-        "both": counts.both,
-        "style": counts.second - counts.both,
-    }
-    shares = [(kind, count / counts.total) for kind, count in parts.items()]
-    spoken = ", ".join(f"{kind} {share:.0%}" for kind, share in shares)
-    return (
-        f"<tr><th>{group_name(name, group)}</th><td>{bar(shares, spoken)}</td>"
-        f'<td class="uz-number">{counts.overlap:.0%}</td></tr>'
-    )
+    def connect_merging(self) -> None:
+        inputs = [*self.mixing, self.name]
+        when(self.merge.click, self._merge, inputs, [self.answer, self.merged],
+             show_progress="minimal")  # fmt: skip
+        outputs = [self.answer, self.merged, self.prompt, self.edit]
+        asked = when(self._requests["merged"].click, self._for_merged, [self.request], outputs,
+                     js="() => [window.unziplora.request]")  # fmt: skip
+        if self._to_prompt is not None:
+            when(asked.then, None, [self.edit], None, js=self._to_prompt)
+
+    def _look(self, content_of: str | None, style_of: str | None) -> tuple[Any, ...]:
+        found = self._service.pairs()
+        known = [pair.name for pair in found]
+        chosen = [one if one in known else None for one in (content_of, style_of)]
+        fields = (gr.update(choices=known, value=one) for one in chosen)
+        merged = combine_html.merged_cards(self._service.merged())
+        return (combine_html.pick_cards(found, *chosen), *fields, merged)
+
+    def _pick(self, request: str, content_of: str | None, style_of: str | None) -> tuple[Any, ...]:
+        row, _ = attempt(lambda: parse_request(request))
+        name, role = str((row or {}).get("name")), (row or {}).get("role")
+        if role == "content":
+            content_of = name
+        elif role == "style":
+            style_of = name
+        return self._look(content_of, style_of)
+
+    def _compare(self, content_of: str | None, style_of: str | None) -> tuple[str, str]:
+        cards = combine_html.pick_cards(self._service.pairs(), content_of, style_of)
+        if not content_of or not style_of:
+            return "", cards
+
+        def overlap() -> str:
+            pair = mixed(self._service, content_of, style_of)
+            return combine_html.column_map(columns(pair.content, pair.style))
+
+        shown, problem = attempt(overlap)
+        return shown or problem, cards
+
+    def _draw(
+        self, content_of: str | None, style_of: str | None, content: float, style: float
+    ) -> tuple[str, Any]:
+        def draw() -> Any:
+            mixed(self._service, content_of, style_of)
+            return self._service.four_images(content_of or "", style_of or "", (content, style))
+
+        drawn, problem = attempt(draw)
+        return problem, gr.update() if drawn is None else gr.update(value=drawn, visible=True)
+
+    def _draw_grid(self, content_of: str | None, style_of: str | None) -> tuple[str, Any]:
+        def draw() -> str:
+            mixed(self._service, content_of, style_of)
+            grid = self._service.weight_grid(content_of or "", style_of or "")
+            return weight_grid(grid, {}, to="weights")
+
+        drawn, problem = attempt(draw)
+        return problem, drawn if drawn is not None else gr.update()
+
+    def _take_weights(self, request: str) -> tuple[Any, ...]:
+        weights, problem = attempt(lambda: pair_html.weights_in(parse_request(request)))
+        if weights is None:
+            return gr.update(), gr.update(), problem
+        text = f"Weights: content {weights[0]:g}, style {weights[1]:g}."
+        return *weights, message(text)
+
+    def _write(
+        self, content_of: str | None, style_of: str | None, content: float, style: float
+    ) -> str:
+        try:
+            pair = mixed(self._service, content_of, style_of)
+        except InvalidInput:
+            return ""
+        return pair_html.prompt(pair, "both", content, style)
+
+    def _edit(
+        self, content_of: str | None, style_of: str | None, content: float, style: float
+    ) -> tuple[str, str]:
+        pair, problem = attempt(lambda: mixed(self._service, content_of, style_of))
+        if pair is None:
+            return "", problem
+        return pair_html.prompt_edit(pair, "both", content, style, toggle=False), ""
+
+    def _merge(
+        self, content_of: str | None, style_of: str | None, content: float, style: float, name: str
+    ) -> tuple[str, str]:
+        def merge() -> str:
+            pair = mixed(self._service, content_of, style_of)
+            chosen = (name or "").strip() or f"{content_of}-content-{style_of}-style"
+            made = self._service.merge(chosen, [(pair.content, content), (pair.style, style)])
+            return f"Merged into {made.name}. Use it as <lora:{made.stem}:1>."
+
+        answer = message_from(merge)
+        return answer, combine_html.merged_cards(self._service.merged())
+
+    def _for_merged(self, request: str) -> tuple[Any, ...]:
+        """Use or Delete of a merged file."""
+        prompt: Any = gr.update()
+        edit = ""
+
+        def obey() -> str:
+            nonlocal prompt, edit
+            row = parse_request(request)
+            name = str(row.get("name"))
+            if row.get("do") == "delete":
+                return f"Deleted: {', '.join(self._service.delete_merged(name))}."
+            merged = next((m for m in self._service.merged() if m.path.stem == name), None)
+            if row.get("do") != "use" or merged is None:
+                raise NotFound(_UNKNOWN)
+            words = combine_html.words_of(merged)
+            prompt = f"a {words} <lora:{name}:1>" if words else f"<lora:{name}:1>"
+            lora = {"name": name, "trigger": words, "weight": 1.0}
+            edit = json.dumps({"content": lora, "toggle": True})
+            where = "in the Prompt field" if self._to_prompt is None else "for txt2img"
+            return f"Prompt {where}: {name}."
+
+        answer = message_from(obey)
+        return answer, combine_html.merged_cards(self._service.merged()), prompt, edit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from unziplora.app.job_queue import Job
+from unziplora.app.job import Job
 from unziplora.training.events import Previewed
 from unziplora.ui.html import button, image, tab_button
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -30,13 +31,20 @@ def aside(text: str) -> str:
 
 
 def button(
-    label: str, to: str, request: Mapping[str, str], spoken: str, *, open_tab: str | None = None
+    label: str,
+    to: str,
+    request: Mapping[str, Any],
+    spoken: str,
+    *,
+    open_tab: str | None = None,
+    kind: str = "",
 ) -> str:
     """A button inside HTML, whose request page.js hands to the hidden button `uz_ask_TO`. spoken:
-    what a screen reader says. open_tab: the tab of the page that it opens too."""
+    what a screen reader says. open_tab: the tab of the page that it opens too. kind: a class of its
+    own."""
     opens = f' data-tab="{open_tab}"' if open_tab else ""
     return (
-        f'<button type="button" class="uz-button" data-to="{to}"{opens} '
+        f'<button type="button" class="{f"uz-button {kind}".strip()}" data-to="{to}"{opens} '
         f'data-uz="{escape(json.dumps(request))}" aria-label="{escape(spoken)}">{label}</button>'
     )
 

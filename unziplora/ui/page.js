@@ -6,6 +6,9 @@
   const find = (id) => root().querySelector('#' + id);
   const seen = (element) => element !== null && element.offsetParent !== null;
   window.unziplora = {request: '', asked: 0};
+  // What only makes sense on the computer that the program runs on is shown there only.
+  const here = ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname);
+  document.body.classList.toggle('uz-here', here);
 
   // Asks for news every second while a run is active, else every third: gradio 3.41 has no timer.
   // Not again before the last answer, unless that is lost: a busy computer is slow to give it.

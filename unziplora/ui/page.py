@@ -15,7 +15,8 @@ from unziplora.ui.host_features import HostFeatures
 
 __all__ = ["HostFeatures", "build"]
 
-REQUESTS = ("train", "results", "use", "card")  # where buttons inside HTML send their requests
+# where buttons inside HTML send their requests
+REQUESTS = ("train", "edit", "results", "use", "card", "start", "pick", "weights", "merged")
 _HERE = Path(__file__).parent
 
 
@@ -31,11 +32,11 @@ def build(service: Service, features: HostFeatures | None = None) -> Any:
             poll = gr.Button(elem_id="uz_poll")
         with gr.Tabs(elem_id="uz_tabs"):
             with gr.TabItem("Train", elem_id="uz_tab_train"):
-                train_tab.build(service, features, requests, poll)
+                start_from = train_tab.build(service, features, requests, poll)
             with gr.TabItem("Results", elem_id="uz_tab_results") as results:
-                results_tab.build(service, features, requests, results)
+                results_tab.build(service, features, requests, results, start_from)
             with gr.TabItem("Combine", elem_id="uz_tab_combine") as combine:
-                combine_tab.build(service, combine)
+                combine_tab.build(service, features, requests, combine)
             with gr.TabItem("Inspect", elem_id="uz_tab_inspect"):
                 inspect_tab.build()
         when(page.load, None, None, None, js=(_HERE / "page.js").read_text("utf-8"))

@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from unziplora.app.library import StoredRun
+from unziplora.errors import InvalidInput
 from unziplora.lora.pair import Pair
 from unziplora.ui.html import button, image
 
@@ -16,7 +18,13 @@ SORTS = ("newest first", "name")
 # of a card's menu: by what a button requests, its label
 MENU: Mapping[str, str] = {
     "sheet": "Draw sheet",
-    "publish": "Make a folder to publish",
+    "grid": "Weight grid",
+    "publish": "Publish",
+    "rename": "Rename",
+    "steps": "Earlier steps",
+    "train more": "Train more",
+    "start": "Start from this",
+    "open": "Open folder",
     "delete": "Delete",
 }
 
@@ -34,16 +42,20 @@ def _searched(pair: Pair) -> str:
     return " ".join(texts).lower()
 
 
-def pairs(shown: Sequence[Pair], total: int, can_draw: bool) -> str:
-    """A card for each pair. total: of pairs in the output folder."""
+def pairs(shown: Sequence[Pair], total: int, can_draw: bool, can_open: bool = False) -> str:
+    """A card for each pair. total: of pairs in the output folder. can_draw, can_open: whether this
+    program draws sheets, and its computer shows folders."""
     if not total:
         return '<div class="uz-quiet">No pair yet. What you train will be here.</div>'
     if not shown:
         return '<div class="uz-quiet">No pair fits the search. Clear it to see all.</div>'
-    return f'<div class="uz-cards">{"".join(_card(pair, can_draw) for pair in shown)}</div>'
+    left_out = {"sheet": not can_draw, "grid": not can_draw, "open": not can_open}
+    entries = [do for do in MENU if not left_out.get(do)]
+    cards = "".join(_card(pair, entries) for pair in shown)
+    return f'<div class="uz-cards">{cards}</div>'
 
 
-def _card(pair: Pair, can_draw: bool) -> str:
+def _card(pair: Pair, entries: Sequence[str]) -> str:
     images = "".join(
         f"<figure>{image(file.with_suffix('.png'), f'{role} of {pair.name}')}"
         f"<figcaption>{role}: {escape(trigger)}</figcaption></figure>"
@@ -58,11 +70,7 @@ def _card(pair: Pair, can_draw: bool) -> str:
                f"put {use} of {pair.name} into the prompt")
         for use in USES
     )  # fmt: skip
-    menu = "".join(
-        button(label, "card", {"do": do, "name": pair.name}, f"{label.lower()}: {pair.name}")
-        for do, label in MENU.items()
-        if do != "sheet" or can_draw
-    )
+    menu = "".join(_entry(do, pair.name) for do in entries)
     return (
         f'<article class="uz-card"><h4>{escape(pair.name)}</h4>'
         f'<div class="uz-two">{images}</div><p class="uz-aside">{escape(made)}</p>'
@@ -70,6 +78,15 @@ def _card(pair: Pair, can_draw: bool) -> str:
         f'<details class="uz-menu"><summary aria-label="more for {escape(pair.name)}">More'
         f'</summary><div class="uz-buttons">{menu}</div></details></article>'
     )
+
+
+def _entry(do: str, name: str) -> str:
+    to, tab = ("start", "Train") if do == "start" else ("card", None)
+    label = MENU[do]
+    return button(
+        label, to, {"do": do, "name": name}, f"{label.lower()}: {name}", open_tab=tab,
+        kind="uz-here-only" if do == "open" else "",
+    )  # fmt: skip
 
 
 def runs(found: Sequence[StoredRun]) -> str:
@@ -99,6 +116,21 @@ def weights_of(use: str, content: float, style: float) -> tuple[float, float]:
     """The weights of both LoRAs where both, or one of them, are used."""
     return (content if use in ("both", "content") else 0.0,
             style if use in ("both", "style") else 0.0)  # fmt: skip
+
+
+def weights_in(request: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The weights of content and style that a request names; None where it names none. Raises
+    InvalidInput."""
+    if "content" not in request and "style" not in request:
+        return None
+    content, style = (request.get(role) for role in ("content", "style"))
+    if not (_is_weight(content) and _is_weight(style)):
+        raise InvalidInput("The weights are no numbers. Reload the page.")
+    return float(content), float(style)  # type: ignore[arg-type]
+
+
+def _is_weight(value: Any) -> bool:
+    return type(value) in (int, float) and -100 <= value <= 100
 
 
 def prompt(pair: Pair, use: str, content: float, style: float) -> str:

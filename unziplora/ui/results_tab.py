@@ -7,26 +7,36 @@ from typing import Any
 
 import gradio as gr
 
+from unziplora.app.own_machine import can_open, is_here
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
-from unziplora.ui import pair_html
-from unziplora.ui.answers import attempt, message_from, parse_request
+from unziplora.ui import compare_runs, pair_html
+from unziplora.ui.advanced_fields import NO_PAIR
+from unziplora.ui.answers import attempt, parse_request
+from unziplora.ui.card_menu import CardMenu, delete_run
 from unziplora.ui.gradio_compat import copyable_text, hidden, plain_html, when
 from unziplora.ui.host_features import HostFeatures
 from unziplora.ui.html import message
-from unziplora.ui.sheet_part import action, draw_sheet, sheet_image, weight_sliders
+from unziplora.ui.sheet_part import action, sheet_image, weight_sliders
 
 _UNKNOWN = "The page requested something unknown. Reload it."
 _REQUEST = "(_, ...rest) => [window.unziplora.request, ...rest]"
 
 
-def build(service: Service, features: HostFeatures, requests: Mapping[str, Any], tab: Any) -> None:
+def build(
+    service: Service,
+    features: HostFeatures,
+    requests: Mapping[str, Any],
+    tab: Any,
+    start_from: Any,
+) -> None:
     """Inside a TabItem, at whose selection the list is read again. requests: hidden buttons, which
-    page.js presses."""
+    page.js presses. start_from: the Train tab's field."""
     results = _Results(service, features, requests)
     results.connect_list(tab)
     results.connect_prompt()
-    results.connect_cards()
+    results.connect_cards(start_from)
+    compare_runs.build(service, tab)
 
 
 class _Results:
@@ -48,45 +58,43 @@ class _Results:
             )  # fmt: skip
             self.send = action("Into the txt2img prompt", "uz_to_prompt",
                                self._to_prompt is not None)  # fmt: skip
-        self.answer = plain_html(elem_id="uz_results_message")
-        with gr.Row(visible=False, elem_id="uz_confirm") as self.confirm:
-            self.question = plain_html()
-            self.yes = gr.Button("Delete for good", variant="stop", size="sm",
-                                 elem_id="uz_delete_yes")  # fmt: skip
-            self.no = gr.Button("Keep", size="sm", elem_id="uz_delete_no")
+        self.menu = CardMenu(service)
+        self.answer = self.menu.answer
         self.sheet = sheet_image("uz_sheet")
         with gr.Row(elem_id="uz_find"):
             self.search = gr.Textbox(label="Search", placeholder="name or words", max_lines=1,
                                      min_width=140, elem_id="uz_search")  # fmt: skip
             self.sort = gr.Dropdown(list(pair_html.SORTS), value=pair_html.SORTS[0], label="Sort",
                                     min_width=140, elem_id="uz_sort")  # fmt: skip
+        self.grid = plain_html(elem_id="uz_grid")
         self.cards = plain_html(elem_id="uz_cards")
         self.unfinished = plain_html(elem_id="uz_unfinished")
         self.refresh = gr.Button("Refresh", size="sm", elem_id="uz_refresh")
-        self.doomed = gr.State(("", ""))
         with hidden():
             self.request = gr.Textbox()
             self.edit = gr.Textbox(elem_id="uz_edit")
         self.finding = [self.name, self.search, self.sort]
         self.listed = [self.cards, self.chosen, self.name, self.unfinished]
-        self.asking = [self.doomed, self.confirm, self.question]
 
     def connect_list(self, tab: Any) -> None:
         """Reading the list again, and deleting."""
         for event in (tab.select, self.refresh.click, self.search.change, self.sort.change):
             when(event, self._look, self.finding, self.listed)
-        changed = [self.answer, *self.asking, *self.listed]
+        menu = self.menu
+        changed = [self.answer, *menu.asking, *self.listed]
         inputs = [self.request, *self.finding]
         when(self._requests["results"].click, self._for_run, inputs, changed, js=_REQUEST)
-        when(self.yes.click, self._delete, [self.doomed, *self.finding], changed)
-        when(self.no.click, lambda: _ask("", ""), None, self.asking)
+        answered = [menu.asked, menu.text, menu.licence, *self.finding]
+        when(menu.yes.click, self._do, answered, changed, show_progress="minimal")
 
     def connect_prompt(self) -> None:
         """The prompt follows the pair, its use and the weights; cards and a button send it."""
         prompting = [self.name, self.use, self.content, self.style]
         for source in prompting:
             when(source.change, self._write, prompting, [self.prompt])
-        chosen = [self.name, self.use, self.chosen, self.edit, self.answer]
+        chosen = [
+            self.name, self.use, self.chosen, self.edit, self.answer, self.content, self.style,
+        ]  # fmt: skip
         inputs = [self.request, self.content, self.style]
         picked = when(self._requests["use"].click, self._choose, inputs, chosen, js=_REQUEST)
         if self._to_prompt is not None:
@@ -94,12 +102,28 @@ class _Results:
             edited = when(self.send.click, self._edit, prompting, [self.edit])
             when(edited.then, None, [self.edit], None, js=self._to_prompt)
 
-    def connect_cards(self) -> None:
-        """The menu of a card."""
+    def connect_cards(self, start_from: Any) -> None:
+        """The menu of a card. start_from: the Train tab's field."""
         inputs = [self.request, self.content, self.style]
-        outputs = [self.answer, *self.asking, self.sheet]
-        when(self._requests["card"].click, self._for_card, inputs, outputs, js=_REQUEST,
+        outputs = [self.answer, *self.menu.asking, self.sheet, *self.menu.timeline.outputs,
+                   self.grid]  # fmt: skip
+
+        def choose(
+            request: str, content: float, style: float, visitor: gr.Request
+        ) -> tuple[Any, ...]:
+            return self.menu.choose(request, content, style, is_here(visitor))
+
+        when(self._requests["card"].click, choose, inputs, outputs, js=_REQUEST,
              show_progress="minimal")  # fmt: skip
+        when(self._requests["start"].click, self._start_from, [self.request], [start_from],
+             js="() => [window.unziplora.request]")  # fmt: skip
+
+    def _start_from(self, request: str) -> Any:
+        """A pair's button that makes the next run begin with it."""
+        row, _ = attempt(lambda: parse_request(request))
+        known = [pair.name for pair in self._service.pairs()]
+        name = (row or {}).get("name")
+        return gr.update(choices=[NO_PAIR, *known], value=name if name in known else NO_PAIR)
 
     def _look(self, name: str | None, search: str, sort: str) -> tuple[Any, ...]:
         found = self._service.pairs()
@@ -107,7 +131,7 @@ class _Results:
         value = name if name in known else next(iter(known), None)
         shown = pair_html.select(found, search, sort)
         return (
-            pair_html.pairs(shown, len(found), self._service.draw is not None),
+            pair_html.pairs(shown, len(found), self._service.draw is not None, can_open()),
             gr.update(visible=bool(known)),
             gr.update(choices=known, value=value),
             pair_html.runs(self._service.runs()),
@@ -127,24 +151,27 @@ class _Results:
         return pair_html.prompt_edit(pair, use, content, style, toggle=False)
 
     def _choose(self, request: str, content: float, style: float) -> tuple[Any, ...]:
-        """A pair's button Both, Content or Style."""
+        """A pair's button Both, Content or Style, or an image of its grid."""
 
-        def choose() -> tuple[str, str, str]:
+        def choose() -> tuple[str, str, str, tuple[float, float]]:
             row = parse_request(request)
             pair, use = self._service.pair(str(row.get("name"))), str(row.get("use"))
             if use not in pair_html.USES:
                 raise InvalidInput(_UNKNOWN)
-            edit = pair_html.prompt_edit(pair, use, content, style, toggle=True)
-            return pair.name, use, edit
+            named = pair_html.weights_in(row)
+            weights = named or (content, style)
+            edit = pair_html.prompt_edit(pair, use, *weights, toggle=named is None)
+            return pair.name, use, edit, weights
 
         chosen, problem = attempt(choose)
         if chosen is None:
-            return gr.update(), gr.update(), gr.update(), "", problem
-        name, use, edit = chosen
+            return gr.update(), gr.update(), gr.update(), "", problem, gr.update(), gr.update()
+        name, use, edit, weights = chosen
         known = [pair.name for pair in self._service.pairs()]
         where = "in the Prompt field" if self._to_prompt is None else "for txt2img"
         said = message(f"Prompt {where}: {use} of {name}.")
-        return gr.update(choices=known, value=name), use, gr.update(visible=True), edit, said
+        listed = gr.update(choices=known, value=name)
+        return listed, use, gr.update(visible=True), edit, said, *weights
 
     def _for_run(self, request: str, *finding: Any) -> tuple[Any, ...]:
         """Resume, Start again or Delete of an unfinished run."""
@@ -158,46 +185,10 @@ class _Results:
             return "", f"{begin(name).name} is in the queue: see the Train tab."
 
         answer, problem = attempt(obey)
-        doomed, text = answer or ("", "")
-        return (problem or message(text), *_ask("run", doomed), *self._look(*finding))
+        name, text = answer or ("", "")
+        asked = self.menu.ask("delete run", name, delete_run(name)) if name else self.menu.ask()
+        return (problem or message(text), *asked, *self._look(*finding))
 
-    def _for_card(self, request: str, content: float, style: float) -> tuple[Any, ...]:
-        """An entry of a card's menu."""
-        row, problem = attempt(lambda: parse_request(request))
-        name, do = str((row or {}).get("name")), (row or {}).get("do")
-        if do == "delete":
-            files, problem = attempt(lambda: self._files(name))
-            return (problem, *_ask("pair", name if files else "", files or ()), gr.update())
-        if do == "sheet":
-            answer, sheet = draw_sheet(self._service, name, name, content, style)
-            return (answer, *_ask("", ""), sheet)
-        if do == "publish":
-            problem = message_from(
-                lambda: f"The folder to publish is {self._service.publish(name)}."
-            )
-        return (problem or message(_UNKNOWN, error=True), *_ask("", ""), gr.update())
-
-    def _files(self, name: str) -> list[str]:
-        return [path.name for path in self._service.pair(name).all_files()]
-
-    def _delete(self, doomed: tuple[str, str], *finding: Any) -> tuple[Any, ...]:
-        kind, name = doomed
-
-        def delete() -> str:
-            if kind == "run":
-                self._service.delete_run(name)
-                return f"The run {name} is deleted."
-            return f"Deleted: {', '.join(self._service.delete(name))}."
-
-        answer = message_from(delete)
-        return (answer, *_ask("", ""), *self._look(*finding))
-
-
-def _ask(kind: str, name: str, files: Any = ()) -> tuple[Any, Any, str]:
-    """The question before something is deleted, or none."""
-    questions: Mapping[str, str] = {
-        "pair": f"Delete {name}? These files are removed: {', '.join(files)}.",
-        "run": f"Delete the run {name}, with its saved state? It cannot be resumed then.",
-    }
-    question = questions[kind] if name else ""
-    return (kind, name), gr.update(visible=bool(question)), message(question)
+    def _do(self, asked: Any, text: str, licence: str, *finding: Any) -> tuple[Any, ...]:
+        """After a yes to the menu's question."""
+        return (self.menu.do(asked, text, licence), *self.menu.ask(), *self._look(*finding))

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from unziplora.app.job_queue import ENDED, Job
+from unziplora.app.job import ENDED, Job
 from unziplora.training.events import Drawing, Message, Previewed, StepDone
 from unziplora.ui.charts import chart
 from unziplora.ui.html import aside, duration, image, message
 
 PREVIEWS = {"base": "base model", "content": "content", "style": "style", "both": "both"}
-_SMOOTHED_STEPS = 25  # of the loss
+SMOOTHED_STEPS = 25  # of the loss
 
 
 def headline(job: Job | None) -> str:
@@ -42,7 +42,7 @@ def _numbers(job: Job) -> list[str]:
         parts.append(f"{duration(job.time_left)} left")
     done = [event for _, event in job.events() if isinstance(event, StepDone)]
     if done:
-        recent = done[-_SMOOTHED_STEPS:]
+        recent = done[-SMOOTHED_STEPS:]
         parts.append(f"loss {sum(event.loss for event in recent) / len(recent):.3f}")
         if done[-1].memory_gb is not None:
             parts.append(f"peak memory {done[-1].memory_gb:.1f} GB")
@@ -91,7 +91,7 @@ def curves(job: Job | None) -> str:
     }
     return (
         '<div class="uz-curves">'
-        + chart("loss", {"loss": loss}, steps, job.steps, f"mean of {_SMOOTHED_STEPS} steps")
+        + chart("loss", {"loss": loss}, steps, job.steps, f"mean of {SMOOTHED_STEPS} steps")
         + chart("trained columns (%)", trained, steps, job.steps, "", top=100)
         + "</div>"
         + aside(
@@ -110,7 +110,7 @@ def notes(job: Job | None) -> str:
     return "".join(map(message, texts)) + failure
 
 
-def smoothed(values: Sequence[float], span: int = _SMOOTHED_STEPS) -> list[float]:
+def smoothed(values: Sequence[float], span: int = SMOOTHED_STEPS) -> list[float]:
     """A running mean: the loss of single steps says more of their noise than of learning."""
     out: list[float] = []
     for n, value in enumerate(values):

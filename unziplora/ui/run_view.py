@@ -11,13 +11,15 @@ from typing import Any
 
 import gradio as gr
 
-from unziplora.app.job_queue import ENDED, Job, State
+from unziplora.app.job import ENDED, Job, State
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
+from unziplora.training.events import Previewed
 from unziplora.ui import queue_html, run_html
 from unziplora.ui.answers import parse_request
 from unziplora.ui.finish_html import finish_card
 from unziplora.ui.gradio_compat import hidden, plain_html
+from unziplora.ui.timeline import Timeline
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,14 @@ class RunView:
                 )
                 self.keep_running = gr.Button("Keep training", size="sm", elem_id="uz_stop_no")
         self._parts = [plain_html(elem_id=f"uz_{part}") for part in _PARTS]
+        self.timeline = Timeline(service, "uz")
         self._queue = plain_html(elem_id="uz_queue")
 
     @property
     def outputs(self) -> list[Any]:
         return [
             self.state, self.head, *self._parts, self._queue, self._row, *self.buttons.values(),
+            *self.timeline.outputs,
         ]  # fmt: skip
 
     def look(self, before: str | None) -> tuple[Any, ...]:
@@ -88,17 +92,16 @@ class RunView:
             traceback.print_exc()
             return tuple(gr.update() for _ in self.outputs)
         state, marks = job.state if job else None, [_mark(html) for html in now]
-        earlier = known.get("html")
-        if not isinstance(earlier, list) or len(earlier) != len(now):
-            earlier = [""] * len(now)
-        updates: list[Any] = [
-            gr.update() if mark == before else html
-            for html, mark, before in zip(now, marks, earlier, strict=True)
-        ]
+        updates = _changed(now, marks, known.get("html"))
         visible = [job is not None, *(state in command.states for command in COMMANDS.values())]
         same = known.get("state", "") == state
         updates += [gr.update() if same else gr.update(visible=shown) for shown in visible]
-        return (json.dumps({"state": state, "html": marks}), *updates)
+        previews = _previews(job)
+        if previews != known.get("previews", ""):
+            updates += self.timeline.open(job.name if job else None)
+        else:
+            updates += [gr.update() for _ in self.timeline.outputs]
+        return (json.dumps({"state": state, "html": marks, "previews": previews}), *updates)
 
     def obey(self, request: str | None, command: str | None) -> str:
         """Sends a command to the run that is shown, or to the one that a button in HTML names; the
@@ -125,13 +128,11 @@ class RunView:
         return f"{job.name} is cancelled." if command == "cancel" else COMMANDS[command].message
 
     def _render(self, job: Job | None) -> list[str]:
-        jobs = self._service.jobs
-        paused = [other for other in jobs.all() if other.state == "paused"]
-        others = [other for other in (*jobs.waiting(), *paused) if other is not job]
+        queue = self._queued(job)
         if job is None:
             resumable = self._service.resumable()
-            return [run_html.headline(None) if not resumable else queue_html.unfinished(resumable),
-                    "", "", "", queue_html.queue(others)]  # fmt: skip
+            head = queue_html.unfinished(resumable) if resumable else run_html.headline(None)
+            return [head, "", "", "", queue]
         trained_on = self._service.run_folder(job.name).image
         finished = job.state in ENDED and bool(job.files)
         shown = finish_card(job, trained_on, self._in_webui) if finished else None
@@ -140,8 +141,16 @@ class RunView:
             shown or run_html.images(job, trained_on),
             run_html.curves(job),
             run_html.notes(job),
-            queue_html.queue(others),
+            queue,
         ]
+
+    def _queued(self, shown: Job | None) -> str:
+        """Of the other runs."""
+        jobs = self._service.jobs
+        paused = [job for job in jobs.all() if job.state == "paused"]
+        others = [job for job in (*jobs.waiting(), *paused) if job is not shown]
+        times = {job.id: self._service.expected_seconds(job) for job in others}
+        return queue_html.queue(others, times)
 
 
 def has_ended(before: str | None, now: str | None) -> bool:
@@ -163,6 +172,23 @@ def parse_marks(text: str | None) -> dict[str, Any]:
     except (ValueError, RecursionError):  # not from our page
         marks = {}
     return marks if isinstance(marks, dict) else {}
+
+
+def _changed(now: list[str], marks: list[str], known: Any) -> list[Any]:
+    """Updates of what has other marks than the visitor's page knows."""
+    earlier = known if isinstance(known, list) and len(known) == len(now) else [""] * len(now)
+    return [
+        gr.update() if mark == before else html
+        for html, mark, before in zip(now, marks, earlier, strict=True)
+    ]
+
+
+def _previews(job: Job | None) -> str:
+    """Changes when a run has new previews, or another run is shown."""
+    if job is None:
+        return ""
+    drawn = [event.step for _, event in job.events() if isinstance(event, Previewed)]
+    return f"{job.id} {job.name} {drawn[-1] if drawn else 0}"
 
 
 def _mark(html: str) -> str:

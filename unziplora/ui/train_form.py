@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ class Form:
     style: Any
     name: Any
     suggest: Any
+    suggest_subject: Any
     preset: Any
     preset_note: Any
     fields: Mapping[str, Any]
@@ -46,14 +47,20 @@ class Form:
     def inputs(self) -> list[Any]:
         return [self.image, self.subject, self.style, self.name, *self.fields.values()]
 
-    def read(self, *values: Any) -> tuple[bytes, dict[str, Any], bool]:
-        """The image, a run's settings and whether it may overwrite files, from the values of
-        `inputs`. Raises InvalidInput."""
+    def read(self, *values: Any) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
+        """The image, a run's settings and how it begins (overwrite, start_from), from the values
+        of `inputs`. Raises InvalidInput."""
         image, subject, style, name, *typed = values
         if image is None:
             raise InvalidInput("There is no image. Drop one, paste it, or choose a file.")
         named = dict(zip(self.fields, typed, strict=True))
         return image, *advanced_fields.read_settings(subject, style, name, named)
+
+    def values_of(self, image: bytes, settings: Settings) -> list[Any]:
+        """Updates of `inputs` that describe a run."""
+        named = (open_image(image).image, settings.subject, settings.style, settings.name or "")
+        own = advanced_fields.values_of(settings)
+        return [*named, *(own.get(name, gr.update()) for name in self.fields)]
 
 
 def build_form(features: HostFeatures) -> Form:
@@ -71,18 +78,18 @@ def build_form(features: HostFeatures) -> Form:
 
 def _build_words(features: HostFeatures) -> dict[str, Any]:
     with gr.Row():
-        subject = gr.Textbox(
-            label="Subject", info="One word for what the image shows", placeholder="cat",
-            max_lines=1, min_width=140, elem_id="uz_subject",
-        )  # fmt: skip
+        with gr.Column(min_width=140, elem_id="uz_subject_column"):
+            subject = gr.Textbox(
+                label="Subject", info="One word for what the image shows", placeholder="cat",
+                max_lines=1, elem_id="uz_subject",
+            )  # fmt: skip
+            suggest_subject = _suggest_button("uz_suggest_subject", features.suggest_subject)
         with gr.Column(min_width=140, elem_id="uz_style_column"):
             style = gr.Textbox(
                 label="Style", info="How it is made, 2 or 3 words",
                 placeholder="watercolor painting", max_lines=1, elem_id="uz_style",
             )  # fmt: skip
-            suggest = None
-            if features.suggest is not None:
-                suggest = gr.Button("Suggest", size="sm", elem_id="uz_suggest")
+            suggest = _suggest_button("uz_suggest", features.suggest)
         name = gr.Textbox(
             label="File name (optional)", info="of both LoRAs", max_lines=1, min_width=140,
             placeholder="from subject and style", elem_id="uz_name",
@@ -92,9 +99,14 @@ def _build_words(features: HostFeatures) -> dict[str, Any]:
     )
     note = plain_html(elem_id="uz_preset_note")
     return {
-        "subject": subject, "style": style, "name": name, "suggest": suggest, "preset": preset,
-        "preset_note": note,
+        "subject": subject, "style": style, "name": name, "suggest": suggest,
+        "suggest_subject": suggest_subject, "preset": preset, "preset_note": note,
     }  # fmt: skip
+
+
+def _suggest_button(elem_id: str, suggest: Any) -> Any:
+    """None where the program suggests nothing."""
+    return None if suggest is None else gr.Button("Suggest", size="sm", elem_id=elem_id)
 
 
 def connect(form: Form, service: Service, features: HostFeatures, answer: Any) -> None:
@@ -105,20 +117,19 @@ def connect(form: Form, service: Service, features: HostFeatures, answer: Any) -
         values = presets.built_in(preset, defaults, service.smallest_plan)
         return [gr.update(value=value) for value in values.values()]
 
-    def suggest(image: bytes | None) -> tuple[Any, str]:
-        words, problem = attempt(lambda: _suggest(features, image))
-        text = "These are the WebUI's words for the style. Change them as you like."
-        return (gr.update(), problem) if words is None else (words, message(text))
-
     filled = [form.fields[name] for name in presets.FIELDS]
     when(form.preset.change, fill, [form.preset, form.fields["method"]], filled)
     for label, js in features.images.items():
         copy = _copying(label.removeprefix("From "))
         # the button's own input is a field of the page, which the JavaScript's answer replaces
         when(form.fetch[label].click, copy, [form.name], [form.image, answer], js=js)
-    if form.suggest is not None:
-        outputs = [form.style, answer]
-        when(form.suggest.click, suggest, [form.image], outputs, show_progress="minimal")
+    for button, field, ask in (
+        (form.suggest, form.style, features.suggest),
+        (form.suggest_subject, form.subject, features.suggest_subject),
+    ):
+        if button is not None and ask is not None:
+            when(button.click, _suggesting(ask), [form.image], [field, answer],
+                 show_progress="minimal")  # fmt: skip
     when(form.example.click, _example, None, [form.image, form.subject, form.style])
     words = [form.subject, form.style, form.fields["token"]]
     prompts = [form.fields[name] for name in advanced_fields.PROMPT_FIELDS]
@@ -153,11 +164,20 @@ def _decode(data_url: str | None) -> Image.Image:
     return open_image(data).image
 
 
-def _suggest(features: HostFeatures, image: bytes | None) -> str:
-    if image is None:
-        raise InvalidInput("There is no image to look at. Drop one first.")
-    assert features.suggest is not None
-    return features.suggest(open_image(image).image)
+def _suggesting(ask: Callable[[Image.Image], str]) -> Any:
+    """A handler that puts the program's words for the image into a field."""
+
+    def words_for(image: bytes | None) -> str:
+        if image is None:
+            raise InvalidInput("There is no image to look at. Drop one first.")
+        return ask(open_image(image).image)
+
+    def suggest(image: bytes | None) -> tuple[Any, str]:
+        words, problem = attempt(lambda: words_for(image))
+        text = "This is what the WebUI sees in the image. Change it as you like."
+        return (gr.update(), problem) if words is None else (words, message(text))
+
+    return suggest
 
 
 def _prompt_placeholders(subject: str, style: str, token: str) -> list[Any]:

@@ -12,13 +12,14 @@ from unziplora import mini
 from unziplora.app.preset_files import PresetFiles
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
+from unziplora.training.settings import Settings
 from unziplora.ui import advanced_fields as fields
 from unziplora.ui import copy_report, model_header, presets
-from unziplora.ui.answers import message_from
+from unziplora.ui.answers import attempt, message_from, parse_request
 from unziplora.ui.block_fields import updates_for
 from unziplora.ui.gradio_compat import hidden, plain_html, when
 from unziplora.ui.host_features import HostFeatures
-from unziplora.ui.html import aside
+from unziplora.ui.html import aside, message
 from unziplora.ui.model_header import Header
 from unziplora.ui.preset_part import connect_presets
 from unziplora.ui.run_view import RunView, has_ended, has_started
@@ -35,8 +36,9 @@ _AWAY = (
 )
 
 
-def build(service: Service, features: HostFeatures, requests: Mapping[str, Any], poll: Any) -> None:
-    """Inside a TabItem. requests: hidden buttons, and poll: another, which page.js presses."""
+def build(service: Service, features: HostFeatures, requests: Mapping[str, Any], poll: Any) -> Any:
+    """Inside a TabItem. requests: hidden buttons, and poll: another, which page.js presses. Gives
+    the field of the pair that a run begins with."""
     plain_html(_AWAY + f'<p class="uz-lead">{_LEAD}</p>')
     header = plain_html(elem_id="uz_model")
     form = build_form(features)
@@ -46,8 +48,11 @@ def build(service: Service, features: HostFeatures, requests: Mapping[str, Any],
     copy_report.build(lambda: service.report(job.id if (job := service.jobs.shown()) else None))
     connect(form, service, features, answer)
     _connect_run(service, form, view, go, answer)
+    view.timeline.connect(answer)
     _connect_requests(view, requests["train"], answer)
+    _connect_editing(service, form, view, requests["edit"], answer)
     _connect_news(service, form, view, poll, header, answer)
+    return form.fields["start_from"]
 
 
 def _connect_run(service: Service, form: Form, view: RunView, go: Any, answer: Any) -> None:
@@ -56,8 +61,8 @@ def _connect_run(service: Service, form: Form, view: RunView, go: Any, answer: A
 
     def start(marks: Any, *values: Any) -> tuple[Any, ...]:
         def begin() -> str:
-            image, settings, overwrite = form.read(*values)
-            return f"{service.start(image, settings, overwrite=overwrite).name} is in the queue."
+            image, settings, begins = form.read(*values)
+            return f"{service.start(image, settings, **begins).name} is in the queue."
 
         return message_from(begin), *view.look(marks)
 
@@ -94,6 +99,26 @@ def _connect_requests(view: RunView, ask: Any, answer: Any) -> None:
     when(ask.click, obey, [view.state, request], [answer, *view.outputs], js=js)
 
 
+def _connect_editing(service: Service, form: Form, view: RunView, ask: Any, answer: Any) -> None:
+    """The queue's button Edit: the run stands in the fields, to be changed and queued again."""
+
+    def edit(marks: Any, request: str) -> tuple[Any, ...]:
+        def take_back() -> tuple[bytes, Settings]:
+            return service.jobs.take_back(str(parse_request(request).get("id")))
+
+        taken, problem = attempt(take_back)
+        if taken is None:
+            return (problem, *(gr.update() for _ in form.inputs), *view.look(marks))
+        image, settings = taken
+        text = f"{settings.file_name} is out of the queue and in the fields. Train queues it again."
+        return (message(text), *form.values_of(image, settings), *view.look(marks))
+
+    with hidden():
+        request = gr.Textbox()
+    js = "(marks) => [marks, window.unziplora.request]"
+    when(ask.click, edit, [view.state, request], [answer, *form.inputs, *view.outputs], js=js)
+
+
 def _connect_news(
     service: Service, form: Form, view: RunView, poll: Any, header: Any, answer: Any
 ) -> None:
@@ -108,7 +133,9 @@ def _connect_news(
         now = looked[0] if isinstance(looked[0], str) else marks
         old = has_ended(marks, now) or has_started(marks, now)
         shown = _header(service, line, typed)
+        list_pairs = not marks or has_ended(marks, now)
         return (
+            gr.update(choices=_pairs(service)) if list_pairs else gr.update(),
             gr.update(visible=False) if has_ended(marks, now) else gr.update(),
             gr.update() if shown is None or shown.line == line else shown.line,
             *_of_model(service, note, shown, str(typed[0]), list_presets, len(outputs)),
@@ -122,11 +149,15 @@ def _connect_news(
         poll.click,
         news,
         [view.state, header, form.preset_note, *forecast],
-        [view.confirm, header, *outputs, answer, *view.outputs],
+        [form.fields["start_from"], view.confirm, header, *outputs, answer, *view.outputs],
         queue=False,
     )
     js = "() => { window.unziplora.asked = 0; return []; }"
     when(looked.then, None, None, None, js=js)
+
+
+def _pairs(service: Service) -> list[str]:
+    return [fields.NO_PAIR, *(pair.name for pair in service.pairs())]
 
 
 def _header(service: Service, shown: str, typed: Sequence[Any]) -> Header | None:

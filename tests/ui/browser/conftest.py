@@ -23,6 +23,8 @@ import pytest
 from tests.ui.browser.pages import Page
 from tests.waiting import until
 
+# settings under which a run takes a moment
+QUICK = {"rank": "2", "resolution": "64", "preview_every": "0"}
 ROOT = Path(__file__).parents[3]
 SHOTS = ROOT / "build" / "screenshots"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -169,3 +171,35 @@ def visiting(browser: Any, served: Served) -> Iterator[Page]:
     yield visitor
     context.close()
     assert not visitor.errors, visitor.errors
+
+
+@pytest.fixture
+def train(page: Page, image_file: Path) -> Iterator[Any]:
+    """Fills the Train tab and presses the button; at the end, what still goes on is stopped."""
+
+    def train(name: str = "", steps: int = 4, **fields: str) -> None:
+        page.tab("Train")
+        page.image(image_file)
+        page.fill("subject", "tree")
+        page.fill("style", "flat drawing")
+        page.fill("name", name)
+        page.advanced(**{**QUICK, "steps": str(steps), **fields})
+        page.click("train")
+
+    yield train
+    page.tab("Train")
+    if page.page.locator("#uz_live [data-state=running]").count():
+        page.stop()
+
+
+@pytest.fixture
+def trained(page: Page, served: Served, train: Any) -> Any:
+    """Trains a pair of this name where there is none yet."""
+
+    def trained(name: str) -> None:
+        if not (served.folder / f"{name}_style.safetensors").exists():
+            train(name)
+            page.says("live", f"{name}[^-]")
+            page.state("completed")
+
+    return trained

@@ -128,8 +128,14 @@ class Page:
         """Chooses an entry of the menu on a pair's card."""
         spoken = f"{entry}: {name}"
         button = self.page.locator(f'button[aria-label="{spoken}"]').first
-        if not button.is_visible():
-            self.page.locator(f'summary[aria-label="more for {name}"]').first.click()
+
+        def opened() -> bool:
+            if not button.is_visible():  # nor once the list was read again
+                self.page.locator(f'summary[aria-label="more for {name}"]').first.click()
+                self.page.wait_for_timeout(500)
+            return bool(button.is_visible())
+
+        until(opened)
         button.click()
 
     def stop(self) -> None:

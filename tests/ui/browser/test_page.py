@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.ui.browser.conftest import Served
+from tests.ui.browser.conftest import QUICK, Served
 from tests.ui.browser.pages import Page
 
-QUICK = {"rank": "2", "resolution": "64", "preview_every": "0"}
 LONG = 9000  # steps: not over before a slow browser has looked
 EVIL = '"><img src=x onerror="window.evil=1"><script>window.evil=1</script>'
-
-
-@pytest.fixture
-def train(page: Page, image_file: Path) -> Iterator[Any]:
-    """Fills the Train tab and presses the button; at the end, what still goes on is stopped."""
-
-    def train(name: str = "", steps: int = 4, **fields: str) -> None:
-        page.tab("Train")
-        page.image(image_file)
-        page.fill("subject", "tree")
-        page.fill("style", "flat drawing")
-        page.fill("name", name)
-        page.advanced(**{**QUICK, "steps": str(steps), **fields})
-        page.click("train")
-
-    yield train
-    page.tab("Train")
-    if page.page.locator("#uz_live [data-state=running]").count():
-        page.stop()
-
-
-@pytest.fixture
-def trained(page: Page, served: Served, train: Any) -> Any:
-    """Trains a pair of this name where there is none yet."""
-
-    def trained(name: str) -> None:
-        if not (served.folder / f"{name}_style.safetensors").exists():
-            train(name)
-            page.says("live", f"{name}[^-]")
-            page.state("completed")
-
-    return trained
 
 
 def test_bad_input_is_answered_in_a_sentence(page: Page, image_file: Path, tmp_path: Path) -> None:
@@ -171,22 +137,33 @@ def test_a_pair_is_put_into_a_prompt_published_and_deleted(
         page.page.keyboard.press("Tab")
         changed = both.replace("content:1", f"content:{weight}")
         page.holds("prompt", f"a sks tree in flat drawing style {changed}")
-    page.menu("tree-flat-drawing", "make a folder to publish")
+    page.menu("tree-flat-drawing", "publish")
+    page.choose("licence", "cc-by-4.0")
+    page.fill("answer", "A tree")
+    page.click("answer_yes")
     page.says("results_message", "The folder to publish is .*unziplora-published")
     published = served.folder.parent / "unziplora-published" / "tree-flat-drawing"
-    assert (published / "README.md").exists()
-    page.menu("tree-flat-drawing", "make a folder to publish")
+    card = (published / "README.md").read_text("utf-8")
+    assert "license: cc-by-4.0" in card
+    assert "# A tree" in card
+    page.menu("tree-flat-drawing", "publish")
+    page.click("answer_yes")
     page.says("results_message", "exists already")
     page.shot("results")
-    page.menu("tree-flat-drawing", "delete")
-    page.says("confirm", "tree-flat-drawing_content.safetensors, .*tree-flat-drawing_style.json")
-    page.click("delete_no")
-    page.page.locator("#uz_delete_yes").wait_for(state="hidden")
-    assert (served.folder / "tree-flat-drawing_style.safetensors").exists()
-    page.menu("tree-flat-drawing", "delete")
-    page.click("delete_yes")
-    page.says("results_message", "Deleted: tree-flat-drawing_content.safetensors")
-    assert not (served.folder / "tree-flat-drawing_style.safetensors").exists()
+    page.menu("tree-flat-drawing", "rename")
+    page.holds("answer", "tree-flat-drawing")
+    page.fill("answer", "renamed")
+    page.click("answer_yes")
+    page.says("results_message", "tree-flat-drawing is renamed now")
+    page.menu("renamed", "delete")
+    page.says("confirm", "renamed_content.safetensors, .*renamed_style.json")
+    page.click("answer_no")
+    page.page.locator("#uz_answer_yes").wait_for(state="hidden")
+    assert (served.folder / "renamed_style.safetensors").exists()
+    page.menu("renamed", "delete")
+    page.click("answer_yes")
+    page.says("results_message", "Deleted: renamed_content.safetensors")
+    assert not (served.folder / "renamed_style.safetensors").exists()
 
 
 def test_pairs_are_found_by_their_words(page: Page, trained: Any) -> None:
@@ -198,37 +175,6 @@ def test_pairs_are_found_by_their_words(page: Page, trained: Any) -> None:
     page.says("cards", "No pair fits the search")
     page.fill("search", "tree one")
     page.says("cards", "flat drawing style")
-
-
-def test_two_pairs_are_compared_drawn_and_merged(page: Page, served: Served, trained: Any) -> None:
-    trained("one")
-    trained("two")
-    page.tab("Combine")
-    page.click("merge")
-    page.says("combine_message", "Two pairs are needed")
-    page.tab("Inspect")
-    page.tab("Combine")  # its lists are read anew, and what was said stays
-    page.page.wait_for_timeout(3000)
-    page.says("combine_message", "Two pairs are needed")
-    page.choose("content_of", "one")
-    page.silent("combine_message")  # it was of other pairs
-    page.choose("style_of", "two")
-    page.says("overlap", r"overlap[\s\S]*decoder, coarse 2 output_blocks\.1\.1")
-    assert page.page.locator("#uz_overlap .uz-parts").count() == 11
-    page.fill("merged_name", "mixed")
-    page.click("merge")
-    page.says("combine_message", "<lora:mixed:1>")
-    assert (served.folder / "mixed.safetensors").exists()
-    page.click("merge")
-    page.says("combine_message", "exists already")
-    page.click("combine_draw")
-    page.page.wait_for_selector("#uz_combine_sheet img")
-    page.shot("combine")
-    page.tab("Inspect")
-    page.drop("file", served.folder / "mixed.safetensors")
-    page.says("report", "mixed.safetensors[\\s\\S]*sks tree, flat drawing style")
-    assert page.page.locator("#uz_report .uz-parts").count() == 22
-    page.shot("inspect")
 
 
 def test_what_is_no_lora_is_answered_in_a_sentence(page: Page, tmp_path: Path) -> None:
