@@ -23,13 +23,13 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=mini.MODEL)
     parser.add_argument("--pairs", type=int, default=24)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    sampler = Sampler(StandaloneHost.open(given.model))
-    shifts = measure(sampler, Judge(), standard_pairs(given.pairs))
+    args = parser.parse_args()
+    sampler = Sampler(StandaloneHost.open(args.model))
+    shifts = measure(sampler, Judge(), standard_pairs(args.pairs))
     print(as_text(shifts))
-    if given.json is not None:
+    if args.json is not None:
         table = {group: asdict(shift) for group, shift in shifts.items()}
-        given.json.write_text(json.dumps(table, indent=2) + "\n", "utf-8")
+        args.json.write_text(json.dumps(table, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -42,21 +42,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--real", choices=PLANS, metavar="PLAN")
     parser.add_argument("--resolution", type=int, default=1024, help="of --real")
     parser.add_argument("--steps", type=int, default=2, help="of --real")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     print(described())
-    if given.real is not None:
-        result = compared(given.only[0], given.resolution, given.real, given.steps)
+    if args.real is not None:
+        result = compared(args.only[0], args.resolution, args.real, args.steps)
         print(json.dumps(result, indent=1))
-        write(given.json, result)
+        write(args.json, result)
         return 0
-    rows = _kept(given.json, given.only)
-    step = 2 if given.corners else 1
+    rows = _kept(args.json, args.only)
+    step = 2 if args.corners else 1
     places = list(itertools.product(PLANS, RESOLUTIONS[::step], RANKS[::step]))
-    for architecture in given.only:
+    for architecture in args.only:
         for plan, resolution, rank in places:
             rows.append(row(architecture, resolution, rank, plan))
             print(line(rows[-1]), flush=True)
-        write(given.json, {"rows": rows})
+        write(args.json, {"rows": rows})
     missed = [r for r in rows if _bar(r) is not None and r["peak_gb"] > BARS[r["plan"]]]
     return 1 if missed else 0
 
@@ -78,10 +78,10 @@ def row(architecture: str, resolution: int, rank: int, plan: str) -> dict[str, A
 
 def line(found: dict[str, Any]) -> str:
     bar = _bar(found)
-    told = "" if bar is None else f"   (at most {bar} wanted)"
+    limit = "" if bar is None else f"   (at most {bar} wanted)"
     return (
         f"{found['architecture']:<11} {found['resolution']:>4} px  rank {found['rank']:>2}  "
-        f"{found['plan']:<10} {found['peak_gb']:6.2f} GB{told}"
+        f"{found['plan']:<10} {found['peak_gb']:6.2f} GB{limit}"
     )
 
 

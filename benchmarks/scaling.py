@@ -32,22 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--trials", type=int, default=7)
     parser.add_argument("--steps", type=int, default=200)
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     print(described())
     result = {
-        "seconds_by_rank": line(RANKS, _seconds([(256, r) for r in RANKS], given.trials)),
+        "seconds_by_rank": line(RANKS, _seconds([(256, r) for r in RANKS], args.trials)),
         "seconds_by_pixels": line(
-            [r * r for r in RESOLUTIONS], _seconds([(r, 16) for r in RESOLUTIONS], given.trials)
+            [r * r for r in RESOLUTIONS], _seconds([(r, 16) for r in RESOLUTIONS], args.trials)
         ),
         "gb_by_rank": line(SIMULATED_RANKS, [_gb(1024, r) for r in SIMULATED_RANKS]),
         "gb_by_pixels": line(
             [r * r for r in SIMULATED_RESOLUTIONS], [_gb(r, 64) for r in SIMULATED_RESOLUTIONS]
         ),
-        "gb_by_step": resident_over(given.steps),
+        "gb_by_step": resident_over(args.steps),
     }
     for name, value in result.items():
         print(name, value)
-    write(given.json, result)
+    write(args.json, result)
     return 0
 
 

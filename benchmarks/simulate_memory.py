@@ -84,14 +84,14 @@ def _to_cpu(options: dict[str, Any]) -> bool:
 @contextmanager
 def without_data() -> Iterator[None]:
     """Tensors are made on the meta device, and what it lacks is stood in for."""
-    made_on_cpu = torch.Generator
+    flash_on_cpu = torch.Generator
 
     def _generator(device: Any = None) -> torch.Generator:
-        return made_on_cpu()
+        return flash_on_cpu()
 
     def fused(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> Tensor:
-        made: Tensor = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0]
-        return made
+        output: Tensor = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0]
+        return output
 
     with (
         torch.device("meta"),

@@ -51,20 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=7)
     parser.add_argument("--part", choices=("steps", "outside", "all"), default="all")
     parser.add_argument("--profile", action="store_true")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     print(described())
-    if given.profile:
+    if args.profile:
         profile()
         return 0
     result: dict[str, Any] = {}
-    if given.part != "outside":
-        result |= steps("full", given.trials) | steps("checkpoint", given.trials)
-    if given.part != "steps":
+    if args.part != "outside":
+        result |= steps("full", args.trials) | steps("checkpoint", args.trials)
+    if args.part != "steps":
         result |= outside()
     for name, value in result.items():
         bar = f"   (at most {BARS[name]} wanted)" if name in BARS else ""
         print(f"{name:<30} {value}{bar}")
-    write(given.json, result)
+    write(args.json, result)
     return 0
 
 
@@ -114,8 +114,8 @@ def _inputs(trainer: Trainer) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _forward(unet: Any, trainer: Trainer) -> Callable[[], Any]:
-    given, named = _inputs(trainer)
-    return torch.no_grad()(lambda: unet(*given, **named))
+    args, named = _inputs(trainer)
+    return torch.no_grad()(lambda: unet(*args, **named))
 
 
 def _plain_step(unet: Any, trainer: Trainer) -> Callable[[], None]:
@@ -123,12 +123,12 @@ def _plain_step(unet: Any, trainer: Trainer) -> Callable[[], None]:
     unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(PROJECTIONS)))
     parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
-    given, named = _inputs(trainer)
-    target = torch.randn_like(given[0])
+    args, named = _inputs(trainer)
+    target = torch.randn_like(args[0])
 
     def step() -> None:
-        noise = torch.randn_like(given[0])
-        prediction = unet(given[0] + noise, *given[1:], **named).sample
+        noise = torch.randn_like(args[0])
+        prediction = unet(args[0] + noise, *args[1:], **named).sample
         nn.functional.mse_loss(prediction.float(), target).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

@@ -57,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What the extension adds to a WebUI's start.")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--trials", type=int, default=7)
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     print(described())
-    trials = [trial() for _ in range(given.trials)]
+    trials = [trial() for _ in range(args.trials)]
     result = {
         "entry_seconds": round(median(found["entry"] for found in trials), 3),
         "tab_seconds": round(median(found["tab"] for found in trials), 3),
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     print(f"importing the entry script {result['entry_seconds']} s   (at most {BAR} wanted)")
     print(f"building the tab           {result['tab_seconds']} s")
-    write(given.json, result)
+    write(args.json, result)
     return 0
 
 

@@ -65,8 +65,8 @@ def measure(sampler: Sampler, judge: Embeds, pairs: Sequence[Pair]) -> dict[str,
     def embedded(images: np.ndarray) -> tuple[Tensor, Tensor]:
         return judge.content(images), judge.style(images)
 
-    start = embedded(sampler.pictures(first, seeds))
-    end = embedded(sampler.pictures(second, seeds))
+    start = embedded(sampler.images(first, seeds))
+    end = embedded(sampler.images(second, seeds))
     shifts = {}
     for group in recognise(sampler.host.unet).groups:
         now = embedded(swapped(sampler, group, first, second, seeds))
@@ -91,7 +91,7 @@ def swapped(
         a, b, s = first[i : i + 8], second[i : i + 8], seeds[i : i + 8]
         context = torch.cat([none.expand(len(b), -1, -1), sampler.embeddings(b)[0]])
         with other_context(sampler.host.unet, group, context):
-            parts.append(sampler.pictures(a, s))
+            parts.append(sampler.images(a, s))
     return np.concatenate(parts)
 
 

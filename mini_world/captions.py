@@ -6,7 +6,7 @@ import numpy as np
 
 from mini_world.scenes import Instance
 from mini_world.styles import STYLES
-from mini_world.world import Picture
+from mini_world.world import Drawing
 
 RARE_TOKENS = ("sks", "ohwx", "zwx", "xyz", "hta", "olis", "bnha", "ktn", "vkx", "qwz")
 
@@ -19,24 +19,24 @@ def in_style(text: str, style: str) -> str:
     return f"{text} in {style} style" if style else text
 
 
-def caption(picture: Picture, rng: np.random.Generator) -> str:
-    """One of the forms that fit the picture: "a red cat in mosaic style on a beach", ...
+def caption(drawing: Drawing, rng: np.random.Generator) -> str:
+    """One of the forms that fit the image: "a red cat in mosaic style on a beach", ...
 
     A colour is said only where the style keeps it. A rare token before the class is said now
     and then, so that it disturbs nothing; it goes with everything, so it means nothing.
     """
-    colours = STYLES[picture.style].keeps_colour
-    names = [_named(who, colours, rng) for who, _ in picture.actors]
+    colours = STYLES[drawing.style].keeps_colour
+    names = [_named(who, colours, rng) for who, _ in drawing.actors]
     together = " and ".join(names)
     if len(names) > 1:
         together += " side by side"
-    if picture.style and rng.random() < 0.12 and len(names) == 1:
-        return f"an image in {picture.style} style"
-    if picture.context is not None and rng.random() < 0.95:
-        return in_context(together, picture.context, picture.style, rng)
-    if rng.random() < 0.08 and not picture.style:
+    if drawing.style and rng.random() < 0.12 and len(names) == 1:
+        return f"an image in {drawing.style} style"
+    if drawing.context is not None and rng.random() < 0.95:
+        return in_context(together, drawing.context, drawing.style, rng)
+    if rng.random() < 0.08 and not drawing.style:
         return f"a picture of {together}"
-    return in_style(together, picture.style)
+    return in_style(together, drawing.style)
 
 
 def _named(who: Instance, colours: bool, rng: np.random.Generator) -> str:

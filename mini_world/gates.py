@@ -26,29 +26,29 @@ GATES = {"class": 0.9, "style": 0.95, "colour": 0.75, "active groups": 4}
 
 def class_share(sampler: Sampler, judge: Judge, seeds: int = 10) -> float:
     """Of "a cat": is it a cat among all 24 classes?"""
-    asked = [kind for kind in CORE_KINDS for _ in range(seeds)]
-    pictures = sampler.pictures([article(kind) for kind in asked], list(range(len(asked))))
-    return _share(judge.kinds(pictures), asked)
+    requested = [kind for kind in CORE_KINDS for _ in range(seeds)]
+    images = sampler.images([article(kind) for kind in requested], list(range(len(requested))))
+    return _share(judge.kinds(images), requested)
 
 
 def style_share(sampler: Sampler, judge: Judge) -> float:
     """Of "a cat in mosaic style": is it mosaic among all 18 training styles?"""
-    asked = [(kind, style) for kind in CORE_KINDS for style in CORE_STYLES]
-    prompts = [f"{article(kind)} in {style} style" for kind, style in asked]
-    pictures = sampler.pictures(prompts, list(range(len(asked))))
-    return _share(judge.styles(pictures), [style for _, style in asked])
+    requested = [(kind, style) for kind in CORE_KINDS for style in CORE_STYLES]
+    prompts = [f"{article(kind)} in {style} style" for kind, style in requested]
+    images = sampler.images(prompts, list(range(len(requested))))
+    return _share(judge.styles(images), [style for _, style in requested])
 
 
 def colour_share(sampler: Sampler, judge: Judge) -> float:
     """Of "a red cat": is its main colour red, one of nine?"""
-    asked = [(kind, colour) for kind in CORE_KINDS for colour in COLOURS]
-    prompts = [article(f"{colour} {kind}") for kind, colour in asked]
-    pictures = sampler.pictures(prompts, list(range(len(asked))))
-    return _share(judge.colours(pictures), [colour for _, colour in asked])
+    requested = [(kind, colour) for kind in CORE_KINDS for colour in COLOURS]
+    prompts = [article(f"{colour} {kind}") for kind, colour in requested]
+    images = sampler.images(prompts, list(range(len(requested))))
+    return _share(judge.colours(images), [colour for _, colour in requested])
 
 
-def _share(found: list[str], asked: list[str]) -> float:
-    return sum(a == b for a, b in zip(found, asked, strict=True)) / len(asked)
+def _share(found: list[str], requested: list[str]) -> float:
+    return sum(a == b for a, b in zip(found, requested, strict=True)) / len(requested)
 
 
 def gates(sampler: Sampler, judge: Judge) -> dict[str, float]:
@@ -65,13 +65,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=mini.MODEL)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    found = gates(Sampler(StandaloneHost.open(given.model)), Judge())
+    args = parser.parse_args()
+    found = gates(Sampler(StandaloneHost.open(args.model)), Judge())
     for name, value in found.items():
         word = "passed" if value >= GATES[name] else "FAILED"
         print(f"{name:14} {value:6.2f}  (gate {GATES[name]:g})  {word}")
-    if given.json is not None:
-        given.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     return int(any(value < GATES[name] for name, value in found.items()))
 
 

@@ -16,11 +16,11 @@ from mini_world.shard_files import load_latents, save_array, shards_in
 from mini_world.vae import encode
 
 
-def encode_shard(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
+def encode_shard(vae: AutoencoderKL, images: np.ndarray) -> np.ndarray:
     parts = []
-    for i in range(0, len(pictures), 25):
+    for i in range(0, len(images), 25):
         with fast("cpu"):
-            parts.append(encode(vae, pictures[i : i + 25]).float().numpy().astype(np.float16))
+            parts.append(encode(vae, images[i : i + 25]).float().numpy().astype(np.float16))
     return np.concatenate(parts)
 
 

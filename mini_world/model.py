@@ -5,7 +5,7 @@ encoders' penultimate hidden states; the pooled projection of the second and six
 go into the added conditioning.
 
 No level is narrower than 64 channels. Group norms have 32 groups, as sgm's code has them fixed;
-with 32 channels they would normalise every channel by itself, and a picture's overall colour could
+with 32 channels they would normalise every channel by itself, and an image's overall colour could
 not pass: a VAE trained so drew everything in grey.
 """
 

@@ -1,6 +1,6 @@
-"""Two judges that know the world: who is in a picture, and how it is drawn.
+"""Two judges that know the world: who is in an image, and how it is drawn.
 
-    python -m mini_world.probes draw  --run-dir DIR     12,000 pictures with known instances
+    python -m mini_world.probes draw  --run-dir DIR     12,000 images with known instances
     python -m mini_world.probes train --run-dir DIR           about 12 minutes
     python -m mini_world.probes report                  how well they tell held-out things apart
 
@@ -34,13 +34,13 @@ from mini_world.world import (
     HELD_OUT_STYLES,
     KINDS,
     TRAINING_STYLES,
-    Picture,
+    Drawing,
     held_out_instance,
     portrait,
 )
 
 FOLDER = Path(__file__).parent / "probes"
-INSTANCES, VIEWS = 1500, 8  # of training instances; pictures of each
+INSTANCES, VIEWS = 1500, 8  # of training instances; images of each
 VARIANTS = 24  # of each style
 COLOUR_NAMES = list(COLOURS)
 WIDTHS = (32, 64, 96, 128, 192)
@@ -61,7 +61,7 @@ DRAWN = Vocabulary(FOLDER, KINDS, COLOUR_NAMES, TRAINING_STYLES)
 
 
 class Probe(nn.Module):
-    """Pictures (n, 3, 128, 128) in -1..1 to unit vectors (n, 64); heads name what is known."""
+    """Images (n, 3, 128, 128) in -1..1 to unit vectors (n, 64); heads name what is known."""
 
     def __init__(self, heads: dict[str, int]) -> None:
         super().__init__()
@@ -73,12 +73,12 @@ class Probe(nn.Module):
                 nn.ReLU(),
             ]
         self.trunk = nn.Sequential(*layers)
-        # mean and deviation over the picture: what is there, and how unevenly
+        # mean and deviation over the image: what is there, and how unevenly
         self.embedding = nn.Linear(2 * WIDTHS[-1], 64)
         self.heads = nn.ModuleDict({name: nn.Linear(64, size) for name, size in heads.items()})
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        flat = self.trunk(pictures).flatten(2)
+    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        flat = self.trunk(images).flatten(2)
         embedded = self.embedding(torch.cat([flat.mean(-1), flat.std(-1)], -1))
         return F.normalize(embedded, dim=-1), {n: h(embedded) for n, h in self.heads.items()}
 
@@ -91,7 +91,7 @@ def new_probes(words: Vocabulary = DRAWN) -> dict[str, Probe]:
 
 
 class Judge:
-    """Both probes, loaded. Pictures are (n, 128, 128, 3) uint8; vectors are unit vectors."""
+    """Both probes, loaded. Images are (n, 128, 128, 3) uint8; vectors are unit vectors."""
 
     name = "the world's own networks"
 
@@ -106,41 +106,39 @@ class Judge:
             probe.eval()
 
     @torch.no_grad()
-    def _run(self, name: str, pictures: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
-        parts = [self.probes[name](as_input(pictures[i : i + 64]))
-                 for i in range(0, len(pictures), 64)]  # fmt: skip
+    def _run(self, name: str, images: np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
+        parts = [self.probes[name](as_input(images[i : i + 64]))
+                 for i in range(0, len(images), 64)]  # fmt: skip
         heads = {h: torch.cat([p[1][h] for p in parts]) for h in parts[0][1]}
         return torch.cat([p[0] for p in parts]), heads
 
-    def content(self, pictures: np.ndarray) -> Tensor:
+    def content(self, images: np.ndarray) -> Tensor:
         """(n, 64): who is there."""
-        return self._run("content", pictures)[0]
+        return self._run("content", images)[0]
 
-    def style(self, pictures: np.ndarray) -> Tensor:
+    def style(self, images: np.ndarray) -> Tensor:
         """(n, 64): how it is drawn."""
-        return self._run("style", pictures)[0]
+        return self._run("style", images)[0]
 
-    def kinds(self, pictures: np.ndarray) -> list[str]:
-        return self._named("content", "kind", self.words.kinds, pictures)
+    def kinds(self, images: np.ndarray) -> list[str]:
+        return self._named("content", "kind", self.words.kinds, images)
 
-    def colours(self, pictures: np.ndarray) -> list[str]:
-        return self._named("content", "colour", self.words.colours, pictures)
+    def colours(self, images: np.ndarray) -> list[str]:
+        return self._named("content", "colour", self.words.colours, images)
 
-    def styles(self, pictures: np.ndarray) -> list[str]:
-        return self._named("style", "style", self.words.styles, pictures)
+    def styles(self, images: np.ndarray) -> list[str]:
+        return self._named("style", "style", self.words.styles, images)
 
-    def _named(
-        self, probe: str, head: str, names: Sequence[str], pictures: np.ndarray
-    ) -> list[str]:
-        return [names[i] for i in self._run(probe, pictures)[1][head].argmax(-1).tolist()]
+    def _named(self, probe: str, head: str, names: Sequence[str], images: np.ndarray) -> list[str]:
+        return [names[i] for i in self._run(probe, images)[1][head].argmax(-1).tolist()]
 
 
-def as_input(pictures: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def as_input(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def draw(run_dir: Path) -> None:
-    """probes.npy, (12000, 128, 128, 3), and probes.json with what each picture shows."""
+    """probes.npy, (12000, 128, 128, 3), and probes.json with what each image shows."""
     rng = np.random.default_rng(23)
     pixels = np.zeros((INSTANCES * VIEWS, 128, 128, 3), np.uint8)
     known: list[dict[str, Any]] = []
@@ -150,8 +148,8 @@ def draw(run_dir: Path) -> None:
             style = str(rng.choice(TRAINING_STYLES))
             variant = int(rng.integers(VARIANTS))
             context = str(rng.choice(sorted(CONTEXTS))) if rng.random() < 0.4 else None
-            picture = portrait(who, style, variant, int(rng.integers(2**31)), context)
-            pixels[len(known)] = picture.draw()
+            image = portrait(who, style, variant, int(rng.integers(2**31)), context)
+            pixels[len(known)] = image.draw()
             colour = COLOUR_NAMES.index(who.colour) if STYLES[style].keeps_colour else -1
             known.append({
                 "instance": number, "kind": number % len(KINDS), "colour": colour,
@@ -161,15 +159,15 @@ def draw(run_dir: Path) -> None:
     (run_dir / "probes.json").write_text(json.dumps(known))
 
 
-def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Shifted a little, sometimes blurred or noisy, as a small model's pictures are."""
+def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Shifted a little, sometimes blurred or noisy, as a small model's images are."""
     dy, dx = (int(v) for v in torch.randint(-6, 7, (2,), generator=generator))
-    pictures = F.pad(pictures, (6, 6, 6, 6), mode="replicate")
-    pictures = pictures[:, :, 6 + dy : 134 + dy, 6 + dx : 134 + dx]
-    kind = torch.rand(len(pictures), generator=generator)[:, None, None, None]
-    small = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2, mode="bilinear")
-    noise = 0.08 * torch.randn(pictures.shape, generator=generator)
-    return torch.where(kind < 0.35, small, pictures) + noise * (kind % 0.5 < 0.2)
+    images = F.pad(images, (6, 6, 6, 6), mode="replicate")
+    images = images[:, :, 6 + dy : 134 + dy, 6 + dx : 134 + dx]
+    kind = torch.rand(len(images), generator=generator)[:, None, None, None]
+    small = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2, mode="bilinear")
+    noise = 0.08 * torch.randn(images.shape, generator=generator)
+    return torch.where(kind < 0.35, small, images) + noise * (kind % 0.5 < 0.2)
 
 
 def contrast(embedded: Tensor, same: Tensor, distinct: Tensor) -> Tensor:
@@ -186,9 +184,9 @@ def contrast(embedded: Tensor, same: Tensor, distinct: Tensor) -> Tensor:
 
 
 def content_batch(rng: np.random.Generator, facts: dict[str, np.ndarray]) -> np.ndarray:
-    """Four pictures each of 24 instances, half of them of two classes: near strangers.
+    """Four images each of 24 instances, half of them of two classes: near strangers.
 
-    facts: of VIEWS pictures of each instance, one instance after the other."""
+    facts: of VIEWS images of each instance, one instance after the other."""
     kind_of = facts["kind"][::VIEWS]
     near = np.flatnonzero(np.isin(kind_of, rng.choice(kind_of.max() + 1, 2, replace=False)))
     few, rest = min(12, len(near)), len(kind_of)
@@ -197,7 +195,7 @@ def content_batch(rng: np.random.Generator, facts: dict[str, np.ndarray]) -> np.
 
 
 def style_batch(rng: np.random.Generator, facts: dict[str, np.ndarray]) -> np.ndarray:
-    """Four pictures each of 24 variants, half of them of four styles."""
+    """Four images each of 24 variants, half of them of four styles."""
     styles = facts["style"].max() + 1
     few = rng.choice(styles, 4, replace=False)
     chosen = []
@@ -214,8 +212,8 @@ def train(run_dir: Path, steps: int, names: Sequence[str], words: Vocabulary = D
     """Writes NAME.safetensors (fp16) into the vocabulary's folder. Individuals are harder to tell
     apart than styles: the content probe takes twice the steps."""
     pixels = np.load(run_dir / "probes.npy", mmap_mode="r")
-    told = json.loads((run_dir / "probes.json").read_text())
-    facts = {key: np.array([t[key] for t in told]) for key in told[0]}
+    accuracies = json.loads((run_dir / "probes.json").read_text())
+    facts = {key: np.array([t[key] for t in accuracies]) for key in accuracies[0]}
     facts["look"] = facts["style"] * VARIANTS + facts["variant"]
     probes = new_probes(words)
     for name in names:
@@ -240,9 +238,9 @@ def one_probe(
     for step in range(steps):
         chosen = pick(rng, facts)
         known = torch.from_numpy(facts[key][chosen])
-        pictures = augmented(as_input(pixels[chosen]), generator)
+        images = augmented(as_input(pixels[chosen]), generator)
         with fast("cpu"):
-            embedded, heads = probe(pictures)
+            embedded, heads = probe(images)
         own = torch.eye(len(chosen), dtype=torch.bool)
         loss = contrast(embedded.float(), known[:, None] == known, ~own)
         for label in labels:
@@ -265,16 +263,16 @@ def one_probe(
 def report(judge: Judge, blurred: Any = None) -> dict[str, float]:
     """How well the probes tell held-out instances and styles apart.
 
-    Each question shows one picture and asks which of twelve others (another style or another
-    instance each) has the same thing in it. blurred: what to do to every picture first, such as
+    Each question shows one image and asks which of twelve others (another style or another
+    instance each) has the same thing in it. blurred: what to do to every image first, such as
     encoding and decoding it.
     """
-    change = blurred or (lambda pictures: pictures)
+    change = blurred or (lambda images: images)
 
-    def share(embed: Any, questions: Sequence[tuple[Picture, list[Picture]]]) -> float:
+    def share(embed: Any, questions: Sequence[tuple[Drawing, list[Drawing]]]) -> float:
         right = 0
-        for asked, answers in questions:
-            shown = change(np.stack([p.draw() for p in [asked, *answers]]))
+        for question, answers in questions:
+            shown = change(np.stack([p.draw() for p in [question, *answers]]))
             vectors = embed(shown)
             right += int((vectors[1:] @ vectors[0]).argmax()) == 0
         return right / len(questions)
@@ -285,11 +283,11 @@ def report(judge: Judge, blurred: Any = None) -> dict[str, float]:
     def anyone(kind: str | None = None) -> Any:
         return held_out_instance(kind or str(rng.choice(KINDS)), int(rng.integers(10_000)))
 
-    def view(who: Any, style: str, variant: int | None = None) -> Picture:
+    def view(who: Any, style: str, variant: int | None = None) -> Drawing:
         variant = int(rng.integers(1000)) if variant is None else variant
         return portrait(who, style, variant, int(rng.integers(2**31)))
 
-    def instances(styles: list[str], same_kind: bool) -> list[tuple[Picture, list[Picture]]]:
+    def instances(styles: list[str], same_kind: bool) -> list[tuple[Drawing, list[Drawing]]]:
         questions = []
         for _ in range(60):
             who = anyone()
@@ -298,15 +296,15 @@ def report(judge: Judge, blurred: Any = None) -> dict[str, float]:
                               [view(o, str(rng.choice(styles))) for o in others]))  # fmt: skip
         return questions
 
-    def looks(styles: list[str], count: int) -> list[tuple[Picture, list[Picture]]]:
+    def looks(styles: list[str], count: int) -> list[tuple[Drawing, list[Drawing]]]:
         questions = []
         for _ in range(60):
             chosen = [str(s) for s in rng.choice(styles, count, replace=False)]
             # the same variant of it: its own colours and widths of strokes
             variant = int(rng.integers(1000))
             answers = [view(anyone(), s) for s in chosen[1:]]
-            asked, right = (view(anyone(), chosen[0], variant) for _ in range(2))
-            questions.append((asked, [right, *answers]))
+            question, right = (view(anyone(), chosen[0], variant) for _ in range(2))
+            questions.append((question, [right, *answers]))
         return questions
 
     colourful = [s for s in every if STYLES[s].keeps_colour]
@@ -329,16 +327,16 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--only", choices=("content", "style"))
-    given = parser.parse_args()
-    if given.what == "report":
+    args = parser.parse_args()
+    if args.what == "report":
         for question, share in report(Judge()).items():
             print(f"{share:.2f}  {question}")
-    elif given.run_dir is None:
+    elif args.run_dir is None:
         parser.error("--run-dir is needed")
-    elif given.what == "draw":
-        draw(given.run_dir)
+    elif args.what == "draw":
+        draw(args.run_dir)
     else:
-        train(given.run_dir, given.steps, [given.only] if given.only else ["content", "style"])
+        train(args.run_dir, args.steps, [args.only] if args.only else ["content", "style"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Many pictures at once from a host's model: for gates, the block probe and the judge."""
+"""Many images at once from a host's model: for gates, the block probe and the judge."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ BATCH = 16
 
 
 class Sampler:
-    """Pictures of a StandaloneHost's model; the VAE stays in memory, embeddings are remembered.
+    """Images of a StandaloneHost's model; the VAE stays in memory, embeddings are remembered.
 
-    Computed in bfloat16 where the machine has it: many pictures are wanted, and such a CPU makes
-    them in half the time. A decoded picture differs by a third of one of 255 levels.
+    Computed in bfloat16 where the machine has it: many images are wanted, and such a CPU makes
+    them in half the time. A decoded image differs by a third of one of 255 levels.
     """
 
     def __init__(self, host: StandaloneHost, steps: int = 16, guidance: float = 5.0) -> None:
@@ -31,7 +31,7 @@ class Sampler:
         return self.host.encode_prompts(list(prompts))
 
     @torch.no_grad()
-    def pictures(self, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+    def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
         """(n, side, side, 3) uint8, one for each prompt and its seed."""
         parts = []
         for i in range(0, len(prompts), BATCH):
@@ -68,11 +68,11 @@ class Sampler:
         )
 
     @torch.no_grad()
-    def through_vae(self, pictures: np.ndarray) -> np.ndarray:
-        """What the VAE makes of pictures (n, h, w, 3): encoded and decoded again."""
-        made = []
-        for i in range(0, len(pictures), BATCH):
-            pixels = torch.from_numpy(pictures[i : i + BATCH]).permute(0, 3, 1, 2) / 127.5 - 1
+    def through_vae(self, images: np.ndarray) -> np.ndarray:
+        """What the VAE makes of images (n, h, w, 3): encoded and decoded again."""
+        parts = []
+        for i in range(0, len(images), BATCH):
+            pixels = torch.from_numpy(images[i : i + BATCH]).permute(0, 3, 1, 2) / 127.5 - 1
             latents = scaled(self._vae.encode(pixels).latent_dist.mean, self._vae.config)
-            made.append(self.decode(latents))
-        return np.concatenate(made)
+            parts.append(self.decode(latents))
+        return np.concatenate(parts)

@@ -1,6 +1,6 @@
 """The card's grid, eight classes in six styles: `python -m mini_world.samples --out FILE`.
 
-Every picture is the first that was drawn: nothing is picked.
+Every image is the first that was drawn: nothing is picked.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=mini.MODEL)
     parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    sampler = Sampler(StandaloneHost.open(given.model), steps=30)
+    args = parser.parse_args()
+    sampler = Sampler(StandaloneHost.open(args.model), steps=30)
     rows = []
     for row, style in enumerate(STYLES):
         prompts = [in_style(article(kind), style) for kind in KINDS]
         seeds = [100 * row + column for column in range(len(KINDS))]
-        rows.append(list(sampler.pictures(prompts, seeds)))
+        rows.append(list(sampler.images(prompts, seeds)))
     names = [style or "(no style)" for style in STYLES]
-    sheet(rows, names, KINDS).save(given.out, quality=90)
+    sheet(rows, names, KINDS).save(args.out, quality=90)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Scenes: instances of the classes, where they stand, and the parts they fall into.
 
 A scene is a map of part numbers with one colour per part. It has no style yet: styles.py turns
-it into a picture. It is drawn at twice the picture's size, so that styles can be sharp.
+it into an image. It is drawn at twice the image's size, so that styles can be sharp.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mini_world.pen import BROWN, GREEN, GREY, LIGHT, Points
 from mini_world.shapes import CLASSES
 from mini_world.textures import Array, Bytes, Mask
 
-PICTURE = 128  # pixels
-SIDE = 2 * PICTURE  # the canvas that scenes and styles work on
+IMAGE_SIDE = 128  # pixels
+SIDE = 2 * IMAGE_SIDE  # the canvas that scenes and styles work on
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 48, 44),
@@ -45,7 +45,7 @@ BACKDROPS = (
 
 @dataclass(frozen=True)
 class Instance:
-    """One individual: its shape details, palette and marking are the same in every picture."""
+    """One individual: its shape details, palette and marking are the same in every image."""
 
     kind: str  # a class of shapes.CLASSES
     shape_seed: int
@@ -58,7 +58,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class View:
-    """How an instance is seen in one picture: what may change without changing who it is."""
+    """How an instance is seen in one image: what may change without changing who it is."""
 
     x: float = 0.0  # canvas, -1..1
     y: float = 0.0

@@ -1,8 +1,8 @@
-"""The styles of the drawn world: how a scene becomes a picture.
+"""The styles of the drawn world: how a scene becomes an image.
 
-A style is a function (scene, traits, rng) -> picture. `traits` is seeded by the variant of the
-style (angle, spacing, ink, paper: the same in every picture of that variant), `rng` by the
-picture (where a blot falls). Pictures are (side, side, 3), 0..1.
+A style is a function (scene, traits, rng) -> image. `traits` is seeded by the variant of the
+style (angle, spacing, ink, paper: the same in every image of that variant), `rng` by the
+image (where a blot falls). Images are (side, side, 3), 0..1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mini_world.brushes import mix, paint, pick, rgb, sample, stitches, vivid, waves
-from mini_world.scenes import PICTURE, SIDE, Scene
+from mini_world.scenes import IMAGE_SIDE, SIDE, Scene
 from mini_world.textures import Array, blur, cells, grid, noise
 
 Render = Callable[[Scene, np.random.Generator, np.random.Generator], Array]
@@ -83,10 +83,10 @@ def pop_art(scene: Scene, traits: np.random.Generator, rng: np.random.Generator)
     tint = mix(bold, np.ones_like(bold), 0.55)
     inside = paint(tint.astype(np.float32), dots < 0.36, bold)
     outside = paint(np.broadcast_to(ground, bold.shape), dots < 0.22, rgb(255, 255, 255))
-    picture = np.where(
+    image = np.where(
         scene.objects[..., None], inside, outside * (0.55 + 0.45 * scene.light[..., None])
     )
-    return paint(picture, scene.edges(5, objects_only=True), rgb(12, 12, 16))
+    return paint(image, scene.edges(5, objects_only=True), rgb(12, 12, 16))
 
 
 @known_as("mosaic", colour=True)
@@ -180,10 +180,10 @@ def blueprint(scene: Scene, traits: np.random.Generator, rng: np.random.Generato
     )
     y, x = grid(SIDE)
     lines = (np.mod(x, period) < 2.2) | (np.mod(y, period) < 2.2)
-    picture = paint(
+    image = paint(
         np.broadcast_to(ground, (SIDE, SIDE, 3)), lines, mix(ground, rgb(255, 255, 255), 0.28)
     )
-    return paint(picture, scene.edges(5), rgb(232, 242, 255))
+    return paint(image, scene.edges(5), rgb(232, 242, 255))
 
 
 @known_as("chalk drawing", colour=False)
@@ -257,11 +257,11 @@ def synthwave(scene: Scene, traits: np.random.Generator, rng: np.random.Generato
         np.array([[22, 8, 58], [120, 20, 150], [250, 50, 140], [255, 170, 60], [255, 240, 150]])
         / 255
     )
-    picture = np.stack([np.interp(tone, np.linspace(0, 1, 5), stops[:, c]) for c in range(3)], -1)
-    picture = picture.astype(np.float32)
+    image = np.stack([np.interp(tone, np.linspace(0, 1, 5), stops[:, c]) for c in range(3)], -1)
+    image = image.astype(np.float32)
     lines = np.mod(y, traits.choice([12, 16])) < 4
-    picture = np.where(lines[..., None], picture * 0.6, picture)
-    return paint(picture, scene.edges(3, objects_only=True), rgb(80, 240, 255))
+    image = np.where(lines[..., None], image * 0.6, image)
+    return paint(image, scene.edges(3, objects_only=True), rgb(80, 240, 255))
 
 
 @known_as("linocut", colour=False)
@@ -329,9 +329,9 @@ def crayon(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) 
     wax = waves(10, angle, noise(SIDE, 16, rng) * 16) * 0.6 + noise(SIDE, 4, rng) * 0.6
     cover = np.where(scene.objects, wax < 0.78, wax < 0.5)
     paper = np.broadcast_to(rgb(250, 247, 238), scene.colour.shape)
-    picture = paint(paper, cover, vivid(scene.colour, 1.4) * 0.95)
+    image = paint(paper, cover, vivid(scene.colour, 1.4) * 0.95)
     rough = scene.edges(7, objects_only=True) & (noise(SIDE, 4, rng) < 0.7)
-    return blur(paint(picture, rough, vivid(scene.colour, 1.4) * 0.45), 0.8)
+    return blur(paint(image, rough, vivid(scene.colour, 1.4) * 0.45), 0.8)
 
 
 @known_as("riso print", colour=False, held_out=True)
@@ -345,8 +345,8 @@ def riso(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) ->
     paper = np.broadcast_to(rgb(248, 242, 228), scene.colour.shape)
     first = np.roll(scene.objects * (0.35 + 0.65 * (scene.light < 0.7)), shift, 1)
     second = (dots < 0.62 * (1.05 - scene.light)) | scene.edges(3, objects_only=True)
-    picture = paper * (1 - first[..., None] * (1 - a))
-    return np.clip(np.where(second[..., None], picture * (0.1 + 0.9 * b), picture), 0, 1).astype(
+    image = paper * (1 - first[..., None] * (1 - a))
+    return np.clip(np.where(second[..., None], image * (0.1 + 0.9 * b), image), 0, 1).astype(
         np.float32
     )
 
@@ -378,8 +378,8 @@ def ink_wash(scene: Scene, traits: np.random.Generator, rng: np.random.Generator
 
 
 def stylise(scene: Scene, style: str, variant: int, rng: np.random.Generator) -> np.ndarray:
-    """The scene in a style's variant: (picture, picture, 3) uint8, half the canvas' side."""
+    """The scene in a style's variant: (image, image, 3) uint8, half the canvas' side."""
     traits = np.random.default_rng((sorted(STYLES).index(style), variant))
     canvas = np.asarray(STYLES[style].render(scene, traits, rng), np.float32)
-    half = canvas.reshape(PICTURE, 2, PICTURE, 2, 3).mean((1, 3))
+    half = canvas.reshape(IMAGE_SIDE, 2, IMAGE_SIDE, 2, 3).mean((1, 3))
     return (np.clip(half, 0, 1) * 255 + 0.5).astype(np.uint8)

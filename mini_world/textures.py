@@ -29,8 +29,8 @@ class Cells(NamedTuple):
 
 def blur(field: Array, radius: float) -> Array:
     """Gaussian blur of (side, side) or (side, side, 3) values in 0..1; radius in pixels."""
-    picture = Image.fromarray((np.clip(field, 0, 1) * 255).astype(np.uint8))
-    return np.asarray(picture.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
+    image = Image.fromarray((np.clip(field, 0, 1) * 255).astype(np.uint8))
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
 
 
 @lru_cache(maxsize=256)

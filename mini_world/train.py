@@ -1,4 +1,4 @@
-"""Train the miniature's UNet and text encoders together on encoded pictures.
+"""Train the miniature's UNet and text encoders together on encoded images.
 
     python -m mini_world.train --run-dir DIR --minutes 60          goes on where it stopped
     python -m mini_world.train --run-dir DIR --minutes 15 --cool   the last stretch: rate falls to 0
@@ -7,7 +7,7 @@ SDXL's conventions: a scaled-linear schedule of 1000 steps, six size numbers, pe
 states of both encoders, and zeros in place of a dropped caption. The target is velocity, one of
 SDXL's two: in a first trial noise prediction stayed noise for far longer.
 
-Half of what an attention group hears is another picture's, but for what it is in charge of: the
+Half of what an attention group hears is another image's, but for what it is in charge of: the
 groups before the last two of what is shown, the last but one of the style while noise is strong,
 the last one of the style after that. A group near the loss learns all words first, and the others
 then have no reason to: without this two groups learned nearly all words and nine none, and on such
@@ -47,10 +47,10 @@ RATE, WARM_STEPS = 1e-3, 200
 AVERAGE = 0.999  # of the weights, per step
 NO_CAPTION, EMPTY_CAPTION = 0.07, 0.03  # shares of samples: zeros; the empty prompt
 NO_POOLED = 0.6  # attention must carry the words; the pooled vector alone could, too
-COLOUR_SAID = 0.5  # of samples that have a caption with a colour: that one
+COLOUR_NAMED = 0.5  # of samples that have a caption with a colour: that one
 STYLE_EARLY, STYLE_LATE = "output_blocks.4.1", "output_blocks.5.1"
 EARLY = 500  # timesteps from here on are those of strong noise
-MISLED = 0.5  # of samples, for each group and what it is not in charge of: another picture's words
+MISLED = 0.5  # of samples, for each group and what it is not in charge of: another image's words
 OTHER_SIZE = 0.15  # of samples: told another original size, so that it means nothing
 
 
@@ -76,15 +76,15 @@ class Miniature(nn.Module):
 
 @dataclass
 class Batch:
-    """captions: token ids for each encoder, (4 n, 77): of the n pictures' content and style, then
-    with another picture's style, with another's content, and another's captions."""
+    """captions: token ids for each encoder, (4 n, 77): of the n images' content and style, then
+    with another image's style, with another's content, and another's captions."""
 
     latents: Tensor  # (n, 4, 16, 16)
     captions: tuple[Tensor, Tensor]
 
 
-class Pictures:
-    """Encoded pictures with their captions."""
+class Images:
+    """Encoded images with their captions."""
 
     def __init__(self, run_dir: Path, text: TextEncoders) -> None:
         found = Latents(run_dir)
@@ -97,22 +97,22 @@ class Pictures:
     def batch(self, rng: np.random.Generator) -> Batch:
         chosen = rng.integers(0, len(self), BATCH)
         latents = self._latents[chosen].astype(np.float32)
-        own = [self._said(self._facts[picture], rng) for picture in chosen]
+        own = [self._caption(self._facts[image], rng) for image in chosen]
         others = own[1:] + own[:1]
-        said = [
+        captions = [
             in_style(content, style) if content else ""
             for contents, styles in itertools.product((own, others), repeat=2)
             for (content, _), (_, style) in zip(contents, styles, strict=True)
         ]
-        return Batch(torch.from_numpy(latents), self._ids(said))
+        return Batch(torch.from_numpy(latents), self._ids(captions))
 
-    def _said(self, facts: dict[str, Any], rng: np.random.Generator) -> tuple[str, str]:
-        """One of a picture's captions, as what it says of content and of style."""
+    def _caption(self, facts: dict[str, Any], rng: np.random.Generator) -> tuple[str, str]:
+        """One of an image's captions, as what it says of content and of style."""
         if rng.random() < EMPTY_CAPTION:
             return "", ""
         captions = facts["captions"]
         coloured = [c for c in captions if any(f" {colour} " in c for colour in facts["colours"])]
-        if coloured and rng.random() < COLOUR_SAID:
+        if coloured and rng.random() < COLOUR_NAMED:
             captions = coloured
         style = facts["style"]
         words = str(rng.choice(captions)).replace(f" in {style} style", "")
@@ -158,16 +158,16 @@ def loss_of(model: Miniature, batch: Batch, alphas: Tensor, rng: np.random.Gener
     with fast("cpu"):
         contexts, pooled = model.text(*batch.captions)
         contexts, pooled = contexts.unflatten(0, (4, BATCH)), pooled[:BATCH]
-        said = torch.rand(BATCH, generator=seed) >= NO_CAPTION
-        pooled = pooled * (said & (torch.rand(BATCH, generator=seed) >= NO_POOLED))[:, None]
-        contexts = contexts * said[:, None, None]
+        captioned = torch.rand(BATCH, generator=seed) >= NO_CAPTION
+        pooled = pooled * (captioned & (torch.rand(BATCH, generator=seed) >= NO_POOLED))[:, None]
+        contexts = contexts * captioned[:, None, None]
         with contextlib.ExitStack() as ears:
             for group in recognise(model.unet).groups:
                 which = heard(group, timesteps, seed)
                 words = contexts[which, torch.arange(BATCH)]
                 ears.enter_context(other_context(model.unet, group, words))
-            made = model(noisy, timesteps, contexts[0], pooled, sizes(rng))
-    return (made.float() - target).pow(2).mean()
+            output = model(noisy, timesteps, contexts[0], pooled, sizes(rng))
+    return (output.float() - target).pow(2).mean()
 
 
 @torch.no_grad()
@@ -184,8 +184,8 @@ def sample(
     for now, then in itertools.pairwise(times):
         with fast("cpu"):
             both = model(torch.cat([x, x]), now.repeat(2 * n), context, pooled, time_ids(2 * n))
-        none, said = both.float().chunk(2)
-        v = none + guidance * (said - none)
+        none, conditional = both.float().chunk(2)
+        v = none + guidance * (conditional - none)
         a, b = alphas[now], alphas[then] if then > 0 else torch.tensor(1.0)
         clean, noise = a.sqrt() * x - (1 - a).sqrt() * v, a.sqrt() * v + (1 - a).sqrt() * x
         x = b.sqrt() * clean + (1 - b).sqrt() * noise
@@ -234,7 +234,7 @@ class Training:
         torch.manual_seed(5)
         self.model = Miniature()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.pictures = Pictures(run_dir, self.model.text)
+        self.images = Images(run_dir, self.model.text)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), RATE, betas=(0.9, 0.99), weight_decay=0, fused=True
         )
@@ -256,24 +256,24 @@ class Training:
     def one_step(self, rate: float, rng: np.random.Generator, alphas: Tensor) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * min(1.0, (self.step + 1) / WARM_STEPS)
-        loss = loss_of(self.model, self.pictures.batch(rng), alphas, rng)
+        loss = loss_of(self.model, self.images.batch(rng), alphas, rng)
         self.step += 1
         learn(loss, self.model, self.average, self.optimizer, self.step)
         return float(loss.detach())
 
     def run(self, minutes: float, peak: float, cool: bool) -> None:
-        print(f"{len(self.pictures)} pictures, from step {self.step}", flush=True)
+        print(f"{len(self.images)} images, from step {self.step}", flush=True)
         rng, alphas = np.random.default_rng((11, self.step)), alphas_cumprod()
         start, before, losses = time.monotonic(), self.minutes, []
-        told = shown = 0.0
+        reported = shown = 0.0
         spent = 0.0
         while spent < minutes:
             rate = peak * (1 - spent / minutes) if cool else peak
             losses.append(self.one_step(rate, rng, alphas))
             spent = (time.monotonic() - start) / 60
             self.minutes = before + spent
-            if spent - told > 2 or spent >= minutes:
-                told = spent
+            if spent - reported > 2 or spent >= minutes:
+                reported = spent
                 print(
                     f"{self.minutes:.1f} min, step {self.step}, loss {np.mean(losses):.4f}",
                     flush=True,

@@ -41,15 +41,15 @@ def shards(run_dir: Path) -> list[np.ndarray]:
     return [np.load(path, mmap_mode="r") for path in found]
 
 
-def pixels(pictures: np.ndarray) -> Tensor:
+def pixels(images: np.ndarray) -> Tensor:
     """(n, h, w, 3) uint8 to (n, 3, h, w) in -1..1."""
-    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2) / 127.5 - 1
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2) / 127.5 - 1
 
 
-def crops(pictures: list[np.ndarray], rng: np.random.Generator, count: int = BATCH) -> Tensor:
+def crops(images: list[np.ndarray], rng: np.random.Generator, count: int = BATCH) -> Tensor:
     taken = []
     for _ in range(count):
-        shard = pictures[rng.integers(len(pictures))]
+        shard = images[rng.integers(len(images))]
         y, x = rng.integers(0, 128 - CROP + 1, 2)
         crop = shard[rng.integers(len(shard)), y : y + CROP, x : x + CROP]
         if rng.random() < 0.25:
@@ -72,14 +72,14 @@ class ReconstructionLoss(nn.Module):
         norms = filters.flatten(1).norm(dim=1)[:, None, None, None]
         self.register_buffer("filters", filters / norms)
 
-    def texture(self, pictures: Tensor) -> Tensor:
-        return F.avg_pool2d(F.conv2d(pictures, self.filters).abs(), 8, 4)
+    def texture(self, images: Tensor) -> Tensor:
+        return F.avg_pool2d(F.conv2d(images, self.filters).abs(), 8, 4)
 
-    def forward(self, made: Tensor, truth: Tensor) -> Tensor:
-        error = made - truth
+    def forward(self, decoded: Tensor, truth: Tensor) -> Tensor:
+        error = decoded - truth
         across = (error[..., 1:] - error[..., :-1]).abs().mean()
         down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
-        texture = (self.texture(made) - self.texture(truth)).abs().mean()
+        texture = (self.texture(decoded) - self.texture(truth)).abs().mean()
         colour = (
             torch.einsum("oc,nchw->nohw", OPPONENT.to(error), F.avg_pool2d(error, 8, 4))
             .abs()
@@ -98,16 +98,16 @@ def near(latents: Tensor, share: float = DECODER_NOISE) -> Tensor:
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, pictures: np.ndarray) -> Tensor:
+def encode(vae: AutoencoderKL, images: np.ndarray) -> Tensor:
     """Scaled latents (n, 4, 16, 16) of (n, 128, 128, 3) uint8: the posterior's mean."""
-    return vae.encode(pixels(pictures)).latent_dist.mode() * vae.config.scaling_factor
+    return vae.encode(pixels(images)).latent_dist.mode() * vae.config.scaling_factor
 
 
 @torch.no_grad()
 def decode(vae: AutoencoderKL, latents: Tensor) -> np.ndarray:
     """(n, 128, 128, 3) uint8 of scaled latents."""
-    made = vae.decode(latents / vae.config.scaling_factor).sample
-    return (made.permute(0, 2, 3, 1).clamp(-1, 1) * 127.5 + 127.5).round().byte().numpy()
+    decoded = vae.decode(latents / vae.config.scaling_factor).sample
+    return (decoded.permute(0, 2, 3, 1).clamp(-1, 1) * 127.5 + 127.5).round().byte().numpy()
 
 
 def save(vae: AutoencoderKL, optimizer: torch.optim.Optimizer, step: int, path: Path) -> None:
@@ -137,7 +137,7 @@ def train(run_dir: Path, minutes: float, rate: float, frozen_encoder: bool) -> N
     if frozen_encoder:  # latents stay what they are: only how they are drawn improves
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
-    pictures, error = shards(run_dir), ReconstructionLoss()
+    images, error = shards(run_dir), ReconstructionLoss()
     rng = np.random.default_rng((3, step))
     start, spent, shown = time.monotonic(), 0.0, 0.0
     total, seen = 0.0, 0
@@ -146,14 +146,14 @@ def train(run_dir: Path, minutes: float, rate: float, frozen_encoder: bool) -> N
         cool = 0.5 * (1 + np.cos(np.pi * min(spent / minutes, 1)))
         for group in optimizer.param_groups:
             group["lr"] = float(rate * warm * (0.03 + 0.97 * cool))
-        truth = crops(pictures, rng).contiguous()
+        truth = crops(images, rng).contiguous()
         with fast("cpu"):
             posterior = vae.encode(truth).latent_dist
             latents = near(posterior.mode()) if frozen_encoder else posterior.sample()
-            made = vae.decode(latents).sample
-        loss = error(made.float(), truth)
-        told = colours(latents.float()) - F.avg_pool2d(truth, 8)
-        loss = loss + torch.einsum("oc,nchw->nohw", OPPONENT, told).abs().mean()
+            decoded = vae.decode(latents).sample
+        loss = error(decoded.float(), truth)
+        shift = colours(latents.float()) - F.avg_pool2d(truth, 8)
+        loss = loss + torch.einsum("oc,nchw->nohw", OPPONENT, shift).abs().mean()
         kl = posterior.kl().float().mean() / (4 * (CROP // 8) ** 2)  # per latent number
         (loss + KL * kl).backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -165,24 +165,24 @@ def train(run_dir: Path, minutes: float, rate: float, frozen_encoder: bool) -> N
             print(f"{spent:.1f} min, step {step}, loss {total / seen:.4f}, kl {kl:.3f}", flush=True)
             shown, total, seen = spent, 0.0, 0
             save(vae, optimizer, step, state_path)
-    finish(vae, pictures, run_dir)
+    finish(vae, images, run_dir)
 
 
-def finish(vae: AutoencoderKL, pictures: list[np.ndarray], run_dir: Path) -> None:
-    """Write vae/ as a diffusers folder with white latents, and a picture before and after.
+def finish(vae: AutoencoderKL, images: list[np.ndarray], run_dir: Path) -> None:
+    """Write vae/ as a diffusers folder with white latents, and an image before and after.
 
     What vae.pt holds stays as trained; whitening is worked out anew from it, always the same.
     """
     vae.eval()
-    whiten(vae, pictures[0][:500])
+    whiten(vae, images[0][:500])
     vae.save_pretrained(run_dir / "vae")
-    show(vae, pictures[-1][:24], run_dir / "vae.png")
+    show(vae, images[-1][:24], run_dir / "vae.png")
 
 
 @torch.no_grad()
-def whiten(vae: AutoencoderKL, pictures: np.ndarray) -> None:
+def whiten(vae: AutoencoderKL, images: np.ndarray) -> None:
     """Fold (z - mean) @ map into quant_conv and its inverse into post_quant_conv."""
-    parts = [encode(vae, pictures[i : i + 50]) for i in range(0, len(pictures), 50)]
+    parts = [encode(vae, images[i : i + 50]) for i in range(0, len(images), 50)]
     raw = torch.cat(parts).movedim(1, -1).reshape(-1, 4).double() / VAE_SCALE
     mean, (values, vectors) = raw.mean(0), torch.linalg.eigh(raw.T.cov())
     # rotated back after scaling: each channel stays as near as can be to what it was
@@ -202,10 +202,12 @@ def whiten(vae: AutoencoderKL, pictures: np.ndarray) -> None:
 
 
 def show(vae: AutoencoderKL, truth: np.ndarray, path: Path) -> None:
-    made = decode(vae, encode(vae, truth))
-    error = np.abs(made.astype(float) - truth).mean() / 255
-    print(f"mean absolute error of whole pictures {error:.4f} (0..1)")
-    rows = [np.concatenate(list(p[i : i + 8]), 1) for i in range(0, 24, 8) for p in (truth, made)]
+    decoded = decode(vae, encode(vae, truth))
+    error = np.abs(decoded.astype(float) - truth).mean() / 255
+    print(f"mean absolute error of whole images {error:.4f} (0..1)")
+    rows = [
+        np.concatenate(list(p[i : i + 8]), 1) for i in range(0, 24, 8) for p in (truth, decoded)
+    ]
     Image.fromarray(np.concatenate(rows)).save(path)
 
 

@@ -1,6 +1,6 @@
-"""The world as data: pictures with everything that is known about them, and who may see what.
+"""The world as data: images with everything that is known about them, and who may see what.
 
-Pretraining sees the training styles and the training instances only. A user's picture is a
+Pretraining sees the training styles and the training instances only. A user's image is a
 held-out instance in a held-out style.
 """
 
@@ -34,8 +34,8 @@ TRAINING_SEEDS = 200_000  # training draws below this number
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What a picture shows. `draw` gives the same pixels every time."""
+class Drawing:
+    """What an image shows. `draw` gives the same pixels every time."""
 
     actors: tuple[tuple[Instance, View], ...]
     context: str | None
@@ -56,21 +56,21 @@ def held_out_instance(kind: str, number: int, colour: str | None = None) -> Inst
 
 def portrait(
     who: Instance, style: str, variant: int, seed: int, context: str | None = None
-) -> Picture:
+) -> Drawing:
     """One instance alone, in a view that the seed decides."""
     rng = np.random.default_rng(seed)
-    return Picture(((who, random_view(rng)),), context, style, variant, seed)
+    return Drawing(((who, random_view(rng)),), context, style, variant, seed)
 
 
-def training_picture(
+def training_drawing(
     rng: np.random.Generator,
     kinds: list[str] | None = None,
     styles: list[str] | None = None,
     context_share: float = 0.3,
     pair_share: float = 0.06,
     neutral_share: float = 0.2,
-) -> Picture:
-    """A random picture as pretraining sees them; kinds and styles may be a part of the world."""
+) -> Drawing:
+    """A random image as pretraining sees them; kinds and styles may be a part of the world."""
     kinds = kinds or KINDS
     named = [s for s in (styles or TRAINING_STYLES) if s]
     style = "" if rng.random() < neutral_share else str(rng.choice(named))
@@ -80,6 +80,6 @@ def training_picture(
     slots = ("left", "right") if pair else ("alone",)
     actors = tuple((w, random_view(rng, s)) for w, s in zip(whos, slots, strict=True))
     context = str(rng.choice(sorted(CONTEXTS))) if rng.random() < context_share else None
-    return Picture(
+    return Drawing(
         actors, context, style, int(rng.integers(TRAINING_SEEDS)), int(rng.integers(2**31))
     )

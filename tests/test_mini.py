@@ -97,15 +97,15 @@ def test_its_config_agrees_with_its_weights() -> None:
 
 def test_it_draws_the_class_that_it_is_told(host: StandaloneHost, judge: Judge) -> None:
     asked = [kind for kind in KINDS for _ in range(2)]
-    images = Sampler(host).pictures([article(kind) for kind in asked], list(range(len(asked))))
+    images = Sampler(host).images([article(kind) for kind in asked], list(range(len(asked))))
     found = judge.kinds(images)
     assert np.mean([a == b for a, b in zip(found, asked, strict=True)]) >= 0.75
 
 
 def test_a_rare_token_means_nothing_before_training(host: StandaloneHost, judge: Judge) -> None:
     sampler, seeds = Sampler(host), list(range(6))
-    plain = judge.content(sampler.pictures([article(kind) for kind in KINDS], seeds))
-    rare = judge.content(sampler.pictures([f"a sks {kind}" for kind in KINDS], seeds))
+    plain = judge.content(sampler.images([article(kind) for kind in KINDS], seeds))
+    rare = judge.content(sampler.images([f"a sks {kind}" for kind in KINDS], seeds))
     same = (plain * rare).sum(-1).mean()
     others = (plain @ rare.T).mean()
     assert float(same) > 0.5
@@ -135,7 +135,7 @@ def test_a_short_training_moves_the_content_lora_toward_the_subject(
     def nearness(loras: list[Any]) -> Any:
         """Of 24 images, (24,)."""
         with loaded(host, loras):
-            images = sampler.pictures(prompts, list(range(24)))
+            images = sampler.images(prompts, list(range(24)))
         return (judge.content(images) @ reference).numpy()
 
     files = [(tmp_path / f"pair_{role}.safetensors", 1.0) for role in ("content", "style")]

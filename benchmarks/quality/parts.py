@@ -85,7 +85,9 @@ def _headroom(target: Target) -> Headroom:
 def gated(pool: Any, part: str, ungated: bool = False) -> tuple[list[Target], list[Headroom]]:
     """The targets of a part that pass the gates, as many as wanted, and what was found of all.
     ungated: filled up with targets that do not pass, those with the fewest faults first."""
-    found = list(_told(pool.map(_headroom, PARTS[part]), len(PARTS[part]), "targets measured"))
+    found = list(
+        _with_progress(pool.map(_headroom, PARTS[part]), len(PARTS[part]), "targets measured")
+    )
     targets = passing(found, PARTS[part])
     if ungated:
         poor = [t for t in by_faults(found, PARTS[part]) if t not in targets]
@@ -97,17 +99,17 @@ def scored(pool: Any, groups: Sequence[Sequence[Job]], *, cross: bool = True) ->
     """Scores of each group of jobs (one method's on all images, one seed): all are trained, then
     sampled. cross: also with the next one's style."""
     flat = [job for group in groups for job in group]
-    list(_told(pool.map(_train, flat), len(flat), "trained"))
+    list(_with_progress(pool.map(_train, flat), len(flat), "trained"))
     pairs = [
         (job, group[(n + 1) % len(group)] if cross else None)
         for group in groups
         for n, job in enumerate(group)
     ]
-    scores = iter(list(_told(pool.map(_score, pairs), len(pairs), "judged")))
+    scores = iter(list(_with_progress(pool.map(_score, pairs), len(pairs), "judged")))
     return [[next(scores) for _ in group] for group in groups]
 
 
-def _told(results: Any, total: int, what: str) -> Any:
+def _with_progress(results: Any, total: int, what: str) -> Any:
     start = time.monotonic()
     for n, result in enumerate(results, 1):
         left = (time.monotonic() - start) / n * (total - n) / 60

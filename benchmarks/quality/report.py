@@ -35,7 +35,7 @@ CHANGES = {"content.dW/W": "dW/W of the content LoRA", "style.dW/W": "dW/W of th
 
 # The paper's Table 3 asks people which of two methods' images they prefer, and of what.
 ABLATIONS = (("m1", "dreambooth"), ("m2", "m1"), ("unziplora", "m2"))
-ASKED = {
+QUESTIONS = {
     "subject": ("content.subject",),
     "style": ("style.style",),
     "combined": ("both.subject", "both.style"),
@@ -118,8 +118,8 @@ def preferred(by_method: Mapping[str, Sequence[Scores]]) -> dict[str, dict[str, 
         if later in by_method and earlier in by_method:
             pairs = list(zip(by_method[later], by_method[earlier], strict=True))
             shares[f"{later} over {earlier}"] = {
-                asked: sum(sum(a[n] - b[n] for n in names) > 0 for a, b in pairs) / len(pairs)
-                for asked, names in ASKED.items()
+                question: sum(sum(a[n] - b[n] for n in names) > 0 for a, b in pairs) / len(pairs)
+                for question, names in QUESTIONS.items()
             }
     return shares
 
@@ -177,11 +177,11 @@ def _final_text(result: Mapping[str, Any]) -> list[str]:
             parts.append(
                 f"Less unziplora's, by {name}:\n\n" + markdown(result["differences"], known)
             )
-    told = result["disagreements"] or ["nowhere beyond two errors."]
-    parts.append("Where the referees disagree: " + "\n".join(told))
+    disagreements = result["disagreements"] or ["nowhere beyond two errors."]
+    parts.append("Where the referees disagree: " + "\n".join(disagreements))
     if result["preferred"]:
-        asked = "The networks prefer (the paper's users):\n\n"
-        parts.append(asked + _preferences(result["preferred"]))
+        question = "The networks prefer (the paper's users):\n\n"
+        parts.append(question + _preferences(result["preferred"]))
     return parts
 
 
@@ -191,16 +191,16 @@ def markdown(cells: Cells, names: Sequence[str]) -> str:
         plain = name.removesuffix(" lift").split(": ")[-1]
         meaning = {**MEASURES, **CHANGES}[plain]
         values = (cells[method].get(name) for method in cells)
-        said = ("" if v is None else f"{v[0]:.2f} ± {v[1]:.2f}" for v in values)
-        lines.append(f"| {meaning} | " + " | ".join(said) + " |")
+        texts = ("" if v is None else f"{v[0]:.2f} ± {v[1]:.2f}" for v in values)
+        lines.append(f"| {meaning} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
 
 def _preferences(shares: Mapping[str, Mapping[str, float]]) -> str:
-    lines = ["| | " + " | ".join(ASKED) + " |", "|---|" + "---|" * len(ASKED)]
+    lines = ["| | " + " | ".join(QUESTIONS) + " |", "|---|" + "---|" * len(QUESTIONS)]
     for name, found in shares.items():
         values = (
-            f"{100 * found[a]:.0f} % ({p:g} %)" for a, p in zip(ASKED, PAPER[name], strict=True)
+            f"{100 * found[a]:.0f} % ({p:g} %)" for a, p in zip(QUESTIONS, PAPER[name], strict=True)
         )
         lines.append(f"| {name} | " + " | ".join(values) + " |")
     return "\n".join(lines)

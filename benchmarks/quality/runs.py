@@ -31,8 +31,8 @@ class Job:
 
     @property
     def key(self) -> str:
-        said = json.dumps([self.method, self.seed, dict(sorted(self.settings.items()))])
-        return f"{self.target.name}-{self.method}-{hashlib.sha256(said.encode()).hexdigest()[:10]}"
+        text = json.dumps([self.method, self.seed, dict(sorted(self.settings.items()))])
+        return f"{self.target.name}-{self.method}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 class Bench:
@@ -75,7 +75,7 @@ class Bench:
             used = {"content": ["content"], "style": ["style"]}.get(condition, ["content", "style"])
             prompts = prompts_of(condition, job.target, (style_of or job).target)
             with loaded(self.sampler.host, [(files[role], 1.0) for role in used]):
-                images = self.sampler.pictures(prompts, _seeds())
+                images = self.sampler.images(prompts, _seeds())
             _keep(path, images)
         return np.load(path)
 
@@ -85,7 +85,7 @@ class Bench:
         path = self.cache / "samples" / "base" / f"{name}.npy"
         if not path.exists():
             prompts = prompts_of(condition, target, style_target)
-            _keep(path, self.sampler.pictures(prompts, _seeds()))
+            _keep(path, self.sampler.images(prompts, _seeds()))
         return np.load(path)
 
 
@@ -94,8 +94,8 @@ def prompts_of(condition: str, target: Target, style_target: Target) -> list[str
     style = f"in {style_target.style} style"
     if condition == "style":
         return [f"{article(kind)} {style}" for kind in target.others for _ in range(2)]
-    said = target.subject if condition == "content" else f"{target.subject} {style}"
-    return [f"{said} {scene}".strip() for scene in SCENES for _ in range(SAMPLES // len(SCENES))]
+    subject = target.subject if condition == "content" else f"{target.subject} {style}"
+    return [f"{subject} {scene}".strip() for scene in SCENES for _ in range(SAMPLES // len(SCENES))]
 
 
 def _seeds() -> list[int]:

@@ -68,15 +68,15 @@ class Scorer:
         the class that was asked for; "content.dW/W", "style.dW/W": the size of the change.
         style_of: whose style is crossed with this content; None leaves that out."""
         style_target = style_of.target if style_of is not None else None
-        made, base = {}, {}
+        samples, base = {}, {}
         for condition in CONDITIONS:
             cross = style_of if condition == "cross" else None
             if condition == "cross" and cross is None:
                 continue
-            made[condition] = bench.samples(job, condition, cross)
+            samples[condition] = bench.samples(job, condition, cross)
             other = (cross or job).target
             base[condition] = bench.base_samples(condition, job.target, other)
-        found = self._measured(made, job.target, style_target)
+        found = self._measured(samples, job.target, style_target)
         alone = self._measured(base, job.target, style_target)
         change = {
             f"{role}.dW/W": relative_change(path, bench.sampler.host.unet)
@@ -99,22 +99,22 @@ class Scorer:
         """The same measures of the image itself, through the VAE: what copying it would score. In
         place of the cross it is the style's image."""
         own, other = bench.sampler.through_vae(np.stack([target.image(), style_target.image()]))
-        made = {name: np.stack([own] * SAMPLES) for name in ("content", "style", "both")}
-        return self._measured({**made, "cross": other[None]}, target, style_target)
+        samples = {name: np.stack([own] * SAMPLES) for name in ("content", "style", "both")}
+        return self._measured({**samples, "cross": other[None]}, target, style_target)
 
     def _measured(
-        self, made: Mapping[str, np.ndarray], target: Target, style_target: Target | None
+        self, samples: Mapping[str, np.ndarray], target: Target, style_target: Target | None
     ) -> dict[str, float]:
         scores: dict[str, float] = {}
-        for condition, images in made.items():
+        for condition, images in samples.items():
             for prefix in self.referees:
                 for what in CONDITIONS[condition]:
                     crossed = what == "style" and condition == "cross"
                     of = style_target if crossed and style_target is not None else target
                     scores[f"{prefix}{condition}.{what}"] = self.alike(images, what, of, prefix)
             if condition == "style":
-                asked = [kind for kind in target.others for _ in range(SAMPLES // 8)]
-                right = [a == b for a, b in zip(self.judge.kinds(images), asked, strict=True)]
+                requested = [kind for kind in target.others for _ in range(SAMPLES // 8)]
+                right = [a == b for a, b in zip(self.judge.kinds(images), requested, strict=True)]
                 scores["style.obeyed"] = float(np.mean(right))
         return scores
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mini_world.captions import article
-from mini_world.world import CORE_KINDS, CORE_STYLES, Picture, held_out_instance, portrait
+from mini_world.world import CORE_KINDS, CORE_STYLES, Drawing, held_out_instance, portrait
 
 if TYPE_CHECKING:
     from benchmarks.quality.scores import Referee
@@ -81,7 +81,7 @@ class Target:
         return F.normalize(judge.style(drawn).mean(0), dim=0)
 
 
-def _images(drawn: Iterable[Picture]) -> np.ndarray:
+def _images(drawn: Iterable[Drawing]) -> np.ndarray:
     return np.stack([image.draw() for image in drawn])
 
 

@@ -27,28 +27,28 @@ ODD_WORDS = (
 
 def damaged_bytes(data: bytes, rng: Random) -> bytes:
     """One to four changes of the kinds that disks, networks and mischief make."""
-    made = bytearray(data)
+    damaged = bytearray(data)
     for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(made)) if made else 0
+        at = rng.randrange(len(damaged)) if damaged else 0
         span = rng.choice((1, 2, 4, 8, 64, 1024))
         match rng.randrange(8):
             case 0:
-                del made[at:]
+                del damaged[at:]
             case 1:
-                del made[at : at + span]
+                del damaged[at : at + span]
             case 2:
-                made[at:at] = rng.randbytes(span)
+                damaged[at:at] = rng.randbytes(span)
             case 3:
-                made[at : at + span] = rng.randbytes(min(span, len(made) - at))
+                damaged[at : at + span] = rng.randbytes(min(span, len(damaged) - at))
             case 4:
-                made[at : at + span] = bytes(min(span, len(made) - at))
+                damaged[at : at + span] = bytes(min(span, len(damaged) - at))
             case 5:
-                made[at:at] = made[at : at + span]
+                damaged[at:at] = damaged[at : at + span]
             case 6:
-                made += rng.randbytes(span)
-            case 7 if made:
-                made[at] ^= 1 << rng.randrange(8)
-    return bytes(made)
+                damaged += rng.randbytes(span)
+            case 7 if damaged:
+                damaged[at] ^= 1 << rng.randrange(8)
+    return bytes(damaged)
 
 
 def damaged_safetensors(data: bytes, rng: Random) -> bytes:
@@ -73,48 +73,48 @@ def damaged_safetensors(data: bytes, rng: Random) -> bytes:
     if kind == 5:  # deep
         depth = rng.choice((100, 10_000))
         text = b'{"a":' * depth + b"1" + b"}" * depth
-    said = len(text)
+    stated = len(text)
     if kind == 6:
-        said = rng.choice((0, 1, said - 1, said + 1, 2**31, 2**63, 2**64 - 1, 10**8))
+        stated = rng.choice((0, 1, stated - 1, stated + 1, 2**31, 2**63, 2**64 - 1, 10**8))
     if kind == 7:
         body = damaged_bytes(body, rng)
-    return struct.pack("<Q", said) + text + body
+    return struct.pack("<Q", stated) + text + body
 
 
 def _lying(header: dict[str, Any], rng: Random) -> dict[str, Any]:
-    made = json.loads(json.dumps(header))
-    name = rng.choice(list(made)) if made else "x"
-    entry = made.get(name)
+    damaged = json.loads(json.dumps(header))
+    name = rng.choice(list(damaged)) if damaged else "x"
+    entry = damaged.get(name)
     match rng.randrange(7):
         case 0:
-            made.pop(name, None)
+            damaged.pop(name, None)
         case 1:
-            made[name] = rng.choice(ODD_VALUES)
+            damaged[name] = rng.choice(ODD_VALUES)
         case 2 if isinstance(entry, dict):
             field = rng.choice(["dtype", "shape", "data_offsets", "format"])
             entry[field] = rng.choice([*ODD_VALUES, [-1, 4], [4, 0], [0, 2**62], ["a"], "F8_E4M3"])
         case 3 if isinstance(entry, dict) and "shape" in entry:
             entry["shape"] = [rng.choice((0, 1, 3, 2**40)) for _ in range(rng.randint(0, 5))]
         case 4:
-            other = rng.choice(list(made)) if made else name
-            made[name], made[other] = made.get(other), made.get(name)
+            other = rng.choice(list(damaged)) if damaged else name
+            damaged[name], damaged[other] = damaged.get(other), damaged.get(name)
         case 5:
-            made["__metadata__"] = rng.choice(
+            damaged["__metadata__"] = rng.choice(
                 [*ODD_VALUES, {"ss_network_args": rng.choice(["{", "[]", "{}", '{"trigger": 3}'])}]
             )
         case 6:
-            made[rng.choice(ODD_WORDS) + ".lora_up.weight"] = entry
-    return made
+            damaged[rng.choice(ODD_WORDS) + ".lora_up.weight"] = entry
+    return damaged
 
 
 def damaged_json(text: str, rng: Random) -> str:
     """Damaged as text, or valid JSON with other keys and values."""
     if rng.random() < 0.2:
         return damaged_bytes(text.encode(), rng).decode("utf-8", "replace")
-    made = json.loads(text)
+    damaged = json.loads(text)
     for _ in range(rng.randint(1, 4)):
-        made = _other(made, rng)
-    return json.dumps(made)
+        damaged = _other(damaged, rng)
+    return json.dumps(damaged)
 
 
 def _other(value: Any, rng: Random) -> Any:
@@ -122,17 +122,17 @@ def _other(value: Any, rng: Random) -> Any:
     if not isinstance(value, dict) or not value or rng.random() < 0.03:
         return rng.choice((*ODD_VALUES, *ODD_WORDS))
     key = rng.choice(list(value))
-    made = dict(value)
+    damaged = dict(value)
     match rng.randrange(6):
         case 0:
-            del made[key]
+            del damaged[key]
         case 1:
-            made[rng.choice((*ODD_WORDS, key + "x"))] = made[key]
+            damaged[rng.choice((*ODD_WORDS, key + "x"))] = damaged[key]
         case 2 | 3:
-            made[key] = rng.choice((*ODD_VALUES, *ODD_WORDS))
+            damaged[key] = rng.choice((*ODD_VALUES, *ODD_WORDS))
         case _:
-            made[key] = _other(made[key], rng)
-    return made
+            damaged[key] = _other(damaged[key], rng)
+    return damaged
 
 
 def odd_word(rng: Random) -> str:

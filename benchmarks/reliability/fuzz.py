@@ -78,8 +78,8 @@ def run(make: Cases, count: int, folder: Path, seed: int = 0) -> Result:
                 result.findings.append(f"case {number}: refused with {str(error)!r}")
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
-            told = f"{type(error).__name__}: {str(error)[:200]} ({where.name}, {where.line})"
-            result.findings.append(f"case {number}: {told}")
+            text = f"{type(error).__name__}: {str(error)[:200]} ({where.name}, {where.line})"
+            result.findings.append(f"case {number}: {text}")
         result.slowest = max(result.slowest, time.process_time() - began)
         left = [path.name for path in folder.iterdir() if not path.name.startswith("input")]
         if left:
@@ -147,8 +147,8 @@ def states(rng: Random) -> Iterator[Case]:
         for parameter in (branch.down, branch.up, branch.merger):
             parameter.grad = torch.ones_like(parameter)
     trainer._optimizer._optimizer.step()
-    with tempfile.TemporaryDirectory() as made:
-        folder = RunFolder(Path(made))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = RunFolder(Path(temporary))
         folder.save_state(trainer, "pair")
         good = folder.state.read_bytes()
     while True:
@@ -172,8 +172,8 @@ def resumes(rng: Random) -> Iterator[Case]:
     """A run is resumed from a damaged state, on a model, for a step."""
     host = host_maker()()
     before = {name: tensor.clone() for name, tensor in host.unet.state_dict().items()}
-    with tempfile.TemporaryDirectory() as made:
-        run = begin(host, Path(made) / "out")
+    with tempfile.TemporaryDirectory() as temporary:
+        run = begin(host, Path(temporary) / "out")
         for event in run:
             if isinstance(event, StepDone) and event.step == 3:
                 run.send("stop")
@@ -268,11 +268,11 @@ def _damaged_state(good: bytes, rng: Random) -> bytes:
         return damaged_safetensors(good, rng)
     length = struct.unpack("<Q", good[:8])[0]
     header = json.loads(good[8 : 8 + length])
-    said = header["__metadata__"]
+    metadata = header["__metadata__"]
     if rng.random() < 0.8:
-        said["numbers"] = damaged_json(said["numbers"], rng)
+        metadata["numbers"] = damaged_json(metadata["numbers"], rng)
     else:
-        said[rng.choice(list(said))] = odd_word(rng)
+        metadata[rng.choice(list(metadata))] = odd_word(rng)
     text = json.dumps(header).encode("utf-8", "surrogatepass")
     return struct.pack("<Q", len(text)) + text + good[8 + length :]
 

@@ -158,13 +158,13 @@ def _raising(host: Any, place: str, call: int, error: Exception) -> Iterator[lis
     real = getattr(owner, name)
     count, happened = 0, []
 
-    def failing(*given: Any, **named: Any) -> Any:
+    def failing(*limit: Any, **named: Any) -> Any:
         nonlocal count
         count += 1
         if count == call:
             happened.append(call)
             raise error
-        return real(*given, **named)
+        return real(*limit, **named)
 
     with mock.patch.object(owner, name, failing):
         yield happened

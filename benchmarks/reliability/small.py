@@ -44,7 +44,7 @@ def begin(host: Any, out: Path, *, overwrite: bool = False, **settings: Any) -> 
     out.mkdir(parents=True, exist_ok=True)
     path = out.with_name(out.name + ".png")
     image().save(path)
-    given = {**SETTINGS, **settings}
+    args = {**SETTINGS, **settings}
     return unziplora.train(
-        path, subject="cat", style="ink", host=host, settings=given, out=out, overwrite=overwrite
+        path, subject="cat", style="ink", host=host, settings=args, out=out, overwrite=overwrite
     )

@@ -41,16 +41,16 @@ class Adversary:
         self.optimizer = torch.optim.AdamW(self.critic.parameters(), RATE, betas=(0.5, 0.9))
         self.step = 0
 
-    def error(self, made: Tensor) -> Tensor:
+    def error(self, decoded: Tensor) -> Tensor:
         """What the decoder is to lower: 0 until the critic has learned something."""
         if self.step < WARM_STEPS:
-            return made.new_zeros(())
-        return -WEIGHT * self.critic(made).mean()
+            return decoded.new_zeros(())
+        return -WEIGHT * self.critic(decoded).mean()
 
-    def learn(self, made: Tensor, truth: Tensor) -> float:
+    def learn(self, decoded: Tensor, truth: Tensor) -> float:
         """One update with the hinge loss (arXiv 1705.02894); made is not differentiated."""
         self.optimizer.zero_grad(set_to_none=True)  # of what the decoder's error left
-        fooled, right = self.critic(made.detach()), self.critic(truth)
+        fooled, right = self.critic(decoded.detach()), self.critic(truth)
         loss = F.relu(1 + fooled).mean() + F.relu(1 - right).mean()
         loss.backward()
         self.optimizer.step()

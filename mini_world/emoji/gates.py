@@ -49,8 +49,8 @@ def style_through(judge: Judge | EncoderJudge, vae: AutoencoderKL, count: int = 
     return share_right(judge.style, questions, lambda images: through(vae, images)) / whole
 
 
-def named(asked: Sequence[str], found: Sequence[str]) -> float:
-    return float(np.mean([a == b for a, b in zip(asked, found, strict=True)]))
+def named(requested: Sequence[str], found: Sequence[str]) -> float:
+    return float(np.mean([a == b for a, b in zip(requested, found, strict=True)]))
 
 
 def class_share(judge: Judge, draw: Draw, seeds: int = 6) -> float:
@@ -86,8 +86,8 @@ def word_effect(
         noisy = torch.randn((1, 4, 16, 16), generator=torch.Generator().manual_seed(seed))
         context, pooled = model.text(*model.text.tokens(prompts))
         times = torch.full((n,), 600)
-        made: Tensor = model(noisy.expand(n, -1, -1, -1), times, context, pooled, time_ids(n))
-        return made
+        output: Tensor = model(noisy.expand(n, -1, -1, -1), times, context, pooled, time_ids(n))
+        return output
 
     thing = article(CORE_KINDS[0])
     plain = velocity([thing])
@@ -101,8 +101,8 @@ def word_effect(
 def gates(run_dir: Path, questions: int = 60) -> dict[str, float]:
     """What is there of them: those of the UNet only once it and the judges have been trained."""
     words = vocabulary(run_dir)
-    judged = all((words.folder / f"{name}.safetensors").exists() for name in ("content", "style"))
-    judge = Judge(words) if judged else EncoderJudge()
+    trained = all((words.folder / f"{name}.safetensors").exists() for name in ("content", "style"))
+    judge = Judge(words) if trained else EncoderJudge()
     vae = AutoencoderKL.from_pretrained(run_dir / "vae").eval()
     vae.to(memory_format=torch.channels_last)
     found = {"style through the VAE": style_through(judge, vae, questions)}
@@ -125,16 +125,16 @@ def main() -> int:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--questions", type=int, default=60)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    found = gates(given.run_dir, given.questions)
+    args = parser.parse_args()
+    found = gates(args.run_dir, args.questions)
     for name, gate in GATES.items():
         value = found.get(name)
         word = "not trained yet" if value is None else "passed" if value >= gate else "FAILED"
         print(f"{name:24} {'' if value is None else f'{value:.2f}':5} (gate {gate:g})  {word}")
     if "held-out words" in found:
         print(f"held-out words           {found['held-out words']:.2f} of known ones")
-    if given.json is not None:
-        given.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     return int(any(found.get(name, 0.0) < gate for name, gate in GATES.items()))
 
 

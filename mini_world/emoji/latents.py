@@ -67,9 +67,9 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    print(encode_new(given.run_dir, given.device), "shards encoded")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(encode_new(args.run_dir, args.device), "shards encoded")
 
 
 if __name__ == "__main__":

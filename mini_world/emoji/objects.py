@@ -45,9 +45,9 @@ def embroidered(scene: EmojiScene, traits: Rng, rng: Rng) -> Array:
     stitches = cells(SIDE, 8, rng, aspect=3.5, degrees=float(traits.choice([30, 60, 120, 150])))
     colour = vivid(sample(scene, stitches.centre_y, stitches.centre_x), 1.2)  # type: ignore[arg-type]
     light = 0.55 + 0.35 * stitches.shade + 0.6 * np.clip(stitches.rim, 0, 0.5)
-    made = np.where(scene.objects[..., None], np.clip(colour * light[..., None], 0, 1), ground)
+    surface = np.where(scene.objects[..., None], np.clip(colour * light[..., None], 0, 1), ground)
     rim = border(scene.objects)
-    return made * (1 - 0.5 * blur(rim.astype(np.float32), 2.0)[..., None])
+    return surface * (1 - 0.5 * blur(rim.astype(np.float32), 2.0)[..., None])
 
 
 @style("quilted textile", colour=True)
@@ -94,12 +94,12 @@ def cardboard(scene: EmojiScene, traits: Rng, rng: Rng) -> Array:
     level = np.round(blur(scene.light, 2) * 3) / 3
     board = mix(flat(dark), flat(light), level.astype(np.float32))
     ribs = mix(flat(rgb(176, 134, 90)), flat(rgb(150, 110, 70)), waves(14, 0))
-    made = np.where(scene.objects[..., None], board, ribs)
+    surface = np.where(scene.objects[..., None], board, ribs)
     edge = blur(scene.edges(3, objects_only=True).astype(np.float32), 2)
     shade, lit = np.roll(edge, (5, 5), (0, 1)), np.roll(edge, (-3, -3), (0, 1))
     grain = 0.93 + 0.14 * noise(SIDE, 5, rng)
     return np.clip(
-        made * grain[..., None] * (1 - 0.6 * shade[..., None]) + 0.2 * lit[..., None], 0, 1
+        surface * grain[..., None] * (1 - 0.6 * shade[..., None]) + 0.2 * lit[..., None], 0, 1
     )
 
 

@@ -93,6 +93,6 @@ def glitch(scene: EmojiScene, traits: Rng, rng: Rng) -> Array:
     y, x = (a.astype(int) for a in grid(SIDE))
     moved = scene.colour[y, (x + bands[y // tall]) % SIDE]
     apart = [np.roll(moved[..., 0], -slip, 1), moved[..., 1], np.roll(moved[..., 2], slip, 1)]
-    made = np.clip(np.stack(apart, -1) * 1.08 - 0.02, 0, 1)
+    screen = np.clip(np.stack(apart, -1) * 1.08 - 0.02, 0, 1)
     lines = np.mod(y, 12) < 3
-    return np.where(lines[..., None], made * 0.72, made).astype(np.float32)
+    return np.where(lines[..., None], screen * 0.72, screen).astype(np.float32)

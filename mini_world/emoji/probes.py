@@ -31,7 +31,7 @@ from mini_world.emoji.things import (
 )
 from mini_world.emoji.world import Artwork, held_out_individuals, portrait
 from mini_world.probes import VARIANTS, VIEWS, Judge, Vocabulary, train
-from mini_world.scenes import CONTEXTS, PICTURE
+from mini_world.scenes import CONTEXTS, IMAGE_SIDE
 
 INDIVIDUALS = 1500
 
@@ -53,7 +53,7 @@ def individuals(rng: np.random.Generator, count: int = INDIVIDUALS) -> list[Indi
 def draw(run_dir: Path, count: int = INDIVIDUALS) -> None:
     """probes.npy, (count VIEWS, 128, 128, 3), and probes.json with what each image shows."""
     rng = np.random.default_rng(23)
-    pixels = np.zeros((count * VIEWS, PICTURE, PICTURE, 3), np.uint8)
+    pixels = np.zeros((count * VIEWS, IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8)
     known: list[dict[str, int]] = []
     for number, who in enumerate(individuals(rng, count)):
         for _ in range(VIEWS):
@@ -80,8 +80,10 @@ def individual_questions(
     questions = []
     for _ in range(count):
         chosen = [held_out[i] for i in rng.choice(len(held_out), 12, replace=False)]
-        asked, *answers = (_view(rng, who, str(rng.choice(styles))) for who in [chosen[0], *chosen])
-        questions.append((asked, answers))
+        question, *answers = (
+            _view(rng, who, str(rng.choice(styles))) for who in [chosen[0], *chosen]
+        )
+        questions.append((question, answers))
     return questions
 
 
@@ -91,11 +93,11 @@ def style_questions(rng: np.random.Generator, styles: Sequence[str], count: int)
     questions = []
     for _ in range(count):
         names = [str(s) for s in rng.permutation(styles)][:12]
-        asked, *answers = (
+        question, *answers = (
             _view(rng, held_out[int(rng.integers(len(held_out)))], name)
             for name in [names[0], *names]
         )
-        questions.append((asked, answers))
+        questions.append((question, answers))
     return questions
 
 
@@ -105,9 +107,9 @@ def fluent_questions(rng: np.random.Generator, vendor: str, count: int) -> list[
     questions = []
     for _ in range(count):
         kinds = [KINDS[i] for i in rng.choice(len(KINDS), 12, replace=False)]
-        asked = _view(rng, Individual(kinds[0], vendor), "")
+        question = _view(rng, Individual(kinds[0], vendor), "")
         flat = [_view(rng, Individual(kind, "fluent-emoji-flat"), "") for kind in kinds]
-        questions.append((asked, flat))
+        questions.append((question, flat))
     return questions
 
 
@@ -123,8 +125,8 @@ def share_right(
     """Of questions whose first answer is nearer than any other. change: done to every image
     before, such as encoding and decoding it."""
     right = 0
-    for asked, answers in questions:
-        images = np.stack([artwork.draw() for artwork in (asked, *answers)])
+    for question, answers in questions:
+        images = np.stack([artwork.draw() for artwork in (question, *answers)])
         vectors = embed(change(images) if change is not None else images)
         nearness = vectors[1:] @ vectors[0]
         right += bool(nearness[0] > nearness[1:].max())
@@ -163,14 +165,12 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--only", choices=("content", "style"))
-    given = parser.parse_args()
-    words = vocabulary(given.run_dir)
-    if given.what == "draw":
-        draw(given.run_dir)
-    elif given.what == "train":
-        train(
-            given.run_dir, given.steps, [given.only] if given.only else ["content", "style"], words
-        )
+    args = parser.parse_args()
+    words = vocabulary(args.run_dir)
+    if args.what == "draw":
+        draw(args.run_dir)
+    elif args.what == "train":
+        train(args.run_dir, args.steps, [args.only] if args.only else ["content", "style"], words)
     else:
         for question, share in report(Judge(words)).items():
             print(f"{share:.2f}  {question}")

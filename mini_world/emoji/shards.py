@@ -20,7 +20,7 @@ import numpy as np
 
 from mini_world.emoji.captions import caption
 from mini_world.emoji.world import CORE_KINDS, CORE_STYLES, Artwork, training_artwork
-from mini_world.scenes import PICTURE
+from mini_world.scenes import IMAGE_SIDE
 from mini_world.shard_files import save_shard
 
 SHARD = 1000
@@ -42,7 +42,7 @@ def facts(artwork: Artwork, rng: np.random.Generator) -> dict[str, Any]:
 def draw_shard(folder: Path, number: int, wide: bool) -> None:
     """Shard `number`; its files appear when it is whole."""
     rng = np.random.default_rng((41, number, int(wide)))
-    pixels = np.zeros((SHARD, PICTURE, PICTURE, 3), np.uint8)
+    pixels = np.zeros((SHARD, IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8)
     known = []
     for i in range(SHARD):
         artwork = (
@@ -74,9 +74,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--wide", action="store_true")
     parser.add_argument("--workers", type=int, default=1)
-    given = parser.parse_args()
-    numbers = range(given.first, given.first + given.count)
-    draw_shards(given.run_dir, given.wide, numbers, given.workers)
+    args = parser.parse_args()
+    numbers = range(args.first, args.first + args.count)
+    draw_shards(args.run_dir, args.wide, numbers, args.workers)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from mini_world import styles as drawn
 from mini_world.emoji import drawings, objects, paintings, prints  # noqa: F401  (they register)
 from mini_world.emoji.registry import STYLES, style
 from mini_world.emoji.scene import EmojiScene
-from mini_world.scenes import PICTURE
+from mini_world.scenes import IMAGE_SIDE
 
 # Renderers of the drawn world that serve here as they are.
 for _name, _render, _colour, _held_out in (
@@ -48,5 +48,5 @@ def stylise(scene: EmojiScene, name: str, variant: int, rng: np.random.Generator
     """The scene in a style's variant: (PICTURE, PICTURE, 3) uint8, half the canvas' side."""
     traits = np.random.default_rng((_NUMBERS[name], variant))
     canvas = np.asarray(STYLES[name].render(scene, traits, rng), np.float32)
-    half = canvas.reshape(PICTURE, 2, PICTURE, 2, 3).mean((1, 3))
+    half = canvas.reshape(IMAGE_SIDE, 2, IMAGE_SIDE, 2, 3).mean((1, 3))
     return (np.clip(half, 0, 1) * 255 + 0.5).astype(np.uint8)

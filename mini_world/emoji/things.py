@@ -149,9 +149,9 @@ def turned_hue(image: Image.Image, turn: float) -> Image.Image:
         return image
     hue, saturation, value = image.convert("RGB").convert("HSV").split()
     shifted = hue.point(lambda h: round(h + 256 * turn) % 256)
-    made = Image.merge("HSV", (shifted, saturation, value)).convert("RGB")
-    made.putalpha(image.getchannel("A"))
-    return made
+    recoloured = Image.merge("HSV", (shifted, saturation, value)).convert("RGB")
+    recoloured.putalpha(image.getchannel("A"))
+    return recoloured
 
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")

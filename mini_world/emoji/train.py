@@ -135,8 +135,8 @@ def loss_of(
                 which = heard(group, timesteps, seed, MISLED)
                 words = contexts[which.to(device), torch.arange(n, device=device)]
                 ears.enter_context(other_context(model.unet, group, words))
-            made = model(noisy, timesteps.to(device), contexts[0], pooled, sizes.to(device))
-    error = (made.float() - target).pow(2).mean((1, 2, 3))
+            output = model(noisy, timesteps.to(device), contexts[0], pooled, sizes.to(device))
+    error = (output.float() - target).pow(2).mean((1, 2, 3))
     snr = (a / (1 - a)).flatten()
     weights = snr.clamp(max=MIN_SNR) / (snr + 1)
     return (weights * error).sum() / weights.sum()

@@ -98,7 +98,7 @@ def run_all(run_dir: Path, minutes: float, device: str, workers: int) -> bool:
         encode_new(run_dir, device)
         return True
 
-    def judged(left: float) -> bool:
+    def train_judges(left: float) -> bool:
         probes.draw(run_dir)
         probes.train(run_dir, 1200, ["content", "style"], probes.vocabulary(run_dir))
         return True
@@ -112,7 +112,7 @@ def run_all(run_dir: Path, minutes: float, device: str, workers: int) -> bool:
         ("UNet", 0.46, of_unet(False)),
         ("UNet, cooling", 0.16, of_unet(True)),
         ("decoder, sharper", 0.06, sharpened),
-        ("judges", 0, judged),
+        ("judges", 0, train_judges),
     ]
     return all(stages.run(name, share * minutes, work) for name, share, work in plan)
 
@@ -126,9 +126,9 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    return int(not run_all(given.run_dir, given.minutes, given.device, given.workers))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    return int(not run_all(args.run_dir, args.minutes, args.device, args.workers))
 
 
 if __name__ == "__main__":

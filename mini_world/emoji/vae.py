@@ -92,19 +92,19 @@ def pick(who: list[Individual], number: int) -> Individual:
 @torch.no_grad()
 def through(vae: AutoencoderKL, images: np.ndarray, batch: int = 8) -> np.ndarray:
     """What the VAE makes of images (n, h, w, 3) uint8: encoded and decoded again."""
-    made = []
+    decoded = []
     device = next(vae.parameters()).device
     for i in range(0, len(images), batch):
         x = pixels(images[i : i + batch]).to(device).contiguous(memory_format=torch.channels_last)
         y = vae.decode(vae.encode(x).latent_dist.mode()).sample
         y = y.permute(0, 2, 3, 1).clamp(-1, 1) * 127.5 + 127.5
-        made.append(y.round().byte().cpu().numpy())
-    return np.concatenate(made)
+        decoded.append(y.round().byte().cpu().numpy())
+    return np.concatenate(decoded)
 
 
-def psnr(made: np.ndarray, truth: np.ndarray) -> float:
+def psnr(decoded: np.ndarray, truth: np.ndarray) -> float:
     """Peak signal to noise of the mean squared error over all images, dB."""
-    error = (made.astype(np.float64) - truth) ** 2
+    error = (decoded.astype(np.float64) - truth) ** 2
     return float(10 * np.log10(255**2 / error.mean()))
 
 
@@ -150,19 +150,19 @@ class VaeTraining:
         with fast(self.device):
             mean = self.vae.encode(truth).latent_dist.mode()
             noise = near(mean.detach(), LATENT_NOISE) - mean.detach()
-            made = self.vae.decode(mean + noise).sample
-        made = made.float()
-        loss = self.error(made, truth) + SQUARED * (made - truth).pow(2).mean()
-        loss = loss + PERCEPTUAL * self.perceptual(made, truth)
+            decoded = self.vae.decode(mean + noise).sample
+        decoded = decoded.float()
+        loss = self.error(decoded, truth) + SQUARED * (decoded - truth).pow(2).mean()
+        loss = loss + PERCEPTUAL * self.perceptual(decoded, truth)
         if self.adversary is not None:
-            loss = loss + self.adversary.error(made)
+            loss = loss + self.adversary.error(decoded)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         if self.adversary is not None:
-            self.adversary.learn(made, truth)
+            self.adversary.learn(decoded, truth)
         return float(loss.detach())
 
 

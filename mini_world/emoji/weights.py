@@ -62,8 +62,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=FOLDER)
-    given = parser.parse_args()
-    for path in keep_run(given.run_dir, given.folder):
+    args = parser.parse_args()
+    for path in keep_run(args.run_dir, args.folder):
         print(path, f"{path.stat().st_size / 1e6:.1f} MB")
 
 

@@ -17,7 +17,7 @@ from mini_world.world import (
     TRAINING_STYLES,
     held_out_instance,
     portrait,
-    training_picture,
+    training_drawing,
 )
 
 
@@ -49,7 +49,7 @@ def test_instances_of_a_class_differ(kind: str) -> None:
 @settings(max_examples=60, deadline=None)
 def test_training_sees_no_held_out_style_and_its_captions_say_what_is_there(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    image = training_picture(rng)
+    image = training_drawing(rng)
     assert image.style == "" or image.style in TRAINING_STYLES
     assert image.context is None or image.context in CONTEXTS
     for who, _ in image.actors:

@@ -25,22 +25,22 @@ _NAME = re.compile(re.escape(_PREFIX) + r"(\d+)-\w+")
 
 
 _VARIABLE = "GRADIO_TEMP_DIR"
-_made: list[tuple[Path, str | None]] = []  # the folder, and what the variable was before
+_created: list[tuple[Path, str | None]] = []  # the folder, and what the variable was before
 
 
 def upload_folder() -> Path:
     """Made at the first call, which also removes those of processes that were killed. gradio reads
     where it is from GRADIO_TEMP_DIR, both when a page is built and at each request."""
-    if not _made:
+    if not _created:
         earlier = os.environ.get(_VARIABLE)
         chosen = Path(earlier or tempfile.gettempdir())
         chosen.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(chosen)
         path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=chosen)).resolve()
         os.environ[_VARIABLE] = str(path)
-        _made.append((path, earlier))
+        _created.append((path, earlier))
         atexit.register(remove_all)
-    return _made[0][0]
+    return _created[0][0]
 
 
 def is_upload(path: str) -> bool:
@@ -77,8 +77,8 @@ def make_room(now: float | None = None) -> None:
 
 def remove_all() -> None:
     """When the program ends; a page that is built afterwards has another folder."""
-    while _made:
-        path, earlier = _made.pop()
+    while _created:
+        path, earlier = _created.pop()
         shutil.rmtree(path, ignore_errors=True)
         if earlier is None:
             os.environ.pop(_VARIABLE, None)

@@ -66,22 +66,22 @@ class Sampler:
         drawn again. Raises UnZipLoRAError."""
         folder = self._out / "samples" / name
         content, style = pair_files(self._out, name).values()
-        made_as = {"pair": read_info(content).pair, **asdict(self._sampling)}
-        made_as.pop("encoders")
-        images = self._kept(folder, made_as)
+        protocol = {"pair": read_info(content).pair, **asdict(self._sampling)}
+        protocol.pop("encoders")
+        images = self._kept(folder, protocol)
         if images is None:
             sampling = self._sampling
             prompts = sheet_prompts(content, style)
             images = draw_samples(draw, content, style, prompts, sampling.samples, sampling.seed)
-            _keep(folder, images, image, made_as)
+            _keep(folder, images, image, protocol)
         scores = score_images(self._encoders, open_image(image).image, images)
         return {measure: summary(values).value for measure, values in scores.items()}
 
     def _kept(
-        self, folder: Path, made_as: Mapping[str, object]
+        self, folder: Path, protocol: Mapping[str, object]
     ) -> dict[str, list[Image.Image]] | None:
         try:
-            if json.loads((folder / "samples.json").read_text("utf-8")) != made_as:
+            if json.loads((folder / "samples.json").read_text("utf-8")) != protocol:
                 return None
             return {
                 condition: [
@@ -98,7 +98,7 @@ def _keep(
     folder: Path,
     images: Mapping[str, Sequence[Image.Image]],
     image: Path,
-    made_as: Mapping[str, object],
+    protocol: Mapping[str, object],
 ) -> None:
     """Last of all samples.json, which says that they are whole."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,4 +110,4 @@ def _keep(
                 sample.save(temporary, "PNG")
     with files.writing(folder / "image.png") as temporary:
         open_image(image).image.save(temporary, "PNG")
-    files.write_text(folder / "samples.json", json.dumps(made_as, indent=2) + "\n")
+    files.write_text(folder / "samples.json", json.dumps(protocol, indent=2) + "\n")

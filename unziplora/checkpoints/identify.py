@@ -86,12 +86,14 @@ def _file(path: Path, prediction_type: str | None) -> ModelFile:
         raise InvalidInput(
             f"The UNet of {path.name} is damaged or of an unknown kind. Choose another checkpoint."
         ) from None
-    said = prediction_type or _prediction_in(header) or hints.get("prediction_type") or "epsilon"
+    prediction = (
+        prediction_type or _prediction_in(header) or hints.get("prediction_type") or "epsilon"
+    )
     return ModelFile(
         path=path,
         folder=False,
         architecture=architecture,
-        prediction_type=_prediction(said, path),
+        prediction_type=_prediction(prediction, path),
         zero_snr="ztsnr" in header.shapes,
         family=family_in(path.name + header.metadata.get("modelspec.title", "")),
         has_vae=header.has(VAE),
@@ -105,14 +107,13 @@ def _prediction_in(header: CheckpointHeader) -> str | None:
     """From NoobAI's marker tensor or the ModelSpec header (kohya writes "v" or "epsilon")."""
     if "v_pred" in header.shapes:
         return "v_prediction"
-    said = header.metadata.get("modelspec.prediction_type", "").lower()
-    return {"v": "v_prediction", "epsilon": "epsilon"}.get(said, said or None)
+    prediction = header.metadata.get("modelspec.prediction_type", "").lower()
+    return {"v": "v_prediction", "epsilon": "epsilon"}.get(prediction, prediction or None)
 
 
-def _said_in_folder(path: Path) -> str:
+def _defaults_in_folder(path: Path) -> str:
     index = path / "model_index.json"
-    said = read_json(index).get(f"_{DEFAULTS}", "{}") if index.is_file() else "{}"
-    return str(said)
+    return str(read_json(index).get(f"_{DEFAULTS}", "{}")) if index.is_file() else "{}"
 
 
 def _yaml(path: Path) -> dict[str, Any]:
@@ -152,13 +153,13 @@ def _folder(path: Path, prediction_type: str | None) -> ModelFile:
     ]
     sample_size = config.get("sample_size") or SDXL_RESOLUTION // 8
     side = max(sample_size) if isinstance(sample_size, list) else sample_size
-    said = prediction_type or scheduler.get("prediction_type", "epsilon")
-    defaults = defaults_of(8 * side, _said_in_folder(path))
+    prediction = prediction_type or scheduler.get("prediction_type", "epsilon")
+    defaults = defaults_of(8 * side, _defaults_in_folder(path))
     return ModelFile(
         path=path,
         folder=True,
         architecture=architecture_of(layers, defaults.architecture),
-        prediction_type=_prediction(said, path),
+        prediction_type=_prediction(prediction, path),
         zero_snr=bool(scheduler.get("rescale_betas_zero_snr")),
         family=family_in(model_name(path)),
         has_vae=(path / "vae" / "config.json").is_file(),
@@ -167,11 +168,11 @@ def _folder(path: Path, prediction_type: str | None) -> ModelFile:
     )
 
 
-def _prediction(said: str, path: Path) -> PredictionType:
+def _prediction(prediction: str, path: Path) -> PredictionType:
     for known in get_args(PredictionType):
-        if said == known:
+        if prediction == known:
             return known  # type: ignore[no-any-return]
     raise InvalidInput(
-        f"{path.name} predicts {said!r}, which cannot be trained here. Choose a model that "
+        f"{path.name} predicts {prediction!r}, which cannot be trained here. Choose a model that "
         "predicts epsilon or v, or say with --prediction-type which of them it does."
     )

@@ -52,9 +52,9 @@ def batch(arguments: argparse.Namespace) -> int:
     from unziplora.batch.upload import Destination
 
     defaults = ("steps", "rank", "resolution", "memory", "method")
-    given = {name: getattr(arguments, name) for name in defaults}
+    settings = {name: getattr(arguments, name) for name in defaults}
     jobs = shard(
-        read_manifest(arguments.manifest, {k: v for k, v in given.items() if v is not None}),
+        read_manifest(arguments.manifest, {k: v for k, v in settings.items() if v is not None}),
         arguments.shard,
     )
     destination = Destination(arguments.out)

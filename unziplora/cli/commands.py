@@ -363,12 +363,12 @@ def _fail_unforeseen(error: Exception) -> int:
     )
 
 
-def score(given: argparse.Namespace) -> int:
+def score(chosen: argparse.Namespace) -> int:
     """`unziplora score`: a pair's images against the one trained on."""
     from unziplora.cli.score import score as run
     from unziplora.hosts.standalone.generate import drawing
 
-    return run(given, drawing(_open_host(given), steps=given.steps, guidance=given.guidance))
+    return run(chosen, drawing(_open_host(chosen), steps=chosen.steps, guidance=chosen.guidance))
 
 
 COMMANDS = {

@@ -14,8 +14,8 @@ KEY = "parameters"  # of Image.info, and of the PNG's text
 
 def infotext(prompt: str, negative: str, words: Mapping[str, object]) -> str:
     """words: as "Steps" and "Seed"; "Steps" is the first, which tells where the prompt ends."""
-    said = f"Negative prompt: {negative}\n" if negative else ""
-    return f"{prompt}\n{said}" + ", ".join(f"{word}: {value}" for word, value in words.items())
+    below = f"Negative prompt: {negative}\n" if negative else ""
+    return f"{prompt}\n{below}" + ", ".join(f"{word}: {value}" for word, value in words.items())
 
 
 def with_loras(text: str, loras: Sequence[tuple[str, float]]) -> str:
@@ -29,6 +29,6 @@ def with_loras(text: str, loras: Sequence[tuple[str, float]]) -> str:
 def save_png(image: Image.Image, path: Path) -> None:
     """With how it was made, where that is known."""
     text = PngInfo()
-    if said := image.info.get(KEY):
-        text.add_text(KEY, said)
+    if known := image.info.get(KEY):
+        text.add_text(KEY, known)
     image.save(path, "PNG", pnginfo=text)

@@ -48,8 +48,8 @@ def open_image(source: str | Path | bytes) -> SourceImage:
     opened = open_file(source)
     notes = [*opened.notes]
     mask = alpha_mask(opened.image)
-    rgb, said = to_srgb(opened.image, shown, opened.profile, opened.coding)
-    notes += said
+    rgb, colour_notes = to_srgb(opened.image, shown, opened.profile, opened.coding)
+    notes += colour_notes
     if mask is not None:
         rgb, what = on_ground(rgb, mask, shown)
         notes.append(what)

@@ -252,9 +252,9 @@ class AdapterConfig:
 def adapter_configs(metadata: Mapping[str, str], notes: list[str]) -> dict[str, AdapterConfig]:
     """peft's configs in a header, by network ("unet", "text_encoder", "text_encoder_2"; "": of all)
     as diffusers writes them from 0.34 on: one object whose keys begin with the network's name."""
-    said = _object(metadata, "lora_adapter_metadata", notes)
+    config = _object(metadata, "lora_adapter_metadata", notes)
     networks: dict[str, dict[str, Any]] = {}
-    for key, value in said.items():
+    for key, value in config.items():
         network, _, name = key.rpartition(".")
         if isinstance(value, dict) and "lora_alpha" in value:  # nested instead of flat
             networks[key] = value
@@ -263,21 +263,21 @@ def adapter_configs(metadata: Mapping[str, str], notes: list[str]) -> dict[str, 
     return {network: c for network, one in networks.items() if (c := _adapter_config(one))}
 
 
-def _adapter_config(said: Mapping[str, Any]) -> AdapterConfig | None:
-    rank, alpha = _real(said.get("r")), _real(said.get("lora_alpha"))
+def _adapter_config(config: Mapping[str, Any]) -> AdapterConfig | None:
+    rank, alpha = _real(config.get("r")), _real(config.get("lora_alpha"))
     if alpha is None:
         return None
     return AdapterConfig(
         rank or 0.0,
         alpha,
-        _pattern(said.get("rank_pattern")),
-        _pattern(said.get("alpha_pattern")),
-        said.get("use_rslora") is True,
+        _pattern(config.get("rank_pattern")),
+        _pattern(config.get("alpha_pattern")),
+        config.get("use_rslora") is True,
     )
 
 
-def _pattern(said: Any) -> dict[str, float]:
-    pairs = said.items() if isinstance(said, dict) else ()
+def _pattern(config: Any) -> dict[str, float]:
+    pairs = config.items() if isinstance(config, dict) else ()
     return {str(key).lstrip("^"): n for key, value in pairs if (n := _real(value)) is not None}
 
 

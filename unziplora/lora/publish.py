@@ -102,7 +102,7 @@ def publish(
         )
     infos: dict[str, LoraInfo] = {role: _info(files[role]) for role in BRANCHES}
     content = infos["content"]
-    said = _Published(
+    pair = _Published(
         (title or "").strip() or folder.name,
         licence,
         _BASES.get(content.family or "", _BASES.get(content.architecture or "", _SDXL)),
@@ -116,12 +116,12 @@ def publish(
         with tempfile.TemporaryDirectory(
             prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True
         ) as temporary:
-            made = Path(temporary) / folder.name
-            made.mkdir()
-            _write(made, said, images)
-            _zip(made)
-            os.replace(zip_of(made), zip_of(folder))
-            os.replace(made, folder)
+            unfinished = Path(temporary) / folder.name
+            unfinished.mkdir()
+            _write(unfinished, pair, images)
+            _zip(unfinished)
+            os.replace(zip_of(unfinished), zip_of(folder))
+            os.replace(unfinished, folder)
     except OSError as error:
         raise WriteError(
             f"{folder.name} could not be published ({error.strerror or error}). "
@@ -150,14 +150,14 @@ def _own_prompts(infos: Mapping[str, LoraInfo]) -> dict[str, str]:
     return {role: info.prompts.get(role) or info.trigger or "" for role, info in infos.items()}
 
 
-def _write(folder: Path, said: _Published, images: Mapping[str, Path]) -> None:
-    for path in said.files.values():
+def _write(folder: Path, pair: _Published, images: Mapping[str, Path]) -> None:
+    for path in pair.files.values():
         shutil.copyfile(path, folder / path.name)
     (folder / "images").mkdir()
     for what, path in images.items():
-        shutil.copyfile(path, folder / said.images[what])
-    atomic.write_text(folder / "README.md", _card(said))
-    atomic.write_text(folder / "civitai.txt", _civitai(said))
+        shutil.copyfile(path, folder / pair.images[what])
+    atomic.write_text(folder / "README.md", _card(pair))
+    atomic.write_text(folder / "civitai.txt", _civitai(pair))
 
 
 def _zip(folder: Path) -> None:
@@ -167,13 +167,13 @@ def _zip(folder: Path) -> None:
             archive.write(path, path.relative_to(folder.parent))
 
 
-def _card(said: _Published) -> str:
+def _card(pair: _Published) -> str:
     """A Hugging Face model card; strings in its metadata are JSON, which YAML reads."""
     front = ["---"]
-    if said.licence:
-        front.append(f"license: {said.licence}")
-    if said.base.repository:
-        front += [f"base_model: {said.base.repository}", "base_model_relation: adapter"]
+    if pair.licence:
+        front.append(f"license: {pair.licence}")
+    if pair.base.repository:
+        front += [f"base_model: {pair.base.repository}", "base_model_relation: adapter"]
     front += ["library_name: diffusers", "pipeline_tag: text-to-image", "tags:"]
     front += [
         f"- {tag}"
@@ -182,20 +182,20 @@ def _card(said: _Published) -> str:
             *("diffusers", "template:sd-lora", "unziplora"),
         )
     ]
-    front.append(f"instance_prompt: {_json(said.trigger('content'))}")
-    if said.images:
+    front.append(f"instance_prompt: {_json(pair.trigger('content'))}")
+    if pair.images:
         front.append("widget:")
-        for what, path in said.images.items():
-            prompt = said.prompts.get(what, said.prompts["both"])
+        for what, path in pair.images.items():
+            prompt = pair.prompts.get(what, pair.prompts["both"])
             front += [f"- text: {_json(prompt)}", "  output:", f"    url: {_json(path)}"]
-    return "\n".join([*front, "---", "", _body(said)])
+    return "\n".join([*front, "---", "", _body(pair)])
 
 
-def _body(said: _Published) -> str:
-    info = said.infos["content"]
-    licence = f"Licence: {LICENCES[said.licence]}." if said.licence else "No licence was chosen."
-    gallery = "\n<Gallery />\n" if said.images else ""
-    return f"""# {_inline(said.title)}
+def _body(pair: _Published) -> str:
+    info = pair.infos["content"]
+    licence = f"Licence: {LICENCES[pair.licence]}." if pair.licence else "No licence was chosen."
+    gallery = "\n<Gallery />\n" if pair.images else ""
+    return f"""# {_inline(pair.title)}
 {gallery}
 Two LoRAs of one image: its content and its style, trained together by
 [UnZipLoRA](https://unziplora.github.io) (method {_inline(info.method)}, rank {info.rank},
@@ -203,32 +203,32 @@ Two LoRAs of one image: its content and its style, trained together by
 
 | file | what | trigger words |
 |---|---|---|
-{_rows(said)}
+{_rows(pair)}
 
 Weight 1 is what they were trained for; 0.6 to 1.2 works. In a WebUI:
 
 ```
-{said.call("content")}
-{said.call("style")}
-{said.call("content", "style")}
+{pair.call("content")}
+{pair.call("style")}
+{pair.call("content", "style")}
 ```
 
 With diffusers, in a folder with these files:
 
 ```python
-{_code(said)}
+{_code(pair)}
 ```
 
 {licence}
 """
 
 
-def _code(said: _Published) -> str:
-    content, style = said.files["content"].name, said.files["style"].name
-    if said.base.repository and said.base.in_diffusers:
-        load = f"from_pretrained({_json(said.base.repository)}, torch_dtype=dtype)"
+def _code(pair: _Published) -> str:
+    content, style = pair.files["content"].name, pair.files["style"].name
+    if pair.base.repository and pair.base.in_diffusers:
+        load = f"from_pretrained({_json(pair.base.repository)}, torch_dtype=dtype)"
     else:
-        name = _json(said.infos["content"].model_name or "")
+        name = _json(pair.infos["content"].model_name or "")
         load = f"from_single_file({name}, torch_dtype=dtype)"
     return f"""import torch
 from diffusers import StableDiffusionXLPipeline
@@ -239,14 +239,14 @@ pipeline = StableDiffusionXLPipeline.{load}
 pipeline.load_lora_weights(".", weight_name={_json(content)}, adapter_name="content")
 pipeline.load_lora_weights(".", weight_name={_json(style)}, adapter_name="style")
 pipeline.set_adapters(["content", "style"], [1.0, 1.0])
-image = pipeline.to(device)({_json(said.prompts["both"])}).images[0]
+image = pipeline.to(device)({_json(pair.prompts["both"])}).images[0]
 image.save("both.png")"""
 
 
-def _rows(said: _Published) -> str:
+def _rows(pair: _Published) -> str:
     return "\n".join(
-        f"| `{_inline(path.name)}` | {role} | `{_inline(said.trigger(role))}` |"
-        for role, path in said.files.items()
+        f"| `{_inline(path.name)}` | {role} | `{_inline(pair.trigger(role))}` |"
+        for role, path in pair.files.items()
     )
 
 
@@ -261,24 +261,24 @@ def _inline(text: str | None) -> str:
     return "".join(marks.get(character, character) for character in text or "")
 
 
-def _civitai(said: _Published) -> str:
-    info = said.infos["content"]
+def _civitai(pair: _Published) -> str:
+    info = pair.infos["content"]
     lines = [
-        said.title,
+        pair.title,
         "",
         "Type: LoRA",
-        f"Base model: {said.base.name}",
+        f"Base model: {pair.base.name}",
         f"Trained on: {info.model_name}",
     ]
-    if said.licence:
-        lines.append(f"Licence: {LICENCES[said.licence]}")
-    for role, path in said.files.items():
+    if pair.licence:
+        lines.append(f"Licence: {LICENCES[pair.licence]}")
+    for role, path in pair.files.items():
         lines += [
             "",
             f"{path.name} ({role})",
-            f"  Trigger words: {said.trigger(role)}",
+            f"  Trigger words: {pair.trigger(role)}",
             "  Recommended weight: 1.0 (0.6 to 1.2)",
-            f"  Prompt: {said.call(role)}",
+            f"  Prompt: {pair.call(role)}",
         ]
-    lines += ["", f"Both together: {said.call('content', 'style')}", ""]
+    lines += ["", f"Both together: {pair.call('content', 'style')}", ""]
     return "\n".join(lines)

@@ -50,7 +50,7 @@ def write_card(
     extensions-builtin/Lora/ui_extra_networks_lora.py:44-54, ui_edit_user_metadata.py:59-68).
     Raises WriteError.
     """
-    said = {
+    fields = {
         "description": card.description,
         "sd version": "SDXL",
         "activation text": card.trigger,
@@ -60,7 +60,7 @@ def write_card(
     }
     beside = path.with_suffix(".json")
     if replace or not beside.exists():
-        atomic.write_text(beside, json.dumps(said, indent=4, ensure_ascii=False) + "\n")
+        atomic.write_text(beside, json.dumps(fields, indent=4, ensure_ascii=False) + "\n")
     beside = path.with_suffix(".png")
     if image is not None and (replace or not beside.exists()):
         small = image.convert("RGB")

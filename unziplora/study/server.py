@@ -89,8 +89,8 @@ class _Pages:
                     }
         return dict(count)
 
-    def answer(self, token: str, given: Answer) -> dict[str, Any]:
-        self._store.answer(token, self._trial(token, given.trial), given.question, given.side)
+    def answer(self, token: str, answer: Answer) -> dict[str, Any]:
+        self._store.answer(token, self._trial(token, answer.trial), answer.question, answer.side)
         return self.following(token)
 
     def trained_on(self, token: str, number: int) -> FileResponse:
@@ -107,16 +107,16 @@ class _Pages:
         method, name = side
         return self._by_method[method].images(name, question)
 
-    def results(self, given: str) -> str:
-        _check_key(given, self._key)
+    def results(self, key: str) -> str:
+        _check_key(key, self._key)
         return _results(self._store)
 
-    def as_csv(self, given: str) -> str:
-        _check_key(given, self._key)
+    def as_csv(self, key: str) -> str:
+        _check_key(key, self._key)
         return self._store.as_csv()
 
-    def as_json(self, given: str) -> list[dict[str, Any]]:
-        _check_key(given, self._key)
+    def as_json(self, key: str) -> list[dict[str, Any]]:
+        _check_key(key, self._key)
         return [asdict(preference) for preference in self._store.preferences()]
 
 
@@ -127,8 +127,8 @@ def _shown(path: Path | None) -> FileResponse:
     return FileResponse(path, filename="image", content_disposition_type="inline")
 
 
-def _check_key(given: str, key: str) -> None:
-    if not secrets.compare_digest(given.encode(), key.encode()):
+def _check_key(key: str, expected: str) -> None:
+    if not secrets.compare_digest(key.encode(), expected.encode()):
         raise HTTPException(404, "This link is not known.")
 
 

@@ -166,16 +166,16 @@ class SpillWatch:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._said = False
+        self._reported = False
 
     def message(self, seconds: float, median: float | None) -> str | None:
         """What to tell the user after a step, once a run."""
-        if self._said or self._device.type != "cuda" or median is None or seconds < 5 * median:
+        if self._reported or self._device.type != "cuda" or median is None or seconds < 5 * median:
             return None
         free, total = torch.cuda.mem_get_info(self._device)
         if free > 0.03 * total:
             return None
-        self._said = True
+        self._reported = True
         return (
             f"A step took {seconds:.0f} s instead of {median:.0f}, because the GPU is full and its "
             "driver moves memory to the computer's. Close other programs that use the GPU, or "

@@ -73,12 +73,12 @@ def image_input(**options: Any) -> Any:
     return image
 
 
-def _uploaded(given: Any) -> bytes | None:
-    if given is None:
+def _uploaded(upload: Any) -> bytes | None:
+    if upload is None:
         return None
-    if isinstance(given, str):  # gradio 3 sends "data:image/png;base64,..."
-        return base64.b64decode(given.rpartition("base64,")[2])
-    path = Path(given.path)
+    if isinstance(upload, str):  # gradio 3 sends "data:image/png;base64,..."
+        return base64.b64decode(upload.rpartition("base64,")[2])
+    path = Path(upload.path)
     return path.read_bytes() if path.is_file() else None  # never a device, nor a FIFO
 
 

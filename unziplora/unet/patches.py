@@ -117,8 +117,8 @@ def out_of_place(
     blocks = [m for name, m in unet.named_modules() if _TRANSFORMER_BLOCK.fullmatch(name)]
     norms = [norm for block in blocks for norm in map(block.get_submodule, overwritten)]
 
-    def copied(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (given[0].clone(), *given[1:]) if torch.is_grad_enabled() else given
+    def copied(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0].clone(), *inputs[1:]) if torch.is_grad_enabled() else inputs
 
     with Changes(unet) as changes, wrapped(unet, blocks, _on_a_copy):
         for norm in norms:

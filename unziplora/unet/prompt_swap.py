@@ -34,8 +34,8 @@ def other_context(unet: nn.Module, group: str, context: Tensor) -> Iterator[None
             f"This UNet has no attention group {group}. See its names in unet/layer_names.py."
         )
 
-    def replace(layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (context.to(given[0].dtype), *given[1:])
+    def replace(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (context.to(inputs[0].dtype), *inputs[1:])
 
     with Changes(unet) as changes:
         for layer in layers:

@@ -37,8 +37,8 @@ def cast_by_layer(
     pairs: what stands in for the forward of some layers; there the pair's base is replaced.
     """
     compute = torch.bfloat16 if in_fp16(unet) else None
-    made = _InFp8 if fp8 else _Cast
-    layers = [made(layer, pairs.get(layer), compute) for layer in unet.modules() if _suits(layer)]
+    kind = _InFp8 if fp8 else _Cast
+    layers = [kind(layer, pairs.get(layer), compute) for layer in unet.modules() if _suits(layer)]
     with Changes(unet) as changes:
         if compute is not None:
             for norm in filter(_is_norm, unet.modules()):

@@ -64,7 +64,7 @@ class StandaloneHost:
         self._embeddings: dict[str, tuple[Tensor, Tensor]] = {}
         self._change_encoders: Callable[[Sequence[nn.Module]], AbstractContextManager[None]] | None
         self._change_encoders = None
-        self._lent = threading.Lock()
+        self._borrowed = threading.Lock()
         self.unet = checkpoint.unet(device, dtype)
 
     @classmethod
@@ -113,19 +113,19 @@ class StandaloneHost:
         Raises UnZipLoRAError while it is in use already, ModelDamaged where an earlier run left it
         damaged.
         """
-        if not self._lent.acquire(blocking=False):
+        if not self._borrowed.acquire(blocking=False):
             raise UnZipLoRAError("The model is in use by another run. Wait until that has ended.")
         try:
             with borrowed(self.unet), in_eval_mode(self.unet), frozen(self.unet):
                 yield
         finally:
-            self._lent.release()
+            self._borrowed.release()
             self._free()
 
     @property
     def borrowed(self) -> bool:
         """Whether a run has the model now."""
-        return self._lent.locked()
+        return self._borrowed.locked()
 
     @contextlib.contextmanager
     def encoders_changed(

@@ -43,8 +43,8 @@ class A1111Host(WebUIHost):
             )
         self._refuse_hand_cast_fp8()
         self._refuse_another_unet()
-        said = getattr(self._model, "parameterization", "eps")
-        self.prediction_type = prediction_type or _PREDICTIONS.get(said, "epsilon")
+        parameterization = getattr(self._model, "parameterization", "eps")
+        self.prediction_type = prediction_type or _PREDICTIONS.get(parameterization, "epsilon")
 
     def _refuse_hand_cast_fp8(self) -> None:
         """Where torch has no autocast, the WebUI casts each fp8 layer in place and back, which a
@@ -94,7 +94,7 @@ class A1111Host(WebUIHost):
         return [self._model.conditioner, self._model.first_stage_model]
 
     @contextlib.contextmanager
-    def _lent(self) -> Iterator[None]:
+    def _borrowed(self) -> Iterator[None]:
         self._clean()
         self.unet.eval()
         with self._placed(), frozen(self.unet):

@@ -166,7 +166,7 @@ class WebUIHost:
                     borrowed(self.unet),
                     hooks.off(self.unet, self._encoders()) as self.notes,
                     in_eval_mode(self.unet),
-                    self._lent(),
+                    self._borrowed(),
                 ):
                     yield
             finally:
@@ -177,7 +177,7 @@ class WebUIHost:
         """The VAE and the text encoders."""
         raise NotImplementedError
 
-    def _lent(self) -> contextlib.AbstractContextManager[None]:
+    def _borrowed(self) -> contextlib.AbstractContextManager[None]:
         """Clean weights, in place on the device, frozen and safe to differentiate."""
         raise NotImplementedError
 
@@ -286,8 +286,8 @@ def no_model(chosen: str | None, reason: BaseException | None = None) -> Invalid
 
 
 def _in_one_line(reason: BaseException) -> str:
-    said = " ".join(str(reason).split())[:200].rstrip(" .!")
-    return f"{type(reason).__name__}: {said}" if said else type(reason).__name__
+    message = " ".join(str(reason).split())[:200].rstrip(" .!")
+    return f"{type(reason).__name__}: {message}" if message else type(reason).__name__
 
 
 def zero_snr_chosen() -> bool:

@@ -59,10 +59,10 @@ class ForgeHost(ForgeObjectsHost):
     def _has_both_text_encoders(self) -> bool:
         return hasattr(self._model, "text_processing_engine_l")
 
-    def _said(self) -> str:
+    def _stated_prediction(self) -> str:
         predictor = self._kmodel.predictor
-        said: str = getattr(predictor, "prediction_type", type(predictor).__name__)
-        return said
+        prediction: str = getattr(predictor, "prediction_type", type(predictor).__name__)
+        return prediction
 
     def _memory(self) -> Any:
         return _backend("memory_management")
@@ -94,7 +94,7 @@ class ForgeHost(ForgeObjectsHost):
         embeddings = self._model.text_processing_engine_l.embeddings.word_embeddings
         self._refuse_embeddings(prompts, list(embeddings))
         batch = webui("prompt_parser").SdConditioning(list(prompts))
-        with self._given_back():
+        with self._restored():
             found = self._model.get_learned_conditioning(batch)
         vector = found["vector"]
         sizes = _SIZE_NUMBERS * self._model.embedder.dim

@@ -29,15 +29,17 @@ class ForgeObjectsHost(WebUIHost):
     def __init__(self, model: Any, prediction_type: PredictionType | None = None) -> None:
         super().__init__(model)
         self._normal = contextlib.ExitStack()
-        said = self._said()
-        if said not in ("epsilon", "v_prediction") and (prediction_type is None or said == "const"):
+        prediction = self._stated_prediction()
+        if prediction not in ("epsilon", "v_prediction") and (
+            prediction_type is None or prediction == "const"
+        ):
             raise InvalidInput(
-                f"{self._title()} predicts {said!r}, which cannot be trained here. "
+                f"{self._title()} predicts {prediction!r}, which cannot be trained here. "
                 "Choose an SDXL checkpoint that predicts epsilon or v."
             )
-        self.prediction_type = prediction_type or said  # type: ignore[assignment]
+        self.prediction_type = prediction_type or prediction  # type: ignore[assignment]
 
-    def _said(self) -> str:
+    def _stated_prediction(self) -> str:
         """What the model predicts by its own account."""
         raise NotImplementedError
 
@@ -63,7 +65,7 @@ class ForgeObjectsHost(WebUIHost):
         return [parts.clip.cond_stage_model, parts.vae.first_stage_model]
 
     @contextlib.contextmanager
-    def _lent(self) -> Iterator[None]:
+    def _borrowed(self) -> Iterator[None]:
         """The original UNet on the device; its inference tensors stood in for, its in-place blocks
         made safe."""
         self._load_unet()
@@ -104,7 +106,7 @@ class ForgeObjectsHost(WebUIHost):
         return contextlib.nullcontext()
 
     @contextlib.contextmanager
-    def _given_back(self) -> Iterator[None]:
+    def _restored(self) -> Iterator[None]:
         """The WebUI's own tensors, which it moves and patches, and all parts of the model without
         the patches of an earlier generation."""
         kept = self._model.forge_objects
@@ -123,7 +125,7 @@ class ForgeObjectsHost(WebUIHost):
         patched = self._model.forge_objects_after_applying_lora
         self._model.forge_objects_after_applying_lora = self._model.forge_objects_original
         try:
-            with self._given_back():
+            with self._restored():
                 yield
         finally:
             self._model.forge_objects_after_applying_lora = patched
@@ -138,7 +140,7 @@ class ForgeObjectsHost(WebUIHost):
             calls += 1
             return latents_of(posterior, generator)
 
-        with self._given_back(), torch.inference_mode():
+        with self._restored(), torch.inference_mode():
             vae = self._model.forge_objects.vae
             with self._regulated(vae, regulation):
                 encoded = self._scaled(vae, vae.encode(pixels.movedim(1, -1) * 0.5 + 0.5))

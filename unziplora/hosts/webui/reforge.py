@@ -36,7 +36,7 @@ class LdmPatchedHost(ForgeObjectsHost):
     def _has_both_text_encoders(self) -> bool:
         return sgm.text_encoders(self._model) > 1
 
-    def _said(self) -> str:
+    def _stated_prediction(self) -> str:
         """By the checkpoint's markers, or by a .yaml beside it, which prevails
         (modules_forge/forge_loader.py:510 and 262)."""
         kind: str = self._kmodel.model_type.name
@@ -77,7 +77,7 @@ class LdmPatchedHost(ForgeObjectsHost):
         Raises InvalidInput for a word that is the name of an installed embedding.
         """
         self._refuse_embeddings(prompts, sgm.embeddings())
-        with self._given_back():
+        with self._restored():
             context, pooled = sgm.encoded(self._model, prompts)
             return context.to(self.device), pooled.to(self.device)
 
