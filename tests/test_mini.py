@@ -95,7 +95,7 @@ def test_its_config_agrees_with_its_weights() -> None:
             assert shape(name)[0] == vae["ch"] * factor
 
 
-def test_it_draws_the_class_that_it_is_told(host: StandaloneHost, judge: Judge) -> None:
+def test_it_draws_the_class_in_the_prompt(host: StandaloneHost, judge: Judge) -> None:
     asked = [kind for kind in KINDS for _ in range(2)]
     images = Sampler(host).images([article(kind) for kind in asked], list(range(len(asked))))
     found = judge.kinds(images)

@@ -45,7 +45,7 @@ _NUMBERS = {name: number for number, name in enumerate(sorted(STYLES))}
 
 
 def stylise(scene: EmojiScene, name: str, variant: int, rng: np.random.Generator) -> Any:
-    """The scene in a style's variant: (PICTURE, PICTURE, 3) uint8, half the canvas' side."""
+    """The scene in a style's variant: (IMAGE_SIDE, IMAGE_SIDE, 3) uint8, half the canvas' side."""
     traits = np.random.default_rng((_NUMBERS[name], variant))
     canvas = np.asarray(STYLES[name].render(scene, traits, rng), np.float32)
     half = canvas.reshape(IMAGE_SIDE, 2, IMAGE_SIDE, 2, 3).mean((1, 3))

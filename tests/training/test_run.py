@@ -138,7 +138,7 @@ def test_previews_change_no_tensor_and_a_failed_one_ends_no_run(
     assert hashes(tmp_path, "shown") == hashes(tmp_path, "broken") == hashes(tmp_path, "whole")
 
 
-def test_nothing_is_overwritten_unless_told(
+def test_nothing_is_overwritten_unless_requested(
     make_host: Any, image_file: Path, tmp_path: Path
 ) -> None:
     list(begin(image_file, make_host(), tmp_path))

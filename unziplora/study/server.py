@@ -34,7 +34,7 @@ def make_study(results: Sequence[Results], store: Store) -> FastAPI:
     pages = _Pages(results, store)
     for path, endpoint in {
         "/p/{token}": pages.page,
-        "/results/{given}": pages.results,
+        "/results/{key}": pages.results,
     }.items():
         app.get(path, response_class=HTMLResponse)(endpoint)
     app.get("/p/{token}/next")(pages.following)
@@ -42,8 +42,8 @@ def make_study(results: Sequence[Results], store: Store) -> FastAPI:
     app.get("/p/{token}/{number}/image", response_class=FileResponse)(pages.trained_on)
     sample = "/p/{token}/{number}/{question}/{side}/{index}"
     app.get(sample, response_class=FileResponse)(pages.sample)
-    app.get("/results/{given}/csv", response_class=PlainTextResponse)(pages.as_csv)
-    app.get("/results/{given}/json")(pages.as_json)
+    app.get("/results/{key}/csv", response_class=PlainTextResponse)(pages.as_csv)
+    app.get("/results/{key}/json")(pages.as_json)
     return app
 
 

@@ -218,7 +218,7 @@ def test_borrowing_restores_flags_and_modes_in_every_outcome(host: StandaloneHos
     assert all(torch.equal(weights[k], t) for k, t in host.unet.state_dict().items())
 
 
-def test_a_model_is_lent_once(host: StandaloneHost) -> None:
+def test_a_model_is_borrowed_once(host: StandaloneHost) -> None:
     with (
         host.borrow(),
         pytest.raises(UnZipLoRAError, match="in use by another run"),

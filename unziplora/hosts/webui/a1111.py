@@ -94,7 +94,7 @@ class A1111Host(WebUIHost):
         return [self._model.conditioner, self._model.first_stage_model]
 
     @contextlib.contextmanager
-    def _borrowed(self) -> Iterator[None]:
+    def _trainable(self) -> Iterator[None]:
         self._clean()
         self.unet.eval()
         with self._placed(), frozen(self.unet):

@@ -166,7 +166,7 @@ class WebUIHost:
                     borrowed(self.unet),
                     hooks.off(self.unet, self._encoders()) as self.notes,
                     in_eval_mode(self.unet),
-                    self._borrowed(),
+                    self._trainable(),
                 ):
                     yield
             finally:
@@ -177,7 +177,7 @@ class WebUIHost:
         """The VAE and the text encoders."""
         raise NotImplementedError
 
-    def _borrowed(self) -> contextlib.AbstractContextManager[None]:
+    def _trainable(self) -> contextlib.AbstractContextManager[None]:
         """Clean weights, in place on the device, frozen and safe to differentiate."""
         raise NotImplementedError
 

@@ -65,7 +65,7 @@ class ForgeObjectsHost(WebUIHost):
         return [parts.clip.cond_stage_model, parts.vae.first_stage_model]
 
     @contextlib.contextmanager
-    def _borrowed(self) -> Iterator[None]:
+    def _trainable(self) -> Iterator[None]:
         """The original UNet on the device; its inference tensors stood in for, its in-place blocks
         made safe."""
         self._load_unet()
