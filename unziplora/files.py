@@ -33,17 +33,20 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, *, new: bool = False) -> Iterator[Path]:
     """Lends the name of a temporary file beside `path`, which becomes `path` at the end.
 
-    The caller creates it. If the caller raises, it is removed and `path` is as it was. Raises
-    WriteError where the disk is full or refuses.
+    The caller creates it. If the caller raises, it is removed and `path` is as it was. new: a file
+    that is at `path` by then is kept. Raises WriteError where the disk is full or refuses, and
+    InvalidInput where a new file's name is taken.
     """
     temporary = _beside(path, "tmp")
     try:
         yield temporary
         _sync(temporary)
-        _replace(temporary, path)
+        (_claim if new else _replace)(temporary, path)
+    except FileExistsError as error:
+        raise InvalidInput(f"{path.name} exists already. Choose another name.") from error
     except OSError as error:
         _refuse(path, error)
     finally:
@@ -225,6 +228,18 @@ def _replace(temporary: Path, path: Path) -> None:
         os.rename(aside, path)
         raise
     clear_leftovers(path.parent, {path.name})
+
+
+def _claim(temporary: Path, path: Path) -> None:
+    """Gives the file its name unless that is taken: in one step, so that of two programs that write
+    one name one is refused. Raises FileExistsError."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):  # a file system without hard links
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        _replace(temporary, path)
 
 
 def _beside(path: Path, kind: str) -> Path:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import unziplora
 from unziplora.errors import InvalidInput
 from unziplora.files import check_name
+from unziplora.lora.merge import merge
 from unziplora.lora.pair import pair_files
 from unziplora.training.events import Finished, LorasSaved, Message, Started
 from unziplora.training.run import Run
@@ -120,6 +124,38 @@ def test_a_file_that_appears_is_replaced_where_that_was_wanted(
             (tmp_path / "fox_style.safetensors").write_bytes(b"another's")
     assert (tmp_path / "fox_style.safetensors").read_bytes() != b"another's"
     assert not (tmp_path / "fox-2_style.safetensors").exists()
+
+
+def lora(path: Path) -> Path:
+    key = "lora_unet_output_blocks_1_1_transformer_blocks_0_attn2_to_k"
+    shapes = {f"{key}.lora_down.weight": (2, 8), f"{key}.lora_up.weight": (8, 2)}
+    save_file({name: torch.ones(shape) for name, shape in shapes.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appears_while_loras_are_merged_is_kept(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, both = lora(tmp_path / "part.safetensors"), tmp_path / "both.safetensors"
+
+    def another(*_: Any, **__: Any) -> None:
+        both.write_bytes(b"another's")
+
+    if not links:
+
+        def refused(*_: Any) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refused)
+    monkeypatch.setattr(os, "fsync", another)  # written whole, and not yet under its name
+    with pytest.raises(InvalidInput, match=r"both\.safetensors exists already"):
+        merge(both, [(part, 1.0), (part, 1.0)])
+    assert both.read_bytes() == b"another's"
+    assert {path.name for path in tmp_path.iterdir()} == {part.name, both.name}
+    monkeypatch.undo()
+    both.unlink()
+    assert merge(both, [(part, 1.0), (part, 1.0)]).path == both
 
 
 def test_a_disk_without_locks_is_not_taken_for_a_run_of_the_same_name(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def merge(
     Raises InvalidInput where a part has other than plain LoRA layers, where layers do not fit each
     other, or where the file exists.
     """
-    if path.exists():
+    if os.path.lexists(path):  # before minutes are spent; when it is written, too
         raise InvalidInput(f"{path.name} exists already. Choose another name.")
     files = [(_plain(read_lora(part)), weight) for part, weight in parts]
     targets = dict.fromkeys(target for file, _ in files for target in file.adapters)
@@ -47,7 +48,7 @@ def merge(
         (file.path.stem, weight, tensor_hash(file.path), file.metadata) for file, weight in files
     ]
     metadata = merged_metadata(path.stem, rank, heads)
-    saved = save_modules(path, layers, metadata, shapes=shapes)
+    saved = save_modules(path, layers, metadata, shapes=shapes, new=True)
     write_card(path, merged_card(info_of(metadata), [name for name, *_ in heads]), image)
     return saved
 

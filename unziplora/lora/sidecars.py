@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from unziplora import files as atomic
+from unziplora.errors import InvalidInput
 from unziplora.lora.metadata import Header, LoraInfo, merged_description
 
 _CARD_SIDE = 512  # pixels
@@ -58,12 +60,22 @@ def write_card(
         "negative text": "",
         "notes": card.notes,
     }
-    beside = path.with_suffix(".json")
-    if replace or not beside.exists():
-        atomic.write_text(beside, json.dumps(fields, indent=4, ensure_ascii=False) + "\n")
-    beside = path.with_suffix(".png")
-    if image is not None and (replace or not beside.exists()):
+    text = json.dumps(fields, indent=4, ensure_ascii=False) + "\n"
+    with _side_file(path.with_suffix(".json"), replace=replace) as temporary:
+        temporary.write_text(text, "utf-8")
+    if image is not None:
         small = image.convert("RGB")
         small.thumbnail((_CARD_SIDE, _CARD_SIDE))
-        with atomic.writing(beside) as temporary:
+        with _side_file(path.with_suffix(".png"), replace=replace) as temporary:
             small.save(temporary, "PNG")
+
+
+@contextlib.contextmanager
+def _side_file(path: Path, *, replace: bool) -> Iterator[Path]:
+    """Where to write it; one that is there stays unless `replace`."""
+    try:
+        with atomic.writing(path, new=not replace) as temporary:
+            yield temporary
+    except InvalidInput:  # its name is taken
+        if replace:
+            raise

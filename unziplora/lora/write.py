@@ -63,8 +63,10 @@ def save_modules(
     *,
     shapes: Mapping[str, tuple[int, ...]],
     dtype: torch.dtype = torch.float16,
+    new: bool = False,
 ) -> SavedLora:
-    """`save_lora` for modules by kohya's names; shapes are (out, in) or (out, in, h, w)."""
+    """`save_lora` for modules by kohya's names; shapes are (out, in) or (out, in, h, w). new: a
+    file that is there by then is kept, and InvalidInput raised."""
     tensors = {}
     for name, lora in modules.items():
         if lora.up.to(dtype).any():
@@ -75,7 +77,7 @@ def save_modules(
             "Train some more steps before saving."
         )
     data, model_hash = _serialised(tensors, metadata)
-    with atomic.writing(path) as temporary:
+    with atomic.writing(path, new=new) as temporary:
         temporary.write_bytes(data)
         _check(temporary, path.name, tensors, shapes)
     return SavedLora(path, model_hash, len(tensors) // 3, len(modules) - len(tensors) // 3)
