@@ -101,12 +101,7 @@ class Killer:
     def _look(self, out: Path) -> None:
         """Every file that has its name is whole, and hardly a step is lost."""
         result = self.result
-        for path in out.rglob("pair*.safetensors"):
-            try:
-                if inspect(path).hash_matches is not True:
-                    result.findings.append(f"{out.name}: {path.name} is not what its hash says")
-            except InvalidInput as error:
-                result.findings.append(f"{out.name}: {error}")
+        result.findings += [f"{out.name}: {fault}" for fault in damaged_files(out)]
         folder = RunFolder(run_path(out, "pair"))
         saved = 0
         if folder.state.exists():
@@ -121,6 +116,18 @@ class Killer:
         result.most_repeated = max(result.most_repeated, repeated)
         if repeated > 1:
             result.findings.append(f"{out.name}: {repeated} steps are lost")
+
+
+def damaged_files(out: Path) -> list[str]:
+    """What is wrong with the LoRA files that have their names."""
+    found = []
+    for path in out.rglob("pair*.safetensors"):
+        try:
+            if inspect(path).hash_matches is not True:
+                found.append(f"{path.name} is not what its hash says")
+        except InvalidInput as error:
+            found.append(str(error))
+    return found
 
 
 def run(kills: int, folder: Path, seed: int = 0) -> Result:

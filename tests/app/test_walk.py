@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import site
-import sys
-import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +24,12 @@ pytest.importorskip("gradio", reason="the app's page needs gradio")
 
 from fastapi.testclient import TestClient
 
-from tests.app.audit import audited, connected, opened_outside
+from benchmarks.reliability.audit_events import (
+    audited,
+    connected,
+    opened_outside,
+    pythons_own,
+)
 from tests.conftest import ROOT
 from unziplora.app.http_api import PREFIX
 from unziplora.app.server import make_app
@@ -219,15 +221,8 @@ def test_gradios_own_check_of_paths_is_on_as_well(walked: Walked) -> None:
 
 
 def check(walked: Walked, heard: list[tuple[str, str]]) -> None:
-    """Python's own files are those that it imports, and what the system says of itself."""
-    python = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()}
-    system = ["/etc/mime.types", "/etc/httpd", "/etc/apache", "/usr/local/etc", "/dev/null",
-              "/proc/meminfo", "/proc/self/statm", "/dev/urandom"]  # fmt: skip
-    if "matplotlib" in sys.modules:  # which gradio imports at its first call
-        python.add(sys.modules["matplotlib"].get_cachedir())
     own = [walked.out, upload_folder(), ROOT / "unziplora"]
-    allowed = [*own, *map(Path, python), *map(Path, system)]
-    assert opened_outside(heard, allowed) == []
+    assert opened_outside(heard, [*own, *pythons_own()]) == []
     assert connected(heard) == []
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import site
 import sys
+import sysconfig
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,6 +46,16 @@ def opened_outside(heard: Sequence[tuple[str, str]], allowed: Sequence[Path]) ->
             if not any(path == root or root in path.parents for root in roots):
                 found.add(f"{event} {path}")
     return sorted(found)
+
+
+def pythons_own() -> list[Path]:
+    """What Python imports, and what the system says of itself."""
+    python = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()}
+    if "matplotlib" in sys.modules:  # which gradio imports at its first call
+        python.add(sys.modules["matplotlib"].get_cachedir())
+    system = ["/etc/mime.types", "/etc/httpd", "/etc/apache", "/usr/local/etc", "/dev/null",
+              "/proc/meminfo", "/proc/self/statm", "/dev/urandom"]  # fmt: skip
+    return [*map(Path, python), *map(Path, system)]
 
 
 def connected(heard: Sequence[tuple[str, str]]) -> list[str]:
