@@ -23,7 +23,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.lora.layouts import KINDS, Made, kohya, linears, pairs, sgm
+from tests.lora.layouts import KINDS, Made, linears, pairs, sgm
+from tests.lora.layouts import kohya as kohyas
 from tests.lora.referees.write_with_lycoris import KINDS as LYCORIS
 from tests.lora.test_pair_loads import trained, write
 from unziplora.checkpoints.key_map import UNET
@@ -33,9 +34,11 @@ from unziplora.lora.merge import merge
 from unziplora.lora.read import read_lora
 from unziplora.testing.random_checkpoint import Widths, write_random_model
 
-NARROW = Widths((32, 64, 64), (32, 32, 32, 32), (32, 32), (2, 2))
+NARROW = Widths((32, 64, 128), (32, 32, 32, 32), (32, 32), (2, 2))
 REFEREES = Path(__file__).with_name("referees")
 CLOSE = 1e-3  # of a layer's change
+KOHYA_APPLIES = ("apply", "merge", "bake")
+KOHYA_WRITES = [("lora", 1.0), ("lora", 8.0), ("oft", 0.01)]
 Files = Sequence[tuple[Path, float]]
 
 
@@ -72,8 +75,8 @@ def uses(host: StandaloneHost, tmp_path_factory: pytest.TempPathFactory) -> dict
         pair = write(trainer.attachment, host.unet, folder)
     ranks = pairs(linears(host.unet), rank=None)
     few = {n: p for n, p in pairs(linears(host.unet), rank=9, seed=1).items() if "up_blocks" in n}
-    one = Made(kohya(ranks, alpha=None), {}).write(folder / "one.safetensors")
-    other = Made(kohya(few, alpha=3.0), {}).write(folder / "other.safetensors")
+    one = Made(kohyas(ranks, alpha=None), {}).write(folder / "one.safetensors")
+    other = Made(kohyas(few, alpha=3.0), {}).write(folder / "other.safetensors")
     conv = KINDS["LoCon"](host.unet).write(folder / "conv.safetensors")
     merged = merge(folder / "merged.safetensors", [(one, 0.7), (other, -1.2)]).path
     whole = merge(folder / "whole.safetensors", [(conv, 0.5), (pair["style"], 1.0)]).path
@@ -149,46 +152,56 @@ def test_diffusers_adds_what_our_files_say(
         assert_close(theirs, mine)
 
 
-def with_kohya(weights: Mapping[str, Tensor], folder: Path, jobs: list[dict[str, Any]]) -> None:
+@pytest.fixture(scope="module")
+def kohya(
+    weights: Mapping[str, Tensor],
+    uses: Mapping[str, Files],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A folder with all that kohya's scripts were asked for, in one process."""
     scripts, python = program("UNZIPLORA_KOHYA"), program("UNZIPLORA_KOHYA_PYTHON")
+    folder = tmp_path_factory.mktemp("kohya")
+    jobs = []
+    for how in KOHYA_APPLIES:
+        (folder / how).mkdir()
+        jobs += jobs_for(uses, folder / how, how=how)
+    pair = [(path, 1.0) for path, _ in uses["both"]]
+    jobs += jobs_for({"combined": pair}, folder, how="combine")
+    jobs += jobs_for({"applied": [(folder / "combined.safetensors", 1.0)]}, folder, how="merge")
+    for kind, alpha in KOHYA_WRITES:
+        out = str(folder / f"{kind} {alpha}.safetensors")
+        jobs.append({"how": f"write {kind}", "alpha": alpha, "out": out})
     save_file(dict(weights), folder / "unet.safetensors")
     wanted = {"unet": str(folder / "unet.safetensors"), "jobs": jobs}
     (folder / "wanted.json").write_text(json.dumps(wanted), "utf-8")
     run(python, "apply_with_kohya.py", scripts, folder / "wanted.json")
+    return folder
 
 
-@pytest.mark.parametrize("how", ["apply", "merge", "bake"])
+@pytest.mark.parametrize("how", KOHYA_APPLIES)
 def test_kohyas_scripts_add_what_our_files_say(
-    how: str, weights: Mapping[str, Tensor], uses: Mapping[str, Files], tmp_path: Path
+    how: str, weights: Mapping[str, Tensor], uses: Mapping[str, Files], kohya: Path
 ) -> None:
-    with_kohya(weights, tmp_path, jobs_for(uses, tmp_path, how=how))
     for name, files in uses.items():
         mine = ours(files, weights)
         if how == "apply":  # seen through the linear layers
             mine = {k: t for k, t in mine.items() if t.dim() == 2 and "transformer_blocks" in k}
-        assert_close(load_file(tmp_path / f"{name}.safetensors"), mine)
+        assert_close(load_file(kohya / how / f"{name}.safetensors"), mine)
 
 
 def test_we_read_what_kohyas_scripts_combined_of_our_pair_as_they_do(
-    weights: Mapping[str, Tensor], uses: Mapping[str, Files], tmp_path: Path
+    weights: Mapping[str, Tensor], kohya: Path
 ) -> None:
-    files = [(path, 1.0) for path, _ in uses["both"]]
-    combined = tmp_path / "combined.safetensors"
-    (first,) = jobs_for({"combined": files}, tmp_path, how="combine")
-    (second,) = jobs_for({"applied": [(combined, 1.0)]}, tmp_path, how="merge")
-    with_kohya(weights, tmp_path, [first, second])
-    theirs = load_file(tmp_path / "applied.safetensors")
-    assert_close(theirs, ours([(combined, 1.0)], weights))
+    theirs = load_file(kohya / "applied.safetensors")
+    assert_close(theirs, ours([(kohya / "combined.safetensors", 1.0)], weights))
 
 
-@pytest.mark.parametrize(("kind", "alpha"), [("lora", 1.0), ("lora", 8.0), ("oft", 0.01)])
+@pytest.mark.parametrize(("kind", "alpha"), KOHYA_WRITES)
 def test_we_read_what_kohyas_scripts_write(
-    kind: str, alpha: float, weights: Mapping[str, Tensor], tmp_path: Path
+    kind: str, alpha: float, weights: Mapping[str, Tensor], kohya: Path
 ) -> None:
-    path = tmp_path / "theirs.safetensors"
-    job = {"how": f"write {kind}", "alpha": alpha, "out": str(path)}
-    with_kohya(weights, tmp_path, [job])
-    theirs = load_file(path.with_suffix(".deltas.safetensors"))
+    path = kohya / f"{kind} {alpha}.safetensors"
+    theirs = load_file(kohya / f"{kind} {alpha}.deltas.safetensors")
     assert_close(theirs, ours([(path, 1.0)], weights))
 
 

@@ -44,7 +44,7 @@ def main(requests: str) -> None:
         names = [f"lora{number}" for number, _ in enumerate(job["files"])]
         for name, path in zip(names, job["files"], strict=True):
             pipeline.load_lora_weights(load_file(path), adapter_name=name)
-        pipeline.set_adapters(names, job["weights"])
+        unet.set_adapters(names, job["weights"])  # the pipeline's wants text encoders
         now = {name: unet.get_submodule(name) for name in layers}
         found = {name: effective(layer) - before[name] for name, layer in now.items()}
         found = {f"{k}.weight": t.contiguous() for k, t in found.items() if t.any()}

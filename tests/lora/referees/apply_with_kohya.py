@@ -38,8 +38,16 @@ def network_of(weights):
     module.TIME_EMBED_DIM = weights["time_embed.0.weight"].shape[0]
     module.ADM_IN_CHANNELS = weights["label_emb.0.0.weight"].shape[1]
     key = "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
-    module.CONTEXT_DIM = weights[key].shape[1]
-    unet = module.SdxlUNet2DConditionModel()
+    real = module.Transformer2DModel
+
+    def narrow(**given):  # the width of the text is written out in the code
+        return real(**{**given, "cross_attention_dim": weights[key].shape[1]})
+
+    module.Transformer2DModel = narrow
+    try:
+        unet = module.SdxlUNet2DConditionModel()
+    finally:
+        module.Transformer2DModel = real
     unet.load_state_dict(weights)
     return unet.requires_grad_(False)
 
