@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from unziplora.checkpoints.checkpoint import open_checkpoint
 from unziplora.checkpoints.identify import identify
 from unziplora.errors import InvalidInput
-from unziplora.hosts.standalone.host import StandaloneHost
+from unziplora.hosts.standalone.host import StandaloneHost, identity_of
 from unziplora.testing.random_checkpoint import Widths, write_random_model
 
 TINY = Widths((32, 64, 64), (32, 32, 32, 32), (32, 32), (1, 2))
@@ -161,6 +161,7 @@ def test_a_linked_model_keeps_the_name_that_is_seen(originals: Path, tmp_path: P
     host = StandaloneHost.open(link, device="cpu")
     assert host.model.name == "ponyDiffusionV6XL.safetensors"
     assert host.model.family == "Pony"
+    assert identity_of(link).name == host.model.name  # before it is loaded, too
 
 
 def test_a_linked_folder_keeps_the_name_that_is_seen(

@@ -301,7 +301,7 @@ def identity_of(path: str | Path) -> ModelIdentity:
     """Name and family of a model, without its hash, which takes seconds to compute. Raises
     InvalidInput as `StandaloneHost.open`."""
     file = identify(path, None)
-    return ModelIdentity(file.path.resolve().name, family=file.family)
+    return ModelIdentity(file.name, family=file.family)
 
 
 def _device() -> torch.device:
