@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.lora.layouts import Made
 from unziplora.lora.inspect import inspect
 from unziplora.lora.merge import merge
 from unziplora.lora.read import read_lora
+from unziplora.unet.architectures import family
+from unziplora.unet.layer_names import kohya_name
 
 
 def test_a_merge_keeps_text_encoder_layers(tmp_path: Path) -> None:
@@ -35,3 +39,22 @@ def test_a_rank_that_is_larger_than_the_layer_needs_no_memory_of_its_square(
                  f"{key}.alpha": torch.tensor(3.0)}, {})  # fmt: skip
     (group,) = inspect(made.write(tmp_path / "a.safetensors")).groups
     assert group.norm == pytest.approx(3 * 2**0.5)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [({"architecture": "mini"}, "mini"), ({}, "sdxl-like: SDXL's groups with 11 transformer")],
+)
+def test_a_lora_of_the_miniature_says_what_it_is_also_when_merged(
+    header: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    tensors = {}
+    for group in family()["mini"].groups:
+        key = kohya_name(f"{group}.transformer_blocks.0.attn1.to_q")
+        shapes = {f"{key}.lora_down.weight": (2, 32), f"{key}.lora_up.weight": (32, 2)}
+        tensors |= {name: torch.ones(shape) for name, shape in shapes.items()}
+    part = tmp_path / "part.safetensors"
+    save_file(tensors, part, {"ss_network_args": json.dumps(header)})
+    merged = merge(tmp_path / "both.safetensors", [(part, 1.0), (part, 0.5)]).path
+    for path in (part, merged):
+        assert inspect(path).architecture.startswith(said)

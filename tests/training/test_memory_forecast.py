@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from benchmarks.simulate_memory import Live, simulate
+from unziplora import mini
 from unziplora.cli.commands import main
 from unziplora.errors import InvalidInput
+from unziplora.hosts.standalone.host import unloaded
 from unziplora.testing.random_checkpoint import FULL, Widths, meta_models, write_random_model
 from unziplora.training import memory_forecast as memory
 from unziplora.training.memory_forecast import SpillWatch, forecast, is_full, simulated, smaller
@@ -91,6 +93,13 @@ def test_where_free_memory_cannot_be_asked_a_large_model_is_checkpointed(
     free(None)
     assert forecast(sdxl, torch.device("mps"), SETTINGS).plan.name == "checkpoint"
     assert forecast(host.unet, CPU, replace(SETTINGS, rank=2)).plan.name == "full"
+
+
+def test_the_miniature_is_called_what_it_says_it_is(free: Any) -> None:
+    free(None)
+    unet, _, defaults = unloaded(mini.MODEL)
+    assert forecast(unet, CPU, SETTINGS, defaults.architecture).architecture == "mini"
+    assert forecast(unet, CPU, SETTINGS).architecture == "sdxl-like"
 
 
 def test_a_named_plan_is_taken_or_refused(sdxl: Any, free: Any) -> None:

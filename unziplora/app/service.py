@@ -181,7 +181,7 @@ class Service(Products):
         words = {"subject": "any", "style": "any"}  # may not be typed yet
         traits = ModelTraits.of(unet, defaults)
         chosen = settings_of({**settings, **words}).resolve(traits)
-        expected = self._forecast(unet, device, chosen)
+        expected = self._forecast(unet, device, chosen, defaults.architecture)
         kind = _kind(chosen, expected.architecture, expected.plan.name)
         pace = self._seconds_per_step.get(kind)
         return expected, None if pace is None else pace * chosen.steps
@@ -215,7 +215,11 @@ class Service(Products):
         return {**values, "architecture": traits.defaults.architecture}
 
     def _forecast(
-        self, unet: nn.Module, device: torch.device, chosen: ResolvedSettings
+        self,
+        unet: nn.Module,
+        device: torch.device,
+        chosen: ResolvedSettings,
+        architecture: str | None,
     ) -> Forecast:
         """Asked again for the same only after a while: a page asks all the time, and SDXL's UNet
         takes 0.2 s to count."""
@@ -225,7 +229,7 @@ class Service(Products):
             or self._forecast_cache[0] != wanted
             or now > self._forecast_cache[1] + 10
         ):
-            self._forecast_cache = wanted, now, forecast(unet, device, chosen)
+            self._forecast_cache = wanted, now, forecast(unet, device, chosen, architecture)
         return self._forecast_cache[2]
 
     def smallest_plan(self) -> str:

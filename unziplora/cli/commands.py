@@ -256,7 +256,8 @@ def plan(args: argparse.Namespace) -> int:
 
     unet, device, defaults = unloaded(_model_path(args), _dtype(args.precision))
     settings = Settings("any", "any", rank=args.rank, resolution=args.resolution)
-    report = forecast(unet, device, settings.resolve(ModelTraits.of(unet, defaults)))
+    resolved = settings.resolve(ModelTraits.of(unet, defaults))
+    report = forecast(unet, device, resolved, defaults.architecture)
     print(json.dumps(report.as_json(), indent=2) if args.json else report.as_text())
     return 0
 

@@ -123,9 +123,13 @@ def _architecture(file: LoraFile) -> str:
     if not layers:
         return "unknown: no attention layer of an SDXL-family UNet"
     try:
-        return architecture_of(layers, file.info.architecture).name
+        found = architecture_of(layers, file.info.architecture)
     except InvalidInput:
         return _older_model(layers) or _part_of(layers)
+    if found.name in family():
+        return found.name
+    blocks, sdxls = (sum(one.groups.values()) for one in (found, family()["sdxl"]))
+    return f"{found.name}: SDXL's groups with {blocks} transformer blocks instead of {sdxls}"
 
 
 def _older_model(layers: Mapping[str, Adapter]) -> str | None:

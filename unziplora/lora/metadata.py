@@ -297,12 +297,12 @@ def merged_metadata(
     """
     infos = [info_of(metadata) for *_, metadata in parts]
     trigger = ", ".join(dict.fromkeys(info.trigger for info in infos if info.trigger))
-    families = {info.family for info in infos}
     arguments = {
         "role": "merged",
         "trigger": trigger,
         "of": [{"name": one, "weight": w, "hash": digest[:12]} for one, w, digest, _ in parts],
-        "family": families.pop() if len(families) == 1 else None,
+        "family": _common([info.family for info in infos]),
+        "architecture": _common([info.architecture for info in infos]),
     }
     kept = {
         key: value
@@ -323,6 +323,11 @@ def merged_metadata(
         "modelspec.trigger_phrase": trigger,
         "modelspec.usage_hint": f'Weight 1, with "{trigger}" in the prompt.',
     }
+
+
+def _common(words: Sequence[str | None]) -> str | None:
+    """What all say, or None where they differ."""
+    return words[0] if len(set(words)) == 1 else None
 
 
 def merged_description(names: Sequence[str]) -> str:

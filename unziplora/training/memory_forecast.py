@@ -72,15 +72,21 @@ class Forecast:
         return {**asdict(self), "plan": self.plan.name, "fits": self.fits, "text": self.text}
 
 
-def forecast(unet: nn.Module, device: torch.device, settings: ResolvedSettings) -> Forecast:
-    """The UNet may be on the meta device, to know before loading.
+def forecast(
+    unet: nn.Module,
+    device: torch.device,
+    settings: ResolvedSettings,
+    stated: str | None = None,
+) -> Forecast:
+    """The UNet may be on the meta device, to know before loading. stated: which architecture the
+    model says it is, where it does.
 
     Raises InvalidInput where the settings name a plan that this model or device cannot run.
     """
-    needs = {name: _need(unet, settings, plan) for name, plan in PLANS.items()}
+    architecture = recognise(unet, stated).name
+    needs = {name: _need(unet, settings, plan, architecture) for name, plan in PLANS.items()}
     free = free_memory(device, unet)
     plan = _chosen(settings.memory, needs, free, unet, device)
-    architecture = recognise(unet).name
     kind = "RAM" if device.type == "cpu" else "VRAM"
     return Forecast(architecture, settings.resolution, settings.rank, needs, free, plan, kind)
 
@@ -117,9 +123,9 @@ def smallest(unet: nn.Module, device: torch.device) -> Plan:
     return [plan for plan in PLANS.values() if _pays(plan, unet, device)][-1]
 
 
-def trained_weights(unet: nn.Module, settings: ResolvedSettings) -> int:
+def trained_weights(unet: nn.Module, settings: ResolvedSettings, architecture: str) -> int:
     """Numbers in all A and B of a run."""
-    method, weights = METHODS[settings.method].on(recognise(unet).name), 0
+    method, weights = METHODS[settings.method].on(architecture), 0
     for layer, (rows, columns) in layer_shapes(unet).items():
         for branch in BRANCHES:
             if method.trains(branch, group_of(layer)):
@@ -192,20 +198,20 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-def _need(unet: nn.Module, settings: ResolvedSettings, plan: Plan) -> float:
+def _need(unet: nn.Module, settings: ResolvedSettings, plan: Plan, architecture: str) -> float:
     """GB of a plan at its peak, the margin included."""
     base = sum(p.numel() * p.element_size() for p in unet.parameters())
     moments = 2 if plan.in_backward else 8  # bytes a weight; scales are a 32nd of them
     per_weight = plan.lora_dtype.itemsize + moments
-    loras = trained_weights(unet, settings) * per_weight / 1e9
-    working = _working(unet, settings, plan.name)
+    loras = trained_weights(unet, settings, architecture) * per_weight / 1e9
+    working = _working(unet, settings, plan.name, architecture)
     held = (fp8_bytes(unet) if plan.fp8_base else base) / 1e9 + loras
     return _MARGIN * (held + working) + _FIXED_MARGIN
 
 
-def _working(unet: nn.Module, settings: ResolvedSettings, plan: str) -> float:
+def _working(unet: nn.Module, settings: ResolvedSettings, plan: str, architecture: str) -> float:
     """GB of activations, gradients and temporaries at the peak, in the base's own precision."""
-    architecture, scale = recognise(unet).name, 1.0
+    scale = 1.0
     place = (settings.resolution, settings.rank, plan, "working_gb")
     found = simulated(architecture, *place)
     if found is None:  # another size of the same shape

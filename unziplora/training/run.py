@@ -82,7 +82,7 @@ class Run:
         info = RunInfo(
             resolved, host.model, architecture.name, pair, time.time(), overwrite, began_with
         )
-        needed = trained_weights(host.unet, resolved) * _BYTES_PER_WEIGHT
+        needed = trained_weights(host.unet, resolved, architecture.name) * _BYTES_PER_WEIGHT
         files.check_output_folder(out, needed)
         run = cls(host, info, RunFolder(run_path(out, resolved.name)), image)
         run._first = start_from
@@ -132,7 +132,9 @@ class Run:
         forgotten."""
         with self._host.borrow():
             inputs, saved = self._inputs()
-            expected = forecast(self._host.unet, self._host.device, self.settings)
+            expected = forecast(
+                self._host.unet, self._host.device, self.settings, self.info.architecture
+            )
             attachment = self._attach()
             try:
                 with self._taken_folder() as notes:
