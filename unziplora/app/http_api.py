@@ -29,14 +29,14 @@ a name in an address that is not there answers 404, what a body says that cannot
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi.routing import APIRoute
 
 from unziplora.app import api_bodies as bodies
 from unziplora.app.auth import from_another_site
@@ -48,8 +48,29 @@ from unziplora.lora.publish import zip_of
 
 PREFIX = "/unziplora/v1"
 
-T = TypeVar("T")
 Allow = Callable[[Request], None]
+Body = dict[str, Any]
+BODY: Any = Depends(bodies.read)  # after `allow`: nothing is read of a request that may not
+
+
+class _Route(APIRoute):
+    """Our errors in HTTP's words: what is not there is 404, what else the caller can mend 422, the
+    rest 500."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except NotFound as error:
+                raise HTTPException(404, str(error)) from error
+            except InvalidInput as error:
+                raise HTTPException(422, str(error)) from error
+            except UnZipLoRAError as error:
+                raise HTTPException(500, str(error)) from error
+
+        return handle
 
 
 def add_routes(app: FastAPI, service: Service, allow: Allow) -> None:
@@ -59,7 +80,10 @@ def add_routes(app: FastAPI, service: Service, allow: Allow) -> None:
         allow(request)
 
     router = APIRouter(
-        prefix=PREFIX, tags=["UnZipLoRA"], dependencies=[Depends(admitted), Depends(same_site)]
+        prefix=PREFIX,
+        tags=["UnZipLoRA"],
+        dependencies=[Depends(admitted), Depends(same_site)],
+        route_class=_Route,
     )
     _add_runs(router, service)
     _add_run_files(router, service)
@@ -76,23 +100,30 @@ def same_site(request: Request) -> None:
         raise HTTPException(403, "This request came from another site. Use the page itself.")
 
 
+# Routes are plain functions, which FastAPI calls in threads: decoding an image or writing a file
+# takes seconds, and the event loop must go on meanwhile.
+
+
+def _post(
+    router: APIRouter, path: str, summary: str, schema: bodies.Schema, **options: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A route that reads a body. schema: what /docs says of it."""
+    return router.post(path, summary=summary, openapi_extra=schema, **options)
+
+
 def _add_runs(router: APIRouter, service: Service) -> None:
-    @router.post(
+    @_post(
+        router,
         "/runs",
-        summary="Train a content and a style LoRA on one image",
-        openapi_extra=bodies.schema_of_start(),
+        "Train a content and a style LoRA on one image",
+        bodies.schema_of_start(),
     )
-    async def start(request: Request) -> dict[str, Any]:
-        body = await bodies.read(request)
-        image = _answer(lambda: bodies.image_of(body.pop("image", None)))
+    def start(body: Body = BODY) -> dict[str, Any]:
+        image = bodies.image_of(body.pop("image", None))
         overwrite = body.pop("overwrite", False) is True
         first = bodies.text_of(body, "start_from") or None
         body.pop("start_from", None)
-        # not in the event loop: a large image takes seconds to decode
-        return await run_in_threadpool(
-            _answer,
-            lambda: service.start(image, body, overwrite=overwrite, start_from=first).as_json(0),
-        )
+        return service.start(image, body, overwrite=overwrite, start_from=first).as_json(since=0)
 
     @router.get("/runs", summary="All runs, without their events")
     def runs() -> list[dict[str, Any]]:
@@ -100,51 +131,46 @@ def _add_runs(router: APIRouter, service: Service) -> None:
 
     @router.get("/runs/{job_id}", summary="One run, with its events from a number on")
     def run(job_id: str, since: int = 0) -> dict[str, Any]:
-        return _answer(lambda: service.jobs.get(job_id).as_json(since=since))
+        return service.jobs.get(job_id).as_json(since=since)
 
-    @router.post(
+    @_post(
+        router,
         "/runs/{job_id}/commands",
-        summary="Stop, save, preview, pause, resume, cancel",
-        openapi_extra=bodies.schema_of_command(),
+        "Stop, save, preview, pause, resume, cancel",
+        bodies.schema_of_command(),
     )
-    async def command(job_id: str, request: Request) -> dict[str, Any]:
-        _answer(lambda: service.jobs.get(job_id))
-        wanted = bodies.text_of(await bodies.read(request), "command")
+    def command(job_id: str, body: Body = BODY) -> dict[str, Any]:
+        job = service.jobs.get(job_id)
+        service.jobs.send(job_id, bodies.text_of(body, "command"))
+        return job.as_json()
 
-        def obey() -> dict[str, Any]:
-            service.jobs.send(job_id, wanted)
-            return service.jobs.get(job_id).as_json()
-
-        return await run_in_threadpool(_answer, obey)
-
-    @router.post(
+    @_post(
+        router,
         "/runs/{job_id}/place",
-        summary="Where a waiting run stands in the queue, from 0",
-        openapi_extra=bodies.schema_of_place(),
+        "Where a waiting run stands in the queue, from 0",
+        bodies.schema_of_place(),
     )
-    async def place(job_id: str, request: Request) -> list[str]:
-        _answer(lambda: service.jobs.get(job_id))
-        body = await bodies.read(request)
-        _answer(lambda: service.jobs.move(job_id, bodies.whole_of(body, "place")))
+    def place(job_id: str, body: Body = BODY) -> list[str]:
+        service.jobs.get(job_id)
+        service.jobs.move(job_id, bodies.whole_of(body, "place"))
         return [job.id for job in service.jobs.waiting()]
 
 
 def _add_run_files(router: APIRouter, service: Service) -> None:
     @router.get("/runs/{job_id}/image", summary="The image trained on")
     def image(job_id: str) -> FileResponse:
-        folder = _answer(lambda: service.run_folder(service.jobs.get(job_id).name))
-        return _file(service, folder.image)
+        return _file(service, service.run_folder(service.jobs.get(job_id).name).image)
 
     @router.get("/runs/{job_id}/previews/{name}", summary="A preview")
     def preview(job_id: str, name: str) -> FileResponse:
-        folder = _answer(lambda: service.run_folder(service.jobs.get(job_id).name))
+        folder = service.run_folder(service.jobs.get(job_id).name)
         if Path(name).name != name:
             raise HTTPException(404, "There is no such file.")
         return _file(service, folder.previews / name)
 
     @router.get("/runs/{job_id}/report", summary="What a bug report needs, without names")
     def report(job_id: str) -> PlainTextResponse:
-        return PlainTextResponse(_answer(lambda: service.report(job_id)))
+        return PlainTextResponse(service.report(job_id))
 
 
 def _add_stored_runs(router: APIRouter, service: Service) -> None:
@@ -154,28 +180,22 @@ def _add_stored_runs(router: APIRouter, service: Service) -> None:
 
     @router.delete("/stored-runs/{name}", summary="Delete a run's folder; its pair stays")
     def delete(name: str) -> dict[str, str]:
-        _answer(lambda: service.delete_run(name))
+        service.delete_run(name)
         return {"deleted": name}
 
     @router.get("/resumable", summary="Names of runs on disk that have a saved state")
     def resumable() -> list[str]:
         return [run.name for run in service.runs() if run.step is not None]
 
-    @router.post(
-        "/resume", summary="Resume a run on disk", openapi_extra=bodies.schema_of_name("the run's")
-    )
-    async def resume(request: Request) -> dict[str, Any]:
-        name = bodies.text_of(await bodies.read(request), "name")
-        return await run_in_threadpool(_answer, lambda: service.resume(name).as_json(since=0))
+    schema = bodies.schema_of_name("the run's")
 
-    @router.post(
-        "/restart",
-        summary="Begin a run on disk once more from its first step",
-        openapi_extra=bodies.schema_of_name("the run's"),
-    )
-    async def restart(request: Request) -> dict[str, Any]:
-        name = bodies.text_of(await bodies.read(request), "name")
-        return await run_in_threadpool(_answer, lambda: service.restart(name).as_json(since=0))
+    @_post(router, "/resume", "Resume a run on disk", schema)
+    def resume(body: Body = BODY) -> dict[str, Any]:
+        return service.resume(bodies.text_of(body, "name")).as_json(since=0)
+
+    @_post(router, "/restart", "Begin a run on disk once more from its first step", schema)
+    def restart(body: Body = BODY) -> dict[str, Any]:
+        return service.restart(bodies.text_of(body, "name")).as_json(since=0)
 
 
 def _add_pairs(router: APIRouter, service: Service) -> None:
@@ -185,46 +205,42 @@ def _add_pairs(router: APIRouter, service: Service) -> None:
 
     @router.get("/pairs/{name}/previews", summary="The steps at which its run drew previews")
     def steps(name: str) -> list[int]:
-        return _answer(lambda: list(service.preview_steps(service.pair(name).name)))
+        return list(service.preview_steps(service.pair(name).name))
 
     @router.get("/pairs/{name}/{role}", summary="A file of a pair: content or style")
     def file(name: str, role: str) -> FileResponse:
-        return _file(service, _answer(lambda: service.file(name, role)))
+        return _file(service, service.file(name, role))
 
     @router.delete("/pairs/{name}", summary="Delete a pair and what lies beside it")
     def delete(name: str) -> list[str]:
-        return _answer(lambda: service.delete(name))
+        return service.delete(name)
 
-    @router.post(
+    @_post(
+        router,
         "/pairs/{name}/name",
-        summary="Rename a pair, its side files and its run",
-        openapi_extra=bodies.schema_of_new_name(),
+        "Rename a pair, its side files and its run",
+        bodies.schema_of_new_name(),
     )
-    async def rename(name: str, request: Request) -> dict[str, str]:
-        new = bodies.text_of(await bodies.read(request), "name")
-        return await run_in_threadpool(_answer, lambda: service.rename(name, new).as_json())
+    def rename(name: str, body: Body = BODY) -> dict[str, str]:
+        return service.rename(name, bodies.text_of(body, "name")).as_json()
 
-    @router.post(
+    @_post(
+        router,
         "/pairs/{name}/more",
-        summary="Train a pair for more steps, into a pair of its own",
-        openapi_extra=bodies.schema_of_steps("how many more"),
+        "Train a pair for more steps, into a pair of its own",
+        bodies.schema_of_steps("how many more"),
     )
-    async def more(name: str, request: Request) -> dict[str, Any]:
-        body = await bodies.read(request)
-        steps = _answer(lambda: bodies.whole_of(body, "steps"))
-        return await run_in_threadpool(
-            _answer, lambda: service.train_more(name, steps).as_json(since=0)
-        )
+    def more(name: str, body: Body = BODY) -> dict[str, Any]:
+        return service.train_more(name, bodies.whole_of(body, "steps")).as_json(since=0)
 
-    @router.post(
+    @_post(
+        router,
         "/pairs/{name}/step",
-        summary="Make a pair of a step at which its run kept the LoRAs",
-        openapi_extra=bodies.schema_of_steps("the step"),
+        "Make a pair of a step at which its run kept the LoRAs",
+        bodies.schema_of_steps("the step"),
     )
-    async def step(name: str, request: Request) -> dict[str, str]:
-        body = await bodies.read(request)
-        kept = _answer(lambda: bodies.whole_of(body, "steps"))
-        return await run_in_threadpool(_answer, lambda: service.save_step(name, kept).as_json())
+    def step(name: str, body: Body = BODY) -> dict[str, str]:
+        return service.save_step(name, bodies.whole_of(body, "steps")).as_json()
 
 
 def _add_presets(router: APIRouter, service: Service) -> None:
@@ -236,90 +252,61 @@ def _add_presets(router: APIRouter, service: Service) -> None:
 
     @router.get("/presets/{name}", summary="The fields of a preset, as they were typed")
     def preset(name: str) -> dict[str, str]:
-        return _answer(lambda: store.read(name))
+        return store.read(name)
 
     @router.put(
         "/presets/{name}",
         summary="Save a preset, in place of one of this name",
         openapi_extra=bodies.schema_of_preset(),
     )
-    async def save(name: str, request: Request) -> dict[str, str]:
-        body = await bodies.read(request)
-        _answer(lambda: store.write(name, bodies.preset_of(body)))
-        return _answer(lambda: store.read(name))
+    def save(name: str, body: Body = BODY) -> dict[str, str]:
+        store.write(name, bodies.preset_of(body))
+        return store.read(name)
 
     @router.delete("/presets/{name}", summary="Delete a preset")
     def delete(name: str) -> dict[str, str]:
-        _answer(lambda: store.delete(name))
+        store.delete(name)
         return {"deleted": name}
 
 
 def _add_products(router: APIRouter, service: Service) -> None:
-    @router.post(
-        "/merge",
-        summary="One LoRA that adds up files of pairs",
-        openapi_extra=bodies.schema_of_merge(),
-    )
-    async def merge(request: Request) -> dict[str, str]:
-        body = await bodies.read(request)
-        name, parts = bodies.text_of(body, "name"), _answer(lambda: bodies.parts_of(body))
-        path = await run_in_threadpool(_answer, lambda: service.merge_pairs(name, parts))
+    @_post(router, "/merge", "One LoRA that adds up files of pairs", bodies.schema_of_merge())
+    def merge(body: Body = BODY) -> dict[str, str]:
+        path = service.merge_pairs(bodies.text_of(body, "name"), bodies.parts_of(body))
         return {"file": path.name}
 
-    @router.post(
+    @_post(
+        router,
         "/sheet",
-        summary="The figure of a content and a style, as a PNG",
-        openapi_extra=bodies.schema_of_sheet(),
+        "The figure of a content and a style, as a PNG",
+        bodies.schema_of_sheet(),
         response_class=Response,
     )
-    async def sheet(request: Request) -> Response:
-        body = await bodies.read(request)
+    def sheet(body: Body = BODY) -> Response:
         content, style = bodies.text_of(body, "content"), bodies.text_of(body, "style")
-        weights, seed = _answer(lambda: (bodies.weights_of(body), bodies.whole_of(body, "seed")))
+        weights, seed = bodies.weights_of(body), bodies.whole_of(body, "seed")
+        data = io.BytesIO()
+        service.sheet(content, style, weights, seed).save(data, "PNG")
+        return Response(data.getvalue(), media_type="image/png")
 
-        def draw() -> bytes:
-            data = io.BytesIO()
-            service.sheet(content, style, weights, seed).save(data, "PNG")
-            return data.getvalue()
-
-        return Response(await run_in_threadpool(_answer, draw), media_type="image/png")
-
-    @router.post(
+    @_post(
+        router,
         "/publish",
-        summary="A folder with both files, images and a model card",
-        openapi_extra=bodies.schema_of_publish(),
+        "A folder with both files, images and a model card",
+        bodies.schema_of_publish(),
     )
-    async def publish(request: Request) -> dict[str, Any]:
-        body = await bodies.read(request)
+    def publish(body: Body = BODY) -> dict[str, Any]:
         name, title, licence = (bodies.text_of(body, key) for key in ("name", "title", "licence"))
-        folder = await run_in_threadpool(
-            _answer, lambda: service.publish(name, title=title or None, licence=licence or None)
-        )
+        folder = service.publish(name, title=title or None, licence=licence or None)
         files = (path for path in folder.rglob("*") if path.is_file())
         names = sorted(path.relative_to(folder).as_posix() for path in files)
         return {"folder": folder.name, "zip": zip_of(folder).name, "files": names}
 
-    @router.post(
-        "/inspect",
-        summary="What a LoRA file of the output folder is",
-        openapi_extra=bodies.schema_of_inspect(),
+    @_post(
+        router, "/inspect", "What a LoRA file of the output folder is", bodies.schema_of_inspect()
     )
-    async def inspect(request: Request) -> dict[str, Any]:
-        name = bodies.text_of(await bodies.read(request), "file")
-        return await run_in_threadpool(_answer, lambda: asdict(service.inspect(name)))
-
-
-def _answer(make: Callable[[], T]) -> T:
-    """Our errors in HTTP's words: what is not there is 404, what else the caller can mend 422, the
-    rest 500."""
-    try:
-        return make()
-    except NotFound as error:
-        raise HTTPException(404, str(error)) from error
-    except InvalidInput as error:
-        raise HTTPException(422, str(error)) from error
-    except UnZipLoRAError as error:
-        raise HTTPException(500, str(error)) from error
+    def inspect(body: Body = BODY) -> dict[str, Any]:
+        return asdict(service.inspect(bodies.text_of(body, "file")))
 
 
 def _file(service: Service, path: Path) -> FileResponse:
