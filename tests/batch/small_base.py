@@ -1,11 +1,7 @@
-"""A base small enough to be opened in a second, and a driver of a batch on it as a program:
-
-python -m tests.batch.small_base MANIFEST OUT WORKERS
-"""
+"""A base small enough to be opened in a second."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +22,3 @@ class SmallBase:
 
     def sampler(self, out: Path) -> None:
         return None
-
-
-def main(manifest: str, out: str, kind: str) -> int:
-    from unziplora.batch.manifest import read_manifest
-    from unziplora.batch.ray_driver import RayWorkers
-    from unziplora.cli.batch import drive
-
-    jobs = read_manifest(Path(manifest), {})
-    folder = Path(out)
-    folder.mkdir(exist_ok=True)
-    if kind.startswith("ray"):
-        workers: Any = RayWorkers(None, int(kind[4:]), SmallBase(), folder)
-    else:
-        from unziplora.batch.local import LocalWorkers
-
-        workers = LocalWorkers(int(kind), SmallBase(), folder)
-    return drive(jobs, workers, folder)
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

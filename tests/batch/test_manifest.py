@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unziplora.batch.manifest import read_manifest, shard
+from unziplora.batch.manifest import parse_manifest, read_manifest, shard
 from unziplora.errors import InvalidInput
 
 
@@ -47,6 +47,46 @@ def test_json_lines_say_the_same(folder: Path) -> None:
     assert job.settings == {"subject": "cat", "style": "ink", "steps": 30}
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"image,subject,style,steps\na.png,cat,ink drawing,30\n",
+        b"\xef\xbb\xbfimage,subject,style,steps\r\na.png,cat,ink drawing,30\r\n\r\n",
+        b"image,subject,style,steps\ra.png,cat,ink drawing,30\r",
+        b"image;subject;style;steps\na.png;cat;ink drawing;30\n",
+        b"image\tsubject\tstyle\tsteps\na.png\tcat\tink drawing\t30\n",
+        b' Image , Subject,STYLE,steps,\n"a.png"," cat ","ink drawing",30,\n',
+        b"steps,style,image,subject\n30,ink drawing,./a.png,cat",
+    ],
+)
+def test_what_spreadsheets_make_of_a_table_is_read(folder: Path, data: bytes) -> None:
+    (job,) = parse_manifest(data, "jobs.csv", folder, {})
+    assert job.settings == {"subject": "cat", "style": "ink drawing", "steps": 30}
+    assert job.image.samefile(folder / "a.png")
+    assert job.line == 2
+
+
+def test_images_may_lie_anywhere(folder: Path, tmp_path: Path) -> None:
+    (folder / "lists").mkdir()
+    rows = f"image,subject,style,name\n../a.png,cat,ink,one\n{folder / 'b.png'},cat,ink,two\n"
+    jobs = read_manifest(written(folder / "lists", rows), {})
+    assert [job.image.resolve() for job in jobs] == [folder / "a.png", folder / "b.png"]
+
+
+def test_lines_are_counted_as_an_editor_does(folder: Path) -> None:
+    text = 'image,subject,style\na.png,cat,"oil,\nthick"\n\nmissing.png,cat,ink\n'
+    with pytest.raises(InvalidInput, match=r"line 5: .*missing\.png"):
+        read_manifest(written(folder, text), {})
+
+
+def test_a_json_text_may_hold_any_line_separator(folder: Path) -> None:
+    text = '{"image": "a.png", "subject": "cat", "style": "ink\u2028drawing"}'
+    with pytest.raises(InvalidInput) as caught:  # the settings' own words, not "no JSON"
+        read_manifest(written(folder, text, "jobs.jsonl"), {})
+    assert "1 fault" in str(caught.value)
+    assert "JSON" not in str(caught.value)
+
+
 def test_all_faults_are_listed_with_their_lines(folder: Path) -> None:
     path = written(
         folder,
@@ -78,7 +118,9 @@ def test_all_faults_are_listed_with_their_lines(folder: Path) -> None:
         ("jobs.csv", "picture,subject\na.png,cat\n", "no column `image`"),
         ("jobs.csv", "image,subject,style\n", "names no image"),
         ("jobs.csv", 'image,subject,style\n"a.png,cat,ink\n', "not CSV"),
+        ("jobs.csv", "image,subject,style,steps,Steps\n", "column `steps` twice"),
         ("jobs.jsonl", "[1]\n{\n", "line 2: This is not a JSON object"),
+        ("jobs.jsonl", '{"image": "a.png", "image": "b.png"}', "each key once"),
         ("jobs.jsonl", "[" * 100_000, "not a JSON object"),
     ],
 )
@@ -87,6 +129,13 @@ def test_what_is_no_manifest_is_refused_in_words(
 ) -> None:
     with pytest.raises(InvalidInput, match=words):
         read_manifest(written(folder, text, name), {})
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_another_encoding_is_refused_with_its_line(folder: Path, encoding: str) -> None:
+    data = "image,subject,style\na.png,cat,Öl\n".encode(encoding)
+    with pytest.raises(InvalidInput, match=r"Line \d is not UTF-8"):
+        parse_manifest(data, "jobs.csv", folder, {})
 
 
 def test_shards_share_all_jobs_between_them(folder: Path) -> None:

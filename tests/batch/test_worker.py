@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
+from unziplora.batch import driver, lease
+from unziplora.batch.base import until
 from unziplora.batch.driver import Batch
 from unziplora.batch.lease import leased
 from unziplora.batch.manifest import BatchJob
 from unziplora.batch.results import Result, table, write_contact_sheet
 from unziplora.batch.samples import Sampler, Sampling
 from unziplora.batch.worker import Worker
+from unziplora.host import ModelIdentity
 from unziplora.lora.write import tensor_hash
 from unziplora.training.run_folder import RunFolder, run_path
 
@@ -111,6 +115,28 @@ def test_a_run_of_the_name_with_other_settings_is_not_taken_for_this_job(
     assert "steps = 4, the manifest 5" in result.message
 
 
+def test_a_list_that_was_changed_is_not_taken_for_what_was_trained(
+    host: Any, image_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    worker(host, out).train(job(image_file, lr=1e-3))
+    for changed in (job(image_file), job(image_file, lr=1e-3, seed=1)):  # a column was removed
+        result = worker(host, out).train(changed)
+        assert result.state == "refused"
+        assert "the manifest" in result.message
+    host.model = ModelIdentity("other.safetensors")
+    result = worker(host, out).train(job(image_file, lr=1e-3))
+    assert (result.state, "not other.safetensors" in result.message) == ("refused", True)
+    del host.model
+    copy = image_file.with_name("copy.bmp")
+    Image.open(image_file).save(copy)
+    assert worker(host, out).train(job(copy, lr=1e-3)).state == "completed"  # the same pixels
+    Image.new("RGB", (160, 120), "navy").save(image_file)
+    result = worker(host, out).train(job(image_file, lr=1e-3))
+    assert result.state == "refused"
+    assert "another image than image.png is now" in result.message
+
+
 def test_a_run_that_another_driver_has_is_left_alone(
     host: Any, image_file: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +146,36 @@ def test_a_run_that_another_driver_has_is_left_alone(
     with leased(folder):
         assert worker(host, out).train(job(image_file)).state == "busy"
     assert worker(host, out).train(job(image_file)).state == "completed"
+
+
+def test_a_worker_whose_run_was_taken_over_writes_no_more(
+    host: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
+    folder = RunFolder(run_path(out, "tree"))
+
+    class Suspended:
+        """Is taken for dead by another worker at its third step."""
+
+        steps = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(host, name)
+
+        def denoise(self, *arguments: Any) -> Any:
+            self.steps += 1
+            if self.steps == 3:
+                (folder.path / "lease.json").write_text('{"token": "theirs"}')
+                time.sleep(1)
+            return host.denoise(*arguments)
+
+    result = Worker(Suspended, out, "w").train(job(image_file, steps=50))  # type: ignore[arg-type]
+    assert result.state == "busy"
+    assert "taken this run over" in result.message
+    assert (folder.saved_step() or 0) < 3
+    assert len(folder.read_progress()) < 50
+    assert not list(out.glob("*.safetensors"))
 
 
 def test_full_memory_takes_the_next_plan(host: Any, image_file: Path, tmp_path: Path) -> None:
@@ -160,6 +216,9 @@ class InProcess:
         self.given.append(job)
 
     def wait(self, seconds: float) -> list[tuple[BatchJob, Result | None]]:
+        if not self.given:
+            time.sleep(0.01)
+            return []
         taken = self.given.pop()
         if self.deaths:
             self.deaths -= 1
@@ -185,6 +244,37 @@ def test_the_job_of_a_dead_worker_goes_back_and_a_killer_is_given_up(
     assert "died 3 times" in results["c"].message
     lines = (out / "batch.jsonl").read_text("utf-8").splitlines()
     assert len(lines) == 3
+
+
+def test_a_job_that_another_driver_has_is_offered_again(
+    tmp_path: Path, image_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    def train(one: BatchJob) -> Result:
+        tries.append(one.name)
+        free = one.name != "theirs" or len(tries) > 3  # its driver was killed
+        return Result(one.name, "completed" if free else "busy")
+
+    monkeypatch.setattr(driver, "REST_SECONDS", 0.01)
+    jobs = [job(image_file, name) for name in ("theirs", "ours")]
+    results = Batch(jobs, InProcess(train), tmp_path).run()
+    assert [result.state for result in results.values()] == ["completed", "completed"]
+    assert tries[:2] == ["theirs", "ours"]
+    monkeypatch.setattr(driver, "BUSY_SECONDS", 0.05)
+    tries.clear()
+    results = Batch(jobs[:1], InProcess(lambda one: Result(one.name, "busy")), tmp_path).run()
+    assert results["theirs"].state == "busy"
+
+
+def test_a_log_that_cannot_be_written_ends_no_run(tmp_path: Path, image_file: Path) -> None:
+    jobs = [job(image_file, name) for name in ("a", "b")]
+    log = tmp_path / "missing" / "batch.jsonl"
+    results = Batch(
+        jobs, InProcess(lambda one: Result(one.name, "completed")), tmp_path, log=log
+    ).run()
+    assert [result.state for result in results.values()] == ["completed", "completed"]
+    assert "could not be added to batch.jsonl" in results["a"].message
 
 
 def test_failures_are_tried_again_and_refusals_are_not(tmp_path: Path, image_file: Path) -> None:
@@ -220,17 +310,43 @@ def test_samples_are_drawn_once_and_kept(host: Any, image_file: Path, tmp_path: 
     assert len(drawn) == 36
 
 
+def test_drawing_ends_after_the_image_at_hand(host: Any, image_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    drawn: list[str] = []
+
+    def draw(prompts: Any, loras: Any, seed: int) -> Any:
+        for prompt in prompts:
+            drawn.append(prompt)
+            yield Image.new("RGB", (16, 16))
+
+    def sample(host: Any, job: BatchJob, stopping: Any) -> Mapping[str, float]:
+        return Sampler(Sampling(samples=6), out).sample(
+            until(lambda: len(drawn) > 2 or stopping(), draw), job.name, job.image
+        )
+
+    result = Worker(lambda: host, out, "w", sample).train(job(image_file))
+    assert (result.state, len(drawn)) == ("stopped", 3)
+    assert "Its pair is complete." in result.message
+    assert not list(out.glob("samples/*"))
+
+
 def test_a_batch_ends_with_a_table_and_a_contact_sheet(
     host: Any, image_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     result = worker(host, out).train(job(image_file))
     scored: Mapping[str, float] = {"dino content.subject": 0.5}
-    rows = table([result, Result("bad", "refused", "A | pipe.", scores=scored)]).splitlines()
+    bad = Result("bad", "refused", "A | pipe.", scores=scored)
+    better = Result("b", "completed", scores={"dino content.subject": 0.7})
+    rows = table([result, bad, better]).splitlines()
     assert rows[0].split(" | ")[-2:] == ["dino content.subject", "message |"]
     assert "A \\| pipe." in rows[3]
-    assert write_contact_sheet(out / "batch.png", out, {"tree": image_file}, [result])
-    assert Image.open(out / "batch.png").width > 300
+    assert rows[-1] == "| mean of 2 |  |  |  |  | 0.600 ± 0.100 |  |"
+    assert "mean" not in table([result])
+    image_file.unlink()  # the run has its own copy
+    assert write_contact_sheet(out / "batch.png", out, [result])
+    assert Image.open(out / "batch.png").width > 150
+    assert not write_contact_sheet(out / "none.png", out, [bad])
 
 
 @pytest.mark.parametrize("kind", ["local:0", "local:x", "cloud", "ray-ish:3"])

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from PIL import Image
+
+from unziplora.app.sheet import Draw, WeightedLora
 from unziplora.batch.manifest import BatchJob
 from unziplora.batch.samples import Sampling
+from unziplora.errors import Interrupted
 from unziplora.host import Host
 
-# a finished job's scores, of images drawn on the host
-Sample = Callable[[Any, BatchJob], Mapping[str, float]]
+# host, job, whether to stop -> a finished job's scores, of images drawn on the host. Raises
+# Interrupted where it is stopped.
+Sample = Callable[[Any, BatchJob, Callable[[], bool]], Mapping[str, float]]
 
 
 class Base(Protocol):
@@ -61,8 +66,22 @@ class StandaloneBase:
 
         sampler = Sampler(sampling, out)
 
-        def sample(host: Any, job: BatchJob) -> Mapping[str, float]:
+        def sample(host: Any, job: BatchJob, stopping: Callable[[], bool]) -> Mapping[str, float]:
             draw = drawing(host, steps=sampling.steps, guidance=sampling.guidance)
-            return sampler.sample(draw, job.name, job.image)
+            return sampler.sample(until(stopping, draw), job.name, job.image)
 
         return sample
+
+
+def until(stopping: Callable[[], bool], draw: Draw) -> Draw:
+    """`draw`, which raises Interrupted instead of another image once it should stop."""
+
+    def drawn(
+        prompts: Sequence[str], loras: Sequence[WeightedLora], seed: int
+    ) -> Iterator[Image.Image]:
+        for image in draw(prompts, loras, seed):
+            if stopping():
+                raise Interrupted("Its samples are drawn when the batch is run again.")
+            yield image
+
+    return drawn

@@ -5,17 +5,23 @@ It knows workers only as `Workers`; local.py and ray_driver.py are the two kinds
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Protocol
 
+from unziplora.batch.lease import LEASE_SECONDS
 from unziplora.batch.manifest import BatchJob
 from unziplora.batch.results import Result, append_result
+from unziplora.errors import InvalidInput
 from unziplora.training.run_folder import RunFolder, run_path
 
 MOST_DEATHS = 3  # a job that ends its worker so often is at fault itself
+BUSY_SECONDS = LEASE_SECONDS + 60  # by then a dead owner's lease has ended, and a living one's not
+REST_SECONDS = 5.0  # before a job that another driver has is offered again
 
 
 class Workers(Protocol):
@@ -40,8 +46,8 @@ class Workers(Protocol):
 
 
 class Batch:
-    """jobs: in the order of the manifest. retry: how often a failed job is tried again. Each result
-    becomes a line of batch.jsonl in `out`."""
+    """jobs: in the order of the manifest. retry: how often a failed job is tried again. log: each
+    result becomes a line of it; `out`: where pairs and run folders lie."""
 
     def __init__(
         self,
@@ -49,13 +55,17 @@ class Batch:
         workers: Workers,
         out: Path,
         *,
+        log: Path | None = None,
         retry: int = 0,
         on_progress: Callable[[str], None] = lambda line: None,
         on_result: Callable[[Result], None] = lambda result: None,
     ) -> None:
         self._jobs, self._workers, self._out, self._retry = jobs, workers, out, retry
         self._on_progress, self._on_result = on_progress, on_result
+        self._log = log or out / "batch.jsonl"
         self._waiting = deque(jobs)
+        self._rests: dict[str, float] = {}  # until when a job is not offered
+        self._busy_since: dict[str, float] = {}
         self._running: dict[str, BatchJob] = {}
         self._results: dict[str, Result] = {}
         self._tries: Counter[str] = Counter()
@@ -80,17 +90,30 @@ class Batch:
                 else:
                     self._ended(job, result)
             self._on_progress(self._progress())
-        for job in [*self._running.values(), *self._waiting]:
-            self._results.setdefault(job.name, Result(job.name, "stopped", "It has not begun."))
+        for job in self._jobs:
+            self._results.setdefault(job.name, self._left_over(job))
         return {job.name: self._results[job.name] for job in self._jobs}
+
+    def _left_over(self, job: BatchJob) -> Result:
+        if RunFolder(run_path(self._out, job.name)).has_state:
+            return Result(job.name, "stopped", "Its state is saved.")
+        return Result(job.name, "stopped", "It has not begun.")
 
     def _submit(self) -> None:
         for worker in self._workers.idle():
-            if not self._waiting or self._stopping:
+            job = None if self._stopping else self._next()
+            if job is None:
                 return
-            job = self._waiting.popleft()
             self._running[job.name] = job
             self._workers.submit(worker, job)
+
+    def _next(self) -> BatchJob | None:
+        """The first job that waits and does not rest."""
+        now = time.monotonic()
+        job = next((j for j in self._waiting if self._rests.get(j.name, 0.0) <= now), None)
+        if job is not None:
+            self._waiting.remove(job)
+        return job
 
     def _died(self, job: BatchJob) -> None:
         self._deaths[job.name] += 1
@@ -101,7 +124,7 @@ class Batch:
         self._keep(Result(job.name, "failed", message))
 
     def _ended(self, job: BatchJob, result: Result) -> None:
-        if result.state == "returned":
+        if result.state == "returned" or self._may_become_free(result):
             self._waiting.append(job)
             return
         if result.state == "failed" and self._tries[job.name] < self._retry:
@@ -110,9 +133,23 @@ class Batch:
             return
         self._keep(result)
 
+    def _may_become_free(self, result: Result) -> bool:
+        """Whether another driver's job is to be offered again: that driver may have been killed,
+        its worker still be saving, or its machine be gone."""
+        if result.state != "busy" or self._stopping:
+            return False
+        now = time.monotonic()
+        since = self._busy_since.setdefault(result.name, now)
+        self._rests[result.name] = now + REST_SECONDS
+        return now - since < BUSY_SECONDS
+
     def _keep(self, result: Result) -> None:
+        try:
+            append_result(self._log, result)
+        except OSError as error:  # a full disk must not end the runs that still have room
+            text = f"{result.message} It could not be added to {self._log.name} ({error.strerror})."
+            result = replace(result, message=text.lstrip())
         self._results[result.name] = result
-        append_result(self._out / "batch.jsonl", result)
         self._on_result(result)
 
     def _progress(self) -> str:
@@ -144,5 +181,8 @@ class Batch:
         if not rows:
             return None
         recent = [row["seconds"] for row in rows[-20:]]
-        total = folder.read_info().settings.steps
+        try:
+            total = folder.read_info().settings.steps
+        except InvalidInput:  # being written, or damaged: the worker says so
+            return None
         return int(rows[-1]["step"]), total, median(recent)

@@ -35,12 +35,28 @@ def read_manifest(path: Path, defaults: Mapping[str, Any]) -> list[BatchJob]:
     Columns: image (relative to the manifest), subject, style, and any setting; defaults: settings
     for lines that leave them out. Raises InvalidInput with every fault and its line.
     """
+    check_regular_file(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(
+            f"The manifest {path.name} cannot be read ({error.strerror}). Name a CSV or "
+            "JSON-lines file."
+        ) from error
+    return parse_manifest(data, path.name, path.parent, defaults)
+
+
+def parse_manifest(
+    data: bytes, file: str, folder: Path, defaults: Mapping[str, Any]
+) -> list[BatchJob]:
+    """The jobs of a manifest's bytes, as read_manifest. file: its name, whose ending says of which
+    kind it is; folder: what images are relative to."""
     faults: list[str] = []
     jobs: list[BatchJob] = []
     lines_by_name: dict[str, int] = {}
-    for line, row in _rows(path, faults):
+    for line, row in _rows(data, file, faults):
         try:
-            job = _job(path.parent, line, {**defaults, **row})
+            job = _job(folder, line, {**defaults, **row})
         except UnZipLoRAError as error:
             faults.append(f"line {line}: {error}")
             continue
@@ -55,11 +71,11 @@ def read_manifest(path: Path, defaults: Mapping[str, Any]) -> list[BatchJob]:
         shown = " · ".join(faults[:_SHOWN_FAULTS])
         more = f" · and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
         raise InvalidInput(
-            f"{path.name} has {len(faults)} fault{'s' if len(faults) > 1 else ''}; nothing was "
+            f"{file} has {len(faults)} fault{'s' if len(faults) > 1 else ''}; nothing was "
             f"started. Correct them: {shown}{more}"
         )
     if not jobs:
-        raise InvalidInput(f"{path.name} names no image. Add a line for each image.")
+        raise InvalidInput(f"{file} names no image. Add a line for each image.")
     return jobs
 
 
@@ -71,57 +87,85 @@ def shard(jobs: list[BatchJob], text: str) -> list[BatchJob]:
     return jobs[int(first) - 1 :: int(count)]
 
 
-def _rows(path: Path, faults: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    check_regular_file(path)
+def _rows(data: bytes, file: str, faults: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
         raise InvalidInput(
-            f"The manifest {path.name} cannot be read ({error}). Name a CSV or JSON-lines file "
-            "in UTF-8."
+            f"Line {line} of the manifest {file} is not UTF-8. Save it as UTF-8 (in Excel: "
+            "CSV UTF-8)."
         ) from error
-    if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
+    if Path(file).suffix.lower() in (".jsonl", ".ndjson", ".json"):
         yield from _json_rows(text, faults)
     else:
-        yield from _csv_rows(path, text, faults)
+        yield from _csv_rows(file, text, faults)
 
 
 def _json_rows(text: str, faults: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, content in enumerate(text.splitlines(), 1):
+    for line, content in enumerate(text.split("\n"), 1):  # splitlines would cut at U+2028, too
         if not content.strip():
             continue
         try:
-            row = json.loads(content)
+            row = json.loads(content, object_pairs_hook=_once)
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
             yield line, {key: value for key, value in row.items() if value is not None}
         else:
-            faults.append(f"line {line}: This is not a JSON object. Write one object a line.")
-
-
-def _csv_rows(path: Path, text: str, faults: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if "image" not in header:
-            raise InvalidInput(
-                f"The first line of {path.name} has no column `image`. "
-                "Begin with: image,subject,style"
+            faults.append(
+                f"line {line}: This is not a JSON object with each key once. "
+                "Write one object a line."
             )
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Raises ValueError where a key stands twice: one of them would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _csv_rows(file: str, text: str, faults: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, strict=True, delimiter=_delimiter(text))
+    try:
+        header = [name.strip().lower() for name in next(reader, [])]
+        _check_header(header, file)
+        last = reader.line_num
         for cells in reader:
+            line, last = last + 1, reader.line_num  # quoted cells may hold line breaks
             if not any(cell.strip() for cell in cells):
                 continue
-            if len(cells) > len(header):
+            if any(cell.strip() for cell in cells[len(header) :]):
                 faults.append(
-                    f"line {reader.line_num}: It has {len(cells)} cells for {len(header)} columns. "
+                    f"line {line}: It has {len(cells)} cells for {len(header)} columns. "
                     "Put text with a comma in quotes."
                 )
                 continue
             row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
-            yield reader.line_num, {k: _typed(k, v) for k, v in row.items() if k and v}
+            yield line, {k: _typed(k, v) for k, v in row.items() if k and v}
     except csv.Error as error:
         faults.append(f"line {reader.line_num}: It is not CSV ({error}). Check its quotes.")
+
+
+def _delimiter(text: str) -> str:
+    """A comma, or what spreadsheets of other countries write in its place, by the header line."""
+    header = text.lstrip().partition("\n")[0]
+    return next((d for d in ";\t" if d in header and "," not in header), ",")
+
+
+def _check_header(header: list[str], file: str) -> None:
+    if "image" not in header:
+        raise InvalidInput(
+            f"The first line of {file} has no column `image`. Begin with: image,subject,style"
+        )
+    for name in header:
+        if name and header.count(name) > 1:
+            raise InvalidInput(
+                f"The first line of {file} has the column `{name}` twice. Remove one of them."
+            )
 
 
 def _typed(field: str, cell: str) -> Any:

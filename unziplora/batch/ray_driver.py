@@ -45,16 +45,22 @@ class RayWorkers:
     count: actors; None: one a GPU, or one a node where there is none."""
 
     def __init__(self, address: str | None, count: int | None, base: Base, out: Path) -> None:
-        self._ray = ray = _import_ray()
+        self._ray = ray = _import_ray(own=address is None)
         self._own = address is None and not ray.is_initialized()
-        if not ray.is_initialized():
-            own: dict[str, Any] = {"object_store_memory": _OBJECT_STORE} if self._own else {}
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, **own)
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0))
-        count = count or gpus or max(1, len(ray.nodes()))
+        if self._own:
+            ray.init(
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=_OBJECT_STORE,
+                num_cpus=max(count or 1, os.cpu_count() or 1),  # or actors would wait for ever
+            )
+        elif not ray.is_initialized():
+            ray.init(address=address, include_dashboard=False, log_to_driver=False)
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        count = count or gpus or max(1, nodes)
         needs = {"num_gpus": 1} if gpus else {"num_cpus": 1}
-        threads = max(1, (os.cpu_count() or 1) // count)
+        threads = max(1, (os.cpu_count() or 1) * max(1, nodes) // count)
         actor = ray.remote(max_restarts=_RESTARTS, max_task_retries=0, max_concurrency=2, **needs)(
             _Actor
         )
@@ -116,8 +122,13 @@ class RayWorkers:
             self._ray.shutdown()
 
 
-def _import_ray() -> Any:
+def _import_ray(own: bool) -> Any:
+    """own: for a cluster of this process alone, which then listens on loopback only."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    if own:
+        # Ray replaces 127.0.0.1 by the machine's own address, and listens on all, unless this says
+        # that there is no other machine (ray/_private/services.py, get_node_ip_address)
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError as error:

@@ -12,10 +12,12 @@ from PIL import Image
 
 from unziplora import files
 from unziplora.images.figure import Cell, Row, figure
-from unziplora.images.load import open_image
+from unziplora.scores.measure import CONDITIONS, summary
+from unziplora.training.run_folder import RunFolder, run_path
 
 State = Literal["completed", "refused", "failed", "stopped", "busy", "returned"]
 _SHEET_ROWS = 100
+_SIDE = 160  # pixels of an image on the sheet
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ def append_result(path: Path, result: Result) -> None:
 
 
 def table(results: Sequence[Result]) -> str:
-    """A Markdown table, in the manifest's order."""
+    """A Markdown table, in the manifest's order; below it the means of scores with their standard
+    errors over images, which are a method's row of the paper's Table 2."""
     measures = sorted({measure for result in results for measure in result.scores})
     head = ["name", "state", "steps", "minutes", "GB", *measures, "message"]
     rows = [head, ["---"] * len(head)]
@@ -55,25 +58,41 @@ def table(results: Sequence[Result]) -> str:
         minutes = f"{result.seconds / 60:.1f}"
         steps = str(result.steps)
         rows.append([result.name, result.state, steps, minutes, memory, *scores, message])
+    if measures:
+        scored = [result.scores for result in results]
+        means = [str(summary([s[m] for s in scored if m in s])) for m in measures]
+        rows.append([f"mean of {sum(map(bool, scored))}", "", "", "", "", *means, ""])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def write_contact_sheet(
-    path: Path, out: Path, images: Mapping[str, Path], results: Sequence[Result]
-) -> bool:
-    """An image a row: what was trained on, and the two cards' images where there are any; the first
-    hundred. images: by job. False where nothing could be shown. Raises WriteError."""
-    rows = []
-    for result in [result for result in results if result.state == "completed"][:_SHEET_ROWS]:
-        cells = [Cell(open_image(images[result.name]).image, "trained on")]
-        for branch in ("content", "style"):
-            card = out / f"{result.name}_{branch}.png"
-            if card.is_file():
-                with Image.open(card, formats=("PNG",)) as opened:
-                    cells.append(Cell(opened.convert("RGB"), branch))
-        rows.append(Row(result.name, cells))
+def write_contact_sheet(path: Path, out: Path, results: Sequence[Result]) -> bool:
+    """An image a row: what was trained on, and the two cards' images where there are any, or the
+    first of its samples; the first hundred. False where nothing could be shown. Raises
+    WriteError."""
+    completed = [result for result in results if result.state == "completed"][:_SHEET_ROWS]
+    rows = [Row(result.name, cells) for result in completed if (cells := _cells(out, result.name))]
     if not rows:
         return False
     with files.writing(path) as temporary:
-        figure(rows, side=160).save(temporary, "PNG")
+        figure(rows, side=_SIDE).save(temporary, "PNG")
     return True
+
+
+def _cells(out: Path, name: str) -> list[Cell]:
+    """Of what lies in the output folder: the manifest's images may be gone by now."""
+    places = {"trained on": [RunFolder(run_path(out, name)).image]}
+    for condition in CONDITIONS:
+        sample = out / "samples" / name / condition / "00.png"
+        places[condition] = [sample, out / f"{name}_{condition}.png"]
+    return [Cell(image, caption) for caption, paths in places.items() if (image := _first(paths))]
+
+
+def _first(paths: Sequence[Path]) -> Image.Image | None:
+    """The first that can be read."""
+    for path in paths:
+        try:
+            with Image.open(path, formats=("PNG",)) as opened:
+                return opened.convert("RGB")
+        except (OSError, ValueError, SyntaxError):  # not there, or cut off
+            continue
+    return None

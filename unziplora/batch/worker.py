@@ -5,37 +5,36 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from unziplora import files, python_api
-from unziplora.batch.lease import LeaseTakenError, leased
+from unziplora.batch.base import Sample
+from unziplora.batch.finished import check_same, is_finished, is_replaceable
+from unziplora.batch.lease import Lease, LeaseLostError, LeaseTakenError, leased
 from unziplora.batch.manifest import BatchJob
 from unziplora.batch.results import Result
-from unziplora.errors import InvalidInput, UnZipLoRAError
+from unziplora.errors import Interrupted, InvalidInput, UnZipLoRAError
 from unziplora.host import Host
-from unziplora.lora.inspect import inspect
-from unziplora.lora.metadata import read_info
 from unziplora.lora.pair import pair_files
 from unziplora.training.events import Finished, Message, Started, StepDone
 from unziplora.training.memory_forecast import is_full, smaller
 from unziplora.training.memory_plans import PLANS
 from unziplora.training.run import Run
 from unziplora.training.run_folder import RunFolder, run_path
-from unziplora.training.settings import Settings
 
 
 class Worker:
     """open_host: loads the base, once, at the first job. out: where pairs and run folders go.
-    sample: draws and scores a finished job's images on the base: its scores."""
+    sample: draws and scores a finished job's images on the base."""
 
     def __init__(
         self,
         open_host: Callable[[], Host],
         out: Path,
         name: str,
-        sample: Callable[[Host, BatchJob], Mapping[str, float]] | None = None,
+        sample: Sample | None = None,
     ) -> None:
         self._open_host, self._out, self.name, self._sample = open_host, out, name, sample
         self._host: Host | None = None
@@ -59,11 +58,11 @@ class Worker:
     def _train(self, job: BatchJob) -> Result:
         folder = RunFolder(run_path(self._out, job.name))
         try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-            with leased(folder.path):
-                return self._with_samples(job, self._leased(job, folder))
-        except LeaseTakenError as taken:
-            return Result(job.name, "busy", f"Another driver has this run ({taken.owner}).")
+            folder.make()
+            with leased(folder.path) as lease:
+                return self._with_samples(job, self._leased(job, folder, lease))
+        except (LeaseTakenError, LeaseLostError) as error:
+            return Result(job.name, "busy", str(error))
         except InvalidInput as error:  # the same again would be refused again
             return Result(job.name, "refused", str(error))
         except UnZipLoRAError as error:
@@ -73,22 +72,28 @@ class Worker:
             return Result(job.name, "failed", f"Unexpected error: {type(error).__name__}: {error}")
 
     def _with_samples(self, job: BatchJob, result: Result) -> Result:
-        if self._sample is None or result.state != "completed" or self._stopping.is_set():
+        if self._sample is None or result.state != "completed":
             return result
-        return replace(result, scores=self._sample(self._base(), job))
+        try:
+            scores = self._sample(self._base(), job, self._stopping.is_set)
+        except Interrupted as error:
+            return replace(result, state="stopped", message=f"Its pair is complete. {error}")
+        return replace(result, scores=scores)
 
     def _base(self) -> Host:
         if self._host is None:
             self._host = self._open_host()
         return self._host
 
-    def _leased(self, job: BatchJob, folder: RunFolder) -> Result:
-        if is_finished(self._out, job, folder):
-            return _finished(self._out, job.name)
+    def _leased(self, job: BatchJob, folder: RunFolder, lease: Lease) -> Result:
+        if folder.exists():
+            check_same(job, folder, self._base())
+            if is_finished(self._out, job.name, folder):
+                return _finished(self._out, job.name)
         plan = ""
         while True:
             try:
-                return self._drive(job, self._begin(job, folder, plan))
+                return self._drive(job, self._begin(job, folder, plan), lease)
             except Exception as error:
                 if not is_full(error):
                     raise
@@ -117,10 +122,10 @@ class Worker:
             host=host,
             settings={**job.settings, **({"memory": plan} if plan else {})},
             out=self._out,
-            overwrite=folder.exists() and _is_replaceable(self._out, job.name, folder),
+            overwrite=folder.exists() and is_replaceable(self._out, job.name, folder),
         )
 
-    def _drive(self, job: BatchJob, run: Run) -> Result:
+    def _drive(self, job: BatchJob, run: Run, lease: Lease) -> Result:
         self._run = run
         if self._stopping.is_set():
             return Result(job.name, "stopped")
@@ -128,7 +133,10 @@ class Worker:
         plan, memory = "", None
         result = None
         try:
-            for event in run:
+            events = iter(run)
+            for event in events:
+                if lease.lost:
+                    events.throw(LeaseLostError())  # ends it without another save
                 if isinstance(event, Started):
                     plan = event.plan
                 elif isinstance(event, StepDone):
@@ -161,46 +169,6 @@ class Worker:
             used = "full"
         step_down = smaller(PLANS[used], host.unet, host.device)
         return "" if step_down is None else step_down.name
-
-
-def is_finished(out: Path, job: BatchJob, folder: RunFolder) -> bool:
-    """Whether a job's two files are there, whole, and its run's. Raises InvalidInput where a run of
-    this name was trained with other settings."""
-    if not folder.exists():
-        return False  # a pair of this name is somebody else's: the run refuses to replace it
-    info = folder.read_info()
-    wanted = Settings(**job.settings)
-    for name, value in job.settings.items():
-        trained = getattr(info.settings, name)
-        if name != "memory" and trained != getattr(wanted, name):  # a plan may have been too large
-            raise InvalidInput(
-                f"The run {job.name} in this folder has {name} = {trained!r}, the manifest "
-                f"{value!r}. Choose another name, or delete the run."
-            )
-    try:
-        return all(
-            path.is_file()
-            and read_info(path).pair == info.pair
-            and inspect(path).hash_matches is True
-            for path in pair_files(out, job.name).values()
-        )
-    except UnZipLoRAError:  # cut off or damaged: trained again
-        return False
-
-
-def _is_replaceable(out: Path, name: str, folder: RunFolder) -> bool:
-    """Whether a run without a state may begin again: it wrote no file yet, or one of the two is
-    known as its own (the other may be cut off)."""
-    files = [path for path in pair_files(out, name).values() if path.exists()]
-    pair = folder.read_info().pair
-    return not files or any(_pair_of(path) == pair for path in files)
-
-
-def _pair_of(path: Path) -> str | None:
-    try:
-        return read_info(path).pair
-    except UnZipLoRAError:
-        return None
 
 
 def _finished(out: Path, name: str) -> Result:

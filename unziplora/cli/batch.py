@@ -59,24 +59,37 @@ def batch(arguments: argparse.Namespace) -> int:
     )
     destination = Destination(arguments.out)
     out = destination.folder
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"The output folder {out} cannot be made ({error.strerror}). Name another with --out."
+        ) from error
     check_output_folder(out)
     workers = _workers(arguments, out)
-    return drive(jobs, workers, out, retry=arguments.retry, show=destination.deliver)
+    stem = results_stem(arguments.shard)
+    return drive(jobs, workers, out, stem, retry=arguments.retry, show=destination.deliver)
+
+
+def results_stem(shard: str) -> str:
+    """Of the names of a shard's results: shards that share a folder do not share these files."""
+    number, _, count = shard.partition("/")
+    return "batch" if count == "1" else f"batch-{number}-of-{count}"
 
 
 def drive(
     jobs: Sequence[BatchJob],
     workers: Workers,
     out: Path,
+    stem: str = "batch",
     *,
     retry: int = 0,
     show: Callable[[Result], str] = lambda result: (
         f"{result.name}: {result.state}. {result.message}"
     ),
 ) -> int:
-    """Runs jobs to their end, and leaves batch.jsonl, batch.md and batch.png in `out`. show: what
-    to print of a result. 0 where every job has its pair, 1 where some have not, 130 or 143 where
+    """Runs jobs to their end, and leaves STEM.jsonl, STEM.md and STEM.png in `out`. show: what to
+    print of a result. 0 where every job has its pair, 1 where some have not, 130 or 143 where
     stopped with all states saved."""
     from unziplora.batch.driver import Batch
     from unziplora.batch.results import table, write_contact_sheet
@@ -86,6 +99,7 @@ def drive(
         jobs,
         workers,
         out,
+        log=out / f"{stem}.jsonl",
         retry=retry,
         on_progress=line.show,
         on_result=lambda result: line.keep(show(result)),
@@ -96,11 +110,10 @@ def drive(
     finally:
         workers.close()
     text = table(list(results.values()))
-    write_text(out / "batch.md", text)
-    images = {job.name: job.image for job in jobs}
-    if write_contact_sheet(out / "batch.png", out, images, list(results.values())):
-        line.keep(f"The contact sheet: {out / 'batch.png'}")
     print(text, end="")
+    write_text(out / f"{stem}.md", text)
+    if write_contact_sheet(out / f"{stem}.png", out, list(results.values())):
+        line.keep(f"The contact sheet: {out / f'{stem}.png'}")
     if stopped_by:
         print("Stopped; all states are saved. The same command continues.", file=sys.stderr)
         return _EXIT_CODES[stopped_by[0]]
@@ -139,14 +152,15 @@ def _base(arguments: argparse.Namespace) -> StandaloneBase:
 
 def _sampling(arguments: argparse.Namespace) -> Any:
     from unziplora.batch.samples import Sampling
-    from unziplora.scores.encoders import open_encoders
+    from unziplora.scores.encoders import absolute_places, open_encoders
 
     samples = arguments.samples or (16 if arguments.score else 0)
     if samples < 0 or (arguments.score and samples < 2):
         raise InvalidInput(f"{samples} samples cannot be drawn and scored. Choose 2 or more.")
     if arguments.score:
         open_encoders(arguments.encoders)  # refused before anything starts
-    return Sampling(samples, arguments.encoders if arguments.score else "") if samples else None
+    encoders = absolute_places(arguments.encoders) if arguments.score else ""
+    return Sampling(samples, encoders) if samples else None
 
 
 @contextmanager

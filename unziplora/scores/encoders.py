@@ -5,7 +5,7 @@ Adding one is an entry in ENCODERS. Nothing is downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -155,24 +155,35 @@ ENCODERS: Mapping[str, Callable[[str | None], Encoder]] = {
 
 def open_encoders(text: str) -> list[Encoder]:
     """Those of "efficientnet,clip=DIR,dino=DIR,csd=FILE". Raises InvalidInput."""
-    encoders = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, place = part.partition("=")
-        if name not in ENCODERS:
-            raise InvalidInput(f"There is no encoder {name!r}. Choose from {', '.join(ENCODERS)}.")
-        encoders.append(ENCODERS[name](place or None))
+    encoders = [ENCODERS[name](place) for name, place in _named(text)]
     if not encoders:
         raise InvalidInput(f"No encoder is named. Choose from {', '.join(ENCODERS)}.")
     return encoders
 
 
+def absolute_places(text: str) -> str:
+    """The same encoders, for a process that works in another folder. Raises InvalidInput."""
+    return ",".join(
+        name if place is None else f"{name}={Path(place).expanduser().absolute()}"
+        for name, place in _named(text)
+    )
+
+
+def _named(text: str) -> Iterator[tuple[str, str | None]]:
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, place = part.partition("=")
+        if name not in ENCODERS:
+            raise InvalidInput(f"There is no encoder {name!r}. Choose from {', '.join(ENCODERS)}.")
+        yield name, place or None
+
+
 def _path(name: str, place: str | None) -> Path:
-    if place is None or not Path(place).exists():
+    if place is None or not Path(place).expanduser().exists():
         raise InvalidInput(
             f"The encoder {name} needs its weights on this disk. Write {name}=PATH, with the path "
             "of what you downloaded."
         )
-    return Path(place)
+    return Path(place).expanduser()
 
 
 def _folder(name: str, place: str | None) -> Path:
