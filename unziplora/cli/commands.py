@@ -366,7 +366,12 @@ def _fail_unforeseen(error: Exception) -> int:
 
 def score(chosen: argparse.Namespace) -> int:
     """`unziplora score`: a pair's images against the one trained on."""
+    from unziplora.cli.score import check, compare, is_comparison
     from unziplora.cli.score import score as run
+
+    if is_comparison(chosen):
+        return compare(chosen)
+    check(chosen)
     from unziplora.hosts.standalone.generate import drawing
 
     return run(chosen, drawing(_open_host(chosen), steps=chosen.steps, guidance=chosen.guidance))

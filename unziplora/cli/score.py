@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unziplora.errors import InvalidInput
-from unziplora.files import write_text
+from unziplora.files import write_text, writing
 
 if TYPE_CHECKING:
     from unziplora.app.sheet import Draw
-
-Similarities = Mapping[str, Sequence[float]]
+    from unziplora.scores.report import Similarities
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="PAIR",
-        help="OUT/NAME of NAME_content and NAME_style",
+        help="OUT/NAME of NAME_content and NAME_style; or folders of `unziplora batch --score`",
     )
-    add("--image", type=Path, required=True, help="the image trained on")
+    add("--image", type=Path, help="the image trained on")
     add(
         "--encoders",
         default="efficientnet",
@@ -39,6 +38,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0)
     add("--json", type=Path, metavar="FILE", help="everything, sample by sample")
     add("--csv", type=Path, metavar="FILE", help="the table")
+    add("--plot", type=Path, metavar="FILE", help="the table as a .png")
+
+
+def is_comparison(arguments: argparse.Namespace) -> bool:
+    """Whether folders of batches are named, whose scores are compared without drawing anything."""
+    return all(path.is_dir() and any(path.glob("batch*.jsonl")) for path in arguments.pairs)
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Batches' stored scores: a row a measure, a column a batch, errors over images."""
+    from unziplora.scores.report import read_batches
+
+    found = read_batches(arguments.pairs)
+    images = len(next(iter(next(iter(found.values())).values())))
+    print(f"{images} images that all have; errors over images")
+    _write(arguments, found, {"images": images})
+    return 0
 
 
 def score(arguments: argparse.Namespace, draw: Draw) -> int:
@@ -48,46 +64,65 @@ def score(arguments: argparse.Namespace, draw: Draw) -> int:
     from unziplora.batch.samples import draw_samples, score_images
     from unziplora.images.load import open_image
     from unziplora.scores.encoders import open_encoders
+    from unziplora.scores.report import labels
 
     if arguments.samples < 2:
         raise InvalidInput("One sample has no error. Take at least two with --samples.")
     encoders = open_encoders(arguments.encoders)
     image = open_image(arguments.image).image
     found: dict[str, Similarities] = {}
-    for pair in arguments.pairs:
+    for label, pair in zip(labels(arguments.pairs), arguments.pairs, strict=True):
         content, style = (_file(pair, branch) for branch in ("content", "style"))
         prompts = sheet_prompts(content, style)
         images = draw_samples(draw, content, style, prompts, arguments.samples, arguments.seed)
-        found[pair.name] = score_images(encoders, image, images)
-    rows = table(found)
+        found[label] = score_images(encoders, image, images)
     for encoder in encoders:
         print(f"{encoder.name}: {encoder.layer}; {_shown(encoder.preprocess.as_json())}")
-    print("\n".join("  ".join(f"{cell:<24}" for cell in row).rstrip() for row in rows))
-    if arguments.csv is not None:
-        write_text(arguments.csv, "".join(",".join(f'"{c}"' for c in row) + "\n" for row in rows))
-    if arguments.json is not None:
-        protocol = {
-            "encoders": [encoder.protocol() for encoder in encoders],
-            "samples": arguments.samples, "steps": arguments.steps,
-            "guidance": arguments.guidance, "seed": arguments.seed, "model": arguments.model,
-        }  # fmt: skip
-        data = {"protocol": protocol, "scores": found}
-        write_text(arguments.json, json.dumps(data, indent=2, default=str) + "\n")
+    protocol = {
+        "encoders": [encoder.protocol() for encoder in encoders],
+        "samples": arguments.samples, "steps": arguments.steps,
+        "guidance": arguments.guidance, "seed": arguments.seed, "model": Path(arguments.model).name,
+    }  # fmt: skip
+    _write(arguments, found, protocol)
     return 0
 
 
-def table(found: Mapping[str, Similarities]) -> list[list[str]]:
-    """A header, then a row a measure: each pair's mean and error, then the paired differences."""
-    from unziplora.scores.measure import LEAKS, paired, summary
+def check(arguments: argparse.Namespace) -> None:
+    """Before minutes are spent on the model. Raises InvalidInput."""
+    if arguments.image is None:
+        raise InvalidInput("Scoring a pair needs the image trained on. Name it with --image.")
+    for pair in arguments.pairs:
+        for branch in ("content", "style"):
+            _file(pair, branch)
+    _check_plot(arguments)
 
-    first, *others = found
-    rows = [["measure", *found, *(f"{name} - {first}" for name in others)]]
-    for measure, values in found[first].items():
-        leak = " (leak)" if measure.split()[-1] in LEAKS else ""
-        means = [str(summary(scores[measure])) for scores in found.values()]
-        less = [str(paired(found[name][measure], values)) for name in others]
-        rows.append([measure + leak, *means, *less])
-    return rows
+
+def _check_plot(arguments: argparse.Namespace) -> None:
+    if arguments.plot is not None and arguments.plot.suffix.lower() != ".png":
+        raise InvalidInput(f"{arguments.plot.name} does not end in .png. Name a .png file.")
+
+
+def _write(
+    arguments: argparse.Namespace, found: Mapping[str, Similarities], protocol: Mapping[str, Any]
+) -> None:
+    """The table on stdout, and what files were asked for."""
+    from unziplora.scores.plot import plot
+    from unziplora.scores.report import as_csv, means, table
+
+    _check_plot(arguments)
+    rows = table(found)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    if arguments.csv is not None:
+        write_text(arguments.csv, as_csv(found))
+    if arguments.json is not None:
+        data = {"protocol": protocol, "scores": found}
+        write_text(arguments.json, json.dumps(data, indent=2, default=str) + "\n")
+    if arguments.plot is not None:
+        with writing(arguments.plot) as temporary:
+            plot(means(found)).save(temporary, "PNG")
 
 
 def _file(pair: Path, branch: str) -> Path:
