@@ -31,11 +31,12 @@ class Preprocess:
         return torch.stack([self._one(image.convert("RGB")) for image in images])
 
     def _one(self, image: Image.Image) -> Tensor:
-        scale = self.resize / min(image.size)
-        size = [max(self.crop, round(side * scale)) for side in image.size]
+        # sides and corners as torchvision's Resize and CenterCrop round them
+        short = min(image.size)
+        size = [max(self.crop, side * self.resize // short) for side in image.size]
         kind = Image.Resampling[self.interpolation.upper()]
         scaled = image.resize((size[0], size[1]), kind)
-        left, top = (size[0] - self.crop) // 2, (size[1] - self.crop) // 2
+        left, top = (round((side - self.crop) / 2) for side in size)
         square = scaled.crop((left, top, left + self.crop, top + self.crop))
         pixels = torch.from_numpy(np.array(square, np.float32)) / 255
         return ((pixels - torch.tensor(self.mean)) / torch.tensor(self.std)).permute(2, 0, 1)
