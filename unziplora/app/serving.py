@@ -28,7 +28,7 @@ def serve(app: Any, address: str, port: int, close: Callable[[], None] = lambda:
     it. Raises InvalidInput where nothing can listen there."""
     import uvicorn
 
-    listening = _listen(address, port)
+    listening = listen(address, port)
     config = uvicorn.Config(
         app,
         http=_limited(most_connections()),
@@ -55,7 +55,8 @@ def most_connections() -> int:
     return max(16, min(MOST_CONNECTIONS, soft // 4))
 
 
-def _listen(address: str, port: int) -> socket.socket:
+def listen(address: str, port: int) -> socket.socket:
+    """Raises InvalidInput where nothing can listen there."""
     if not 0 <= port <= 65535:
         raise InvalidInput(f"There is no port {port}. Choose one from 1 to 65535.")
     try:

@@ -29,12 +29,11 @@ def study(arguments: argparse.Namespace) -> int:
 
     if not 1 <= arguments.participants <= 10_000:
         raise InvalidInput("So many participants cannot take part. Choose 1 to 10000.")
-    if not 0 < arguments.port < 65536:
-        raise InvalidInput(f"There is no port {arguments.port}. Choose one from 1 to 65535.")
     results = open_results(arguments.folders)
     try:
         import uvicorn
 
+        from unziplora.app.serving import listen
         from unziplora.study.server import make_study
         from unziplora.study.store import Store
     except ImportError as error:
@@ -43,14 +42,15 @@ def study(arguments: argparse.Namespace) -> int:
             "Install it with: pip install 'unziplora[app]'"
         ) from error
     store = Store(arguments.answers)
-    server = f"http://{_shown(arguments.address)}:{arguments.port}"
+    listening = listen(arguments.address, arguments.port)
+    server = f"http://{_shown(arguments.address)}:{listening.getsockname()[1]}"
     questions = len(trials_for(results, 0)) * len(QUESTIONS)
     print(f"{len(results)} methods, {questions} questions for each participant. Their links:")
     for token in store.invite(arguments.participants):
         print(f"  {server}/p/{token}")
     print(f"Results (for you alone): {server}/results/{store.key()}", flush=True)
     app = make_study(results, store)
-    uvicorn.run(app, host=arguments.address, port=arguments.port, log_level="error")
+    uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listening])
     return 0
 
 

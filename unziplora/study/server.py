@@ -109,11 +109,12 @@ class _Pages:
 
     def results(self, key: str) -> str:
         _check_key(key, self._key)
-        return _results(self._store)
+        return _results(self._store, self._key)
 
-    def as_csv(self, key: str) -> str:
+    def as_csv(self, key: str) -> PlainTextResponse:
         _check_key(key, self._key)
-        return self._store.as_csv()
+        headers = {"Content-Disposition": 'attachment; filename="study.csv"'}
+        return PlainTextResponse(self._store.as_csv(), headers=headers, media_type="text/csv")
 
     def as_json(self, key: str) -> list[dict[str, Any]]:
         _check_key(key, self._key)
@@ -132,7 +133,7 @@ def _check_key(key: str, expected: str) -> None:
         raise HTTPException(404, "This link is not known.")
 
 
-def _results(store: Store) -> str:
+def _results(store: Store, key: str) -> str:
     rows = "".join(map(_row, store.preferences()))
     left_out = len(store.inattentive())
     return (
@@ -140,7 +141,7 @@ def _results(store: Store) -> str:
         "<title>Results</title><style>body{font:16px system-ui;max-width:50em;margin:2em auto}"
         "td,th{padding:.3em .8em;text-align:left}</style><h1>Results</h1>"
         f"<p>{store.participants()} participants, {left_out} left out for their attention checks. "
-        '<a href="?" onclick="location=location.pathname+\'/csv\';return false">CSV</a></p>'
+        f'<a href="{escape(key)}/csv">CSV</a></p>'
         "<table><tr><th>preferred</th><th>over</th><th>in</th><th>share</th>"
         f"<th>95 % interval</th><th>answers</th></tr>{rows}</table>"
     )
