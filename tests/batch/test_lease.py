@@ -132,7 +132,7 @@ def test_a_full_disk_leaves_no_lease_without_an_owner(
         return opened("/dev/full", os.O_WRONLY)
 
     monkeypatch.setattr(os, "open", full)
-    with pytest.raises(WriteError, match="Make room"), leased(tmp_path):
+    with pytest.raises(WriteError, match="make room"), leased(tmp_path):
         pass
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []

@@ -102,7 +102,7 @@ def _take(path: Path, token: str) -> None:
     except OSError as error:
         raise WriteError(
             f"Nothing can be written to the run's folder {path.parent.name} ({error.strerror}). "
-            "Make room on its disk, or allow writing there."
+            "Allow writing there, or make room on its disk."
         ) from error
 
 
