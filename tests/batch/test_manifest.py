@@ -134,7 +134,7 @@ def test_what_is_no_manifest_is_refused_in_words(
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
 def test_another_encoding_is_refused_with_its_line(folder: Path, encoding: str) -> None:
     data = "image,subject,style\na.png,cat,Öl\n".encode(encoding)
-    with pytest.raises(InvalidInput, match=r"Line \d is not UTF-8"):
+    with pytest.raises(InvalidInput, match=r"Line \d of .* is not UTF-8"):
         parse_manifest(data, "jobs.csv", folder, {})
 
 
