@@ -51,18 +51,23 @@ def table(results: Sequence[Result]) -> str:
     measures = sorted({measure for result in results for measure in result.scores})
     head = ["name", "state", "steps", "minutes", "GB", *measures, "message"]
     rows = [head, ["---"] * len(head)]
-    for result in results:
-        memory = "" if result.memory_gb is None else f"{result.memory_gb:.1f}"
-        scores = [f"{result.scores[m]:.3f}" if m in result.scores else "" for m in measures]
-        message = result.message.replace("|", "\\|").replace("\n", " ")
-        minutes = f"{result.seconds / 60:.1f}"
-        steps = str(result.steps)
-        rows.append([result.name, result.state, steps, minutes, memory, *scores, message])
+    rows += [_row(result, measures) for result in results]
     if measures:
-        scored = [result.scores for result in results]
-        means = [str(summary([s[m] for s in scored if m in s])) for m in measures]
-        rows.append([f"mean of {sum(map(bool, scored))}", "", "", "", "", *means, ""])
+        rows.append(_means([result.scores for result in results if result.scores], measures))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def _row(result: Result, measures: Sequence[str]) -> list[str]:
+    memory = "" if result.memory_gb is None else f"{result.memory_gb:.1f}"
+    scores = [f"{result.scores[m]:.3f}" if m in result.scores else "" for m in measures]
+    message = result.message.replace("|", "\\|").replace("\n", " ")
+    minutes = f"{result.seconds / 60:.1f}"
+    return [result.name, result.state, str(result.steps), minutes, memory, *scores, message]
+
+
+def _means(scored: Sequence[Mapping[str, float]], measures: Sequence[str]) -> list[str]:
+    means = [str(summary([scores[m] for scores in scored if m in scores])) for m in measures]
+    return [f"mean of {len(scored)}", "", "", "", "", *means, ""]
 
 
 def write_contact_sheet(path: Path, out: Path, results: Sequence[Result]) -> bool:
