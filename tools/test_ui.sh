@@ -32,6 +32,12 @@ if python -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then
     export UNZIPLORA_GRADIO3_PYTHON=$VIRTUAL_ENV-gradio-3.41.2/bin/python
     export UNZIPLORA_GRADIO4_PYTHON=$VIRTUAL_ENV-gradio-4.40.0/bin/python
 fi
+# the rules of test_accessibility.py, where npm can be asked for them
+if command -v npm >/dev/null && [ ! -f build/axe/package/axe.min.js ]; then
+    mkdir -p build/axe
+    (cd build/axe && npm pack --silent axe-core@4.14.1 && tar xzf axe-core-*.tgz package/axe.min.js) || true
+fi
+[ ! -f build/axe/package/axe.min.js ] || export UNZIPLORA_AXE=$PWD/build/axe/package/axe.min.js
 # One gradio beside the other two, each process with its own browser.
 # A hang ends here; no test has a limit of its own.
 run() { HF_HUB_OFFLINE=1 timeout --signal=INT --kill-after=60 40m python -m pytest tests/ui/browser -k "$1" "${@:2}"; }

@@ -21,7 +21,8 @@ from unziplora.lora.publish import zip_of
 from unziplora.lora.tensor_file import read_metadata
 
 pytestmark = pytest.mark.slow
-SETTINGS = {"subject": "tree", "style": "flat drawing", "steps": 3, "rank": 2, "lr": 1e-2}
+SETTINGS = {"subject": "tree", "style": "flat drawing", "steps": 3, "rank": 2, "lr": 1e-2,
+            "image_on_cards": True}  # fmt: skip
 
 
 @pytest.fixture

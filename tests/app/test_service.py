@@ -16,7 +16,8 @@ from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
 from unziplora.lora.read import read_lora
 
-SETTINGS = {"subject": "tree", "style": "flat drawing", "steps": 2, "rank": 2}
+SETTINGS = {"subject": "tree", "style": "flat drawing", "steps": 2, "rank": 2,
+            "image_on_cards": True}  # fmt: skip
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,6 @@ import pytest
 
 from tests.hosts.pairs import PROMPT, in_background, same, tensors
 from tests.hosts.programs import WebUI
-
-
-def test_an_image_requested_during_a_run_waits_and_comes(
-    webui: WebUI, source_image: Path, untouched: None, slowly: None
-) -> None:
-    alone = webui.draw(PROMPT).tobytes()
-    job = webui.start("waited-for", source_image)
-    webui.at_step(job, 1)
-    request = in_background(webui.draw, PROMPT)
-    time.sleep(1)
-    assert not request.done()
-    assert webui.get("/sdapi/v1/progress")["state"]["job"] == "UnZipLoRA training"
-    assert request.result().tobytes() == alone
-    assert webui.run(job)["state"] == "completed"
 
 
 def test_interrupt_saves_what_was_learned(

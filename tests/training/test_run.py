@@ -42,7 +42,7 @@ def test_a_run_says_what_it_does_and_leaves_two_files(
     written = {path.name for path in tmp_path.iterdir()} - {"image.png"}
     assert written == {
         ".unziplora",
-        *(f"pair_{b}.{e}" for b in ("content", "style") for e in ("safetensors", "json", "png")),
+        *(f"pair_{b}.{e}" for b in ("content", "style") for e in ("safetensors", "json")),
     }
     inside = {path.name for path in (tmp_path / RUN).iterdir()}
     assert inside == {"settings.json", "image.png", "progress.csv", "run.lock"}

@@ -23,7 +23,8 @@ from unziplora.ui import combine_html, compare_runs, grid_html, pair_html
 from unziplora.ui.combine_tab import mixed
 
 EVIL = "<script>alert(1)</script>"
-SETTINGS = {"subject": "tree", "style": "flat drawing", "steps": 4, "rank": 2, "lr": 1e-2}
+SETTINGS = {"subject": "tree", "style": "flat drawing", "steps": 4, "rank": 2, "lr": 1e-2,
+            "image_on_cards": True}  # fmt: skip
 
 
 def pair(name: str) -> Pair:

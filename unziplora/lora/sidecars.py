@@ -26,7 +26,9 @@ class Card:
     notes: str
 
 
-def write_side_files(path: Path, header: Header, image: Image.Image, *, replace: bool) -> None:
+def write_side_files(
+    path: Path, header: Header, image: Image.Image | None, *, replace: bool
+) -> None:
     """The card and the image of a file of a pair; existing ones stay unless `replace`."""
     family = f" ({header.family})" if header.family else ""
     notes = (
@@ -63,6 +65,8 @@ def write_card(
     text = json.dumps(fields, indent=4, ensure_ascii=False) + "\n"
     with _side_file(path.with_suffix(".json"), replace=replace) as temporary:
         temporary.write_text(text, "utf-8")
+    if image is None and replace:  # an older one is of another pair
+        path.with_suffix(".png").unlink(missing_ok=True)
     if image is not None:
         small = image.convert("RGB")
         small.thumbnail((_CARD_SIDE, _CARD_SIDE))

@@ -107,9 +107,9 @@ def write_cards(
     files: Mapping[BranchName, Path],
     images: Mapping[BranchName, Image.Image],
 ) -> None:
-    """A card and an image beside each file for which there is one. Raises WriteError."""
-    for branch, image in images.items():
-        path = files[branch]
+    """A card beside each file, with an image where there is one. Raises WriteError."""
+    for branch, path in files.items():
+        image = images.get(branch)
         header = _header(branch, path.stem, attachment, info, host, made, image)
         write_side_files(path, header, image, replace=True)
 

@@ -183,10 +183,16 @@ class RunWriter:
         return TrainingInfo(trainer.step, trainer.image_size, trainer.plan)
 
     def _images(self, step: int) -> dict[BranchName, Image.Image]:
-        """Those on the pair's cards: the last previews, or the image trained on."""
+        """Those on the pair's cards: the latest previews; the image trained on only where the
+        user agreed, for cards are seen by others."""
         images = {}
         for branch in BRANCHES:
-            for path in (self.folder.previews / f"{step:06d}_{branch}.png", self.folder.image):
+            drawn = sorted(self.folder.previews.glob(f"*_{branch}.png"), reverse=True)
+            # numbers of six digits: the order of names is that of steps
+            shown = [path for path in drawn if path.name <= f"{step:06d}_{branch}.png"]
+            if self.settings.image_on_cards:
+                shown.append(self.folder.image)
+            for path in shown:
                 # whatever is wrong with an image, the LoRAs are what counts
                 with contextlib.suppress(Exception), Image.open(path, formats=("PNG",)) as image:
                     images[branch] = image.convert("RGB")

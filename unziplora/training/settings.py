@@ -82,6 +82,7 @@ class Settings:
     save_minutes: float = 5.0
     snapshot_every: int = 0  # steps; 0: never
     preview_every: int = 0  # steps; 0: never
+    image_on_cards: bool = False  # the one trained on, where there is no preview to show
     preview_snapshots: bool = False  # also the pair of that step, in fp16
     preview_steps: int = 20
     preview_negative: str = ""

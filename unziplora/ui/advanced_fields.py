@@ -48,6 +48,7 @@ TEXTS: Mapping[str, Field] = {
 }
 FORECAST_FIELDS = ("method", "steps", "rank", "resolution", "memory")  # memory and time need these
 DEFAULT_FIELDS = ("steps", "lr", "rank", "resolution")  # their defaults are the model's
+FLAGS = ("preview_snapshots", "image_on_cards")
 NO_PAIR = "no pair"
 PROMPT_FIELDS = ("prompt_combined", "prompt_content", "prompt_style")
 
@@ -96,19 +97,18 @@ def _training_fields() -> dict[str, Any]:
 
 def _saving_fields(preview_every: int) -> dict[str, Any]:
     with gr.Row():
-        return {
+        fields = {
             "preview_every": _text("preview_every", str(preview_every)),
             "snapshot_every": _text("snapshot_every"),
-            "preview_snapshots": gr.Checkbox(
-                False,
-                label="Keep the LoRAs of each preview",
-                elem_id="uz_preview_snapshots",
-                min_width=120,
-            ),
-            "overwrite": gr.Checkbox(
-                False, label="Overwrite existing files", elem_id="uz_overwrite", min_width=120
-            ),
         }
+    with gr.Row():
+        for name, label in (
+            ("preview_snapshots", "Keep the LoRAs of each preview"),
+            ("image_on_cards", "Training image on cards without a preview"),
+            ("overwrite", "Overwrite existing files"),
+        ):
+            fields[name] = gr.Checkbox(False, label=label, elem_id=f"uz_{name}", min_width=160)
+    return fields
 
 
 def read_settings(
@@ -117,7 +117,7 @@ def read_settings(
     """A run's settings from the fields, and how it begins: overwrite, start_from. Raises
     InvalidInput where a number is none."""
     typed = dict(values)
-    kept = {"preview_snapshots": True} if typed.pop("preview_snapshots", False) else {}
+    kept = {name: True for name in FLAGS if typed.pop(name, False)}
     pair = typed.pop("start_from", None)
     begins = {
         "overwrite": bool(typed.pop("overwrite", False)),
@@ -137,7 +137,7 @@ def values_of(settings: Settings) -> dict[str, Any]:
         value = getattr(settings, name)
         default = "" if name in ("token", "preview_every") else getattr(Settings, name, None)
         values[name] = "" if value in (None, default) else _as_text(value, field)
-    for name in ("method", "memory", "lr_schedule", "prediction_type", "preview_snapshots"):
+    for name in ("method", "memory", "lr_schedule", "prediction_type", *FLAGS):
         values[name] = getattr(settings, name)
     return values
 

@@ -145,6 +145,15 @@ def test_interrupt_and_skip_are_about_the_image_that_waits(webui: Any, pressed: 
     assert drawn == ["task(b) interrupted"]
 
 
+def test_an_interrupt_in_the_moment_of_giving_way_is_about_the_image(webui: Any) -> None:
+    drawn: list[str] = []
+    asked_for(webui, "task(b)", drawn)
+    webui.state.interrupt()
+    images_first.release()
+    until(lambda: drawn)
+    assert drawn == ["task(b) interrupted"]
+
+
 def test_interrupt_stops_and_saves_the_run_where_no_image_waits(webui: Any) -> None:
     queue = Queue()
     progress.follow(queue, ReloadGate())

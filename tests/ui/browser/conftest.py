@@ -118,16 +118,31 @@ def nested(
 
 def serving(python: tuple[str, str], folder: Path, command: list[str]) -> Iterator[Served]:
     """Starts the process, waits until it answers, and ends it afterwards."""
-    gradio, interpreter = python
+    port, log = free_port(), folder.parent / f"{folder.name}.log"
+    process, url = start(python[1], folder, command, port, log)
+    try:
+        yield Served(url, folder, python[0])
+        assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = folder.parent / f"{folder.name}.log"
+        return int(free.getsockname()[1])
+
+
+def start(
+    interpreter: str, folder: Path, command: list[str], port: int, log: Path
+) -> tuple[subprocess.Popen[bytes], str]:
+    """A process that answers, and its address."""
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
         "GRADIO_ANALYTICS_ENABLED": "False",
     }  # fmt: skip
-    with log.open("w") as out:
+    with log.open("a") as out:
         process = subprocess.Popen(
             [interpreter, *command, "--port", str(port)], cwd=folder.parent, env=environment,
             stdout=out, stderr=subprocess.STDOUT,
@@ -136,11 +151,10 @@ def serving(python: tuple[str, str], folder: Path, command: list[str]) -> Iterat
     try:
         until(lambda: answers(url) or process.poll() is not None, pause=0.5)
         assert process.poll() is None, log.read_text()[-3000:]
-        yield Served(url, folder, gradio)
-        assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
-    finally:
-        process.terminate()
-        process.wait()
+    except BaseException:
+        process.kill()
+        raise
+    return process, url
 
 
 def answers(url: str) -> bool:

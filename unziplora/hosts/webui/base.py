@@ -147,7 +147,7 @@ class WebUIHost:
         model must have: a WebUI may load another one into the same object."""
         shared, progress = webui("shared"), webui("progress")
         with contextlib.ExitStack() as held:
-            held.callback(webui("call_queue").queue_lock.release)
+            held.callback(images_first.release)
             if shared.sd_model is not self._model or title not in (None, self._title()):
                 raise UnZipLoRAError(
                     "Another checkpoint was loaded while this run waited for its turn. "

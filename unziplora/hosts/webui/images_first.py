@@ -54,6 +54,24 @@ def take_turn(ended: Callable[[], bool]) -> bool:
     return True
 
 
+def pass_on_interrupt() -> bool:
+    """Interrupt or Skip, pressed while images wait, is about them: whether it was. Called between
+    two steps, and last thing before the model is given away: what begins then clears the flags."""
+    state: Any = webui("shared").state
+    tasks = waiting()
+    if not tasks or not (state.interrupted or state.skipped):
+        return False
+    state.interrupted = state.skipped = False
+    drop(tasks)
+    return True
+
+
+def release() -> None:
+    """Gives the WebUI's queue to whoever is next."""
+    pass_on_interrupt()
+    webui("call_queue").queue_lock.release()
+
+
 def drop(tasks: Set[str]) -> None:
     """Interrupts images that have not begun as soon as they do: what a WebUI's own Interrupt would
     do to them, if they were drawn now."""

@@ -73,10 +73,8 @@ def _obey(jobs: RunQueue) -> None:
     state: Any = webui("shared").state
     if not (state.interrupted or state.skipped) or reloading():
         return
-    if tasks := images_first.waiting():
-        state.interrupted = state.skipped = False
-        images_first.drop(tasks)
-    elif state.interrupted:
+    if not images_first.pass_on_interrupt() and state.interrupted:
+        state.interrupted = False  # obeyed; it is not about an image that waits then
         _stop(jobs)
 
 
