@@ -9,14 +9,15 @@ import gradio as gr
 
 from unziplora.app.preset_files import PresetFiles
 from unziplora.ui.answers import attempt
+from unziplora.ui.block_fields import NAMES as BLOCK_FIELDS
 from unziplora.ui.gradio_compat import when
 from unziplora.ui.html import message
 
-# of the fields, by their settings' names; words, prompts and blocks belong to one image
-SAVED = (
-    "token", "method", "memory", "steps", "lr", "lr_warmup", "lr_schedule", "rank", "alpha",
-    "resolution", "seed", "preview_every", "snapshot_every",
-)  # fmt: skip
+# these fields belong to one image, one model or one run; presets keep all others
+NOT_SAVED = {
+    "prompt_combined", "prompt_content", "prompt_style", *BLOCK_FIELDS, "prediction_type",
+    "start_from", "overwrite", "preview_snapshots",
+}  # fmt: skip
 
 
 def build_presets() -> dict[str, Any]:
@@ -39,17 +40,18 @@ def connect_presets(
 ) -> Callable[[], Any]:
     """What the buttons do; gives a function that returns an update of the list. answer: where
     messages go."""
-    saved = [fields[name] for name in SAVED]
+    names = [name for name in fields if name not in NOT_SAVED]
+    saved = [fields[name] for name in names]
 
     def load(name: str | None) -> list[Any]:
         values, problem = attempt(lambda: store.read(name or ""))
         if values is None:
-            return [problem, *(gr.update() for _ in SAVED)]
-        updates = [_update(fields[key], values.get(key)) for key in SAVED]
+            return [problem, *(gr.update() for _ in names)]
+        updates = [_update(fields[key], values.get(key)) for key in names]
         return [message(f"The fields are those of the preset {name}."), *updates]
 
     def save(name: str | None, *typed: Any) -> tuple[str, Any]:
-        texts = dict(zip(SAVED, (str(value or "") for value in typed), strict=True))
+        texts = dict(zip(names, (str(value or "") for value in typed), strict=True))
         _, problem = attempt(lambda: store.write(name or "", texts))
         return problem or message(f"The fields are saved as the preset {name}."), listing(name)
 
