@@ -119,13 +119,13 @@ def happening(fault: Fault) -> Iterator[None]:
 
 
 def run(make_host: Callable[[], Any], folder: Path, kinds: list[str], every: int = 1) -> Result:
-    """Every kind at every write (or every `every`-th), once and lasting."""
+    """Every kind at every write (or every `every`-th, of each kind others), once and lasting."""
     result = Result()
     whole = Fault("clock set back", 10**9, "once", folder / "whole")
     with happening(whole):
         list(begin(make_host(), folder / "whole", **SETTINGS))
-    for kind in kinds:
-        for at in range(1, whole.count + 1, every):
+    for number, kind in enumerate(kinds):
+        for at in range(1 + 4 * number % every, whole.count + 1, every):
             for lasting in LASTING:
                 case = folder / f"case{result.cases}"
                 result.cases += 1

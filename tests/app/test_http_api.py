@@ -40,7 +40,7 @@ def finished(client: TestClient, job_id: str) -> dict[str, Any]:
         told: dict[str, Any] = client.get(f"{PREFIX}/runs/{job_id}").json()
         return told
 
-    until(lambda: run()["state"] not in ("waiting", "running"))
+    until(lambda: run()["state"] not in ("waiting", "running"), 0.1)
     return run()
 
 

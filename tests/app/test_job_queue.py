@@ -82,17 +82,17 @@ def test_events_can_be_read_from_any_number_on_and_name_no_folder(
 
 def test_a_paused_run_waits_and_resumes_to_the_same_step_count(submit: Callable[..., Job]) -> None:
     jobs = Jobs()
-    job = submit(jobs, "paused", steps=30)
+    job = submit(jobs, "paused", steps=16)
     until(lambda: job.step >= 2)
     jobs.send(job.id, "pause")
     until(lambda: job.state == "paused")
     stopped_at = job.step
-    assert 2 <= stopped_at < 30
+    assert 2 <= stopped_at < 16
     jobs.send(job.id, "resume")
     until(lambda: ended(job))
     assert job.state == "completed"
     steps = [event.step for _, event in job.events() if isinstance(event, StepDone)]
-    assert steps == list(range(1, 31))
+    assert steps == list(range(1, 17))
 
 
 def test_stop_keeps_the_state_and_the_next_run_begins(submit: Callable[..., Job]) -> None:
@@ -177,13 +177,14 @@ def test_two_runs_of_one_name_cannot_wait_together(submit: Callable[..., Job]) -
     until(lambda: ended(job))
 
 
-@pytest.mark.parametrize("command", ["", "explode", "stop;rm"])
-def test_an_unknown_command_is_refused(command: str, submit: Callable[..., Job]) -> None:
+def test_an_unknown_command_is_refused(submit: Callable[..., Job]) -> None:
     jobs = Jobs()
     job = submit(jobs, "named")
-    with pytest.raises(InvalidInput, match="no command"):
-        jobs.send(job.id, command)
+    for command in ("", "explode", "stop;rm"):
+        with pytest.raises(InvalidInput, match="no command"):
+            jobs.send(job.id, command)
     until(lambda: ended(job))
+    assert job.state == "completed"
 
 
 def test_an_unknown_id_is_refused() -> None:

@@ -43,11 +43,28 @@ def open_app(host: Any, out: Path) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.fixture
-def closed_app(host: Any, out: Path) -> Iterator[TestClient]:
-    app = make_app(lambda: host, out, LOGIN)
+@pytest.fixture(scope="module")
+def unused_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the apps in which nothing is trained."""
+    return tmp_path_factory.mktemp("unused") / "out"
+
+
+@pytest.fixture(scope="module")
+def idle_app(unused_out: Path) -> Iterator[TestClient]:
+    app = make_app(no_model, unused_out)
     with TestClient(app, base_url="http://127.0.0.1:7860") as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def closed_app(unused_out: Path) -> Iterator[TestClient]:
+    app = make_app(no_model, unused_out, LOGIN)
+    with TestClient(app, base_url="http://127.0.0.1:7860") as client:
+        yield client
+
+
+def no_model() -> Any:
+    pytest.fail("The model was asked for.")
 
 
 def our_routes(client: TestClient) -> list[tuple[str, str]]:
@@ -93,16 +110,16 @@ ELSEWHERE: list[dict[str, str]] = [
 
 @pytest.mark.parametrize("headers", ELSEWHERE)
 def test_a_page_of_another_origin_can_neither_start_nor_delete(
-    open_app: TestClient, headers: dict[str, str], out: Path
+    idle_app: TestClient, headers: dict[str, str], unused_out: Path
 ) -> None:
-    changing = [(m, p) for m, p in our_routes(open_app) if m not in ("GET", "HEAD")]
+    changing = [(m, p) for m, p in our_routes(idle_app) if m not in ("GET", "HEAD")]
     pages = [("POST", "/gradio_api/queue/join"), ("POST", "/gradio_api/run/predict"),
              ("POST", "/gradio_api/upload"), ("POST", "/login")]  # fmt: skip
     assert len(changing) >= 4
     for method, path in changing + pages:
-        asked = open_app.request(method, path, headers=headers, json={})
+        asked = idle_app.request(method, path, headers=headers, json={})
         assert asked.status_code == 403, path
-    assert not out.exists()
+    assert not unused_out.exists()
 
 
 @pytest.mark.parametrize(
@@ -115,9 +132,9 @@ def test_a_page_of_another_origin_can_neither_start_nor_delete(
     ],
 )
 def test_our_own_page_and_programs_are_let_through(
-    open_app: TestClient, headers: dict[str, str]
+    idle_app: TestClient, headers: dict[str, str]
 ) -> None:
-    answer = open_app.post(f"{PREFIX}/resume", headers=headers, json={"name": "nothing"})
+    answer = idle_app.post(f"{PREFIX}/resume", headers=headers, json={"name": "nothing"})
     assert answer.status_code == 422
     assert "There is no run" in answer.json()["detail"]
 
@@ -127,7 +144,7 @@ def trained(client: TestClient, image_file: Path, **more: Any) -> dict[str, Any]
     body = {"image": image, "subject": "tree", "style": "flat drawing", "steps": 2, "rank": 2,
             "name": "pair", "preview_every": 1, "preview_steps": 1, **more}  # fmt: skip
     job = client.post(f"{PREFIX}/runs", json=body).json()
-    until(lambda: client.get(f"{PREFIX}/runs/{job['id']}").json()["state"] in ENDED)
+    until(lambda: client.get(f"{PREFIX}/runs/{job['id']}").json()["state"] in ENDED, 0.1)
     told: dict[str, Any] = client.get(f"{PREFIX}/runs/{job['id']}").json()
     return told
 
@@ -202,12 +219,12 @@ def test_a_service_makes_nothing_under_a_name_that_leads_out(
     assert not any((tmp_path / "out").glob("**/*"))
 
 
-def test_gradio_gives_no_file_away(open_app: TestClient, tmp_path: Path) -> None:
+def test_gradio_gives_no_file_away(idle_app: TestClient, tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     Image.new("RGB", (64, 64)).save(secret)
     for prefix in ("/gradio_api/file=", "/file="):
         for path in (secret, Path("/etc/passwd"), Path.cwd() / "pyproject.toml"):
-            assert open_app.get(f"{prefix}{path}").status_code in (403, 404)
+            assert idle_app.get(f"{prefix}{path}").status_code in (403, 404)
 
 
 OWN = ["quentinzebra", "zebra-host-17", "hf_QuentinsOwnKey0123456789", "Quentin Zebra"]

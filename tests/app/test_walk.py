@@ -1,9 +1,10 @@
 """Every route and every function of the page, with a file that is nobody's business in every field.
 
-The files are named by paths, by gradio's own objects, by addresses, by links and by a FIFO. Nothing
-outside the output folder, the upload folder and Python's own files is opened, nothing is connected
-to, and no answer holds what they hold. (safetensors opens files without Python's knowledge: what it
-would read is told by the mark in the answers, and a FIFO by the walk that would never end.)
+The files are named by paths, by gradio's own objects, by addresses, by links and by a FIFO: some of
+these ways in each field, by turns, and all of them with UNZIPLORA_LONG_TESTS=1. Nothing outside the
+output folder, the upload folder and Python's own files is opened, nothing is connected to, and no
+answer holds what they hold. (safetensors opens files without Python's knowledge: what it would read
+is told by the mark in the answers, and a FIFO by the walk that would never end.)
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from benchmarks.reliability.audit_events import (
     pythons_own,
 )
 from tests.conftest import ROOT
+from tests.samples import by_turns
 from unziplora.app.http_api import PREFIX
 from unziplora.app.server import make_app
 from unziplora.app.uploads import upload_folder
@@ -67,8 +69,12 @@ class Walked:
         }
 
 
-@pytest.fixture
-def walked(host: Any, tmp_path: Path) -> Iterator[Walked]:
+@pytest.fixture(scope="module")
+def walked(
+    documented: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Walked]:
+    host = documented["MyHost"](documented["small_unet"]())
+    tmp_path = tmp_path_factory.mktemp("walked")
     out = tmp_path / "out"
     out.mkdir()
     secret = tmp_path / "elsewhere" / "secret.safetensors"
@@ -122,23 +128,25 @@ def call(walked: Walked, number: int, data: list[Any]) -> Any:
 def test_no_file_is_opened_for_a_value_in_any_field_of_the_page(walked: Walked) -> None:
     calls = functions(walked.page)
     assert sum(len(values) for _, values in calls) > 40
+    seen = 0
     with audited() as heard:
         for number, values in calls:
             for place in range(len(values)):
-                for name, value in walked.values.items():
+                for name, value in by_turns(walked.values.items(), seen, 3):
                     sent = [*values[:place], value, *values[place + 1 :]]
                     answer = call(walked, number, sent)
                     assert answer.status_code == 422, (number, place, name, answer.text[:300])
                     assert MARK not in answer.text
                     assert "elsewhere" not in answer.text, (number, place, name)
+                seen += 1
     check(walked, heard)
 
 
 def test_no_file_is_opened_for_a_path_typed_into_the_pages_text(walked: Walked) -> None:
     with audited() as heard:
-        for number, values in functions(walked.page):
+        for place, (number, values) in enumerate(functions(walked.page)):
             fields = walked.page.fns[number].inputs
-            for path in walked.targets.values():
+            for path in by_turns(walked.targets.values(), place, 4):
                 sent = [path if type(field).__name__ in ("Textbox", "Dropdown") else value
                         for field, value in zip(fields, values, strict=True)]  # fmt: skip
                 answer = call(walked, number, sent)
@@ -149,10 +157,10 @@ def test_no_file_is_opened_for_a_path_typed_into_the_pages_text(walked: Walked) 
 
 def test_the_queue_refuses_what_a_direct_call_refuses(walked: Walked) -> None:
     with audited() as heard:
-        for number, values in functions(walked.page):
+        for place, (number, values) in enumerate(functions(walked.page)):
             if not values:
                 continue
-            for value in walked.values.values():
+            for value in by_turns(walked.values.values(), place, 3):
                 body = {"fn_index": number, "data": [value, *values[1:]], "session_hash": "walk"}
                 answer = walked.client.post("/gradio_api/queue/join", json=body)
                 assert answer.status_code == 422, answer.text[:300]
@@ -163,8 +171,9 @@ def test_no_route_of_gradio_gives_a_file_away_or_fetches_an_address(walked: Walk
     routes = gradio_routes(walked)
     assert len(routes) > 60
     with audited() as heard:
-        for method, path in routes:
-            for target in walked.targets.values():
+        for place, (method, path) in enumerate(routes):
+            count = len(walked.targets) if "{path" in path else 3
+            for target in by_turns(walked.targets.values(), place, count):
                 at = quote(target, safe="")
                 filled = "".join(at if "{" in part else part for part in split_names(path))
                 for address in (filled, f"/gradio_api{filled}"):
@@ -183,9 +192,9 @@ def test_no_route_of_ours_opens_what_a_body_or_an_address_names(walked: Walked) 
     assert len(ours) > 15
     values = {**walked.targets, **walked.values}
     with audited() as heard:
-        for path, ways in ours.items():
+        for place, (path, ways) in enumerate(ours.items()):
             for method, way in ways.items():
-                for name, value in values.items():
+                for name, value in by_turns(values.items(), place, 6):
                     for address, body in requests_with(path, way, value):
                         answer = walked.client.request(method, address, json=body)
                         assert MARK not in answer.text, (method, address, name)

@@ -20,7 +20,7 @@ from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
 from unziplora.training.events import Finished, StepDone
 
-GIVEN = {**SETTINGS, "subject": "cat", "style": "ink"}
+GIVEN = {**SETTINGS, "subject": "cat", "style": "ink", "preview_steps": 1}
 
 
 @pytest.fixture
@@ -29,12 +29,22 @@ def service(host: Any, tmp_path: Path) -> Service:
     return Service(lambda: host, lambda: tmp_path / "out")
 
 
+@pytest.fixture(scope="module")
+def undisturbed(
+    documented: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, ...]:
+    """The hashes of a pair that was trained in one go."""
+    out = tmp_path_factory.mktemp("undisturbed") / "whole"
+    list(begin(documented["MyHost"](documented["small_unet"]()), out))
+    return pair_hashes(out)
+
+
 def test_any_order_of_commands_ends_with_the_files_of_an_undisturbed_run(
     host: Any, service: Service, tmp_path: Path
 ) -> None:
-    list(begin(host, tmp_path / "whole", steps=40))
+    list(begin(host, tmp_path / "whole", steps=16))
     before, rng = model_checksum(host), Random(2)
-    job = service.start(tmp_path / "image.png", {**GIVEN, "steps": 40})
+    job = service.start(tmp_path / "image.png", {**GIVEN, "steps": 16})
     sent = 0
     while job.state != "completed" and sent < 400:
         service.jobs.send(job.id, rng.choice(COMMANDS))
@@ -45,7 +55,7 @@ def test_any_order_of_commands_ends_with_the_files_of_an_undisturbed_run(
             service.jobs.send(job.id, "resume")
             service.jobs.send(job.id, "resume")
         if job.state == "cancelled":  # in the queue, before its first step
-            job = service.start(tmp_path / "image.png", {**GIVEN, "steps": 40}, overwrite=True)
+            job = service.start(tmp_path / "image.png", {**GIVEN, "steps": 16}, overwrite=True)
     until(lambda: job.state != "running")
     if job.state != "completed":
         service.jobs.send(job.id, "resume")
@@ -53,7 +63,7 @@ def test_any_order_of_commands_ends_with_the_files_of_an_undisturbed_run(
     assert pair_hashes(tmp_path / "out") == pair_hashes(tmp_path / "whole")
     assert model_checksum(host) == before
     steps = [event.step for _, event in job.events() if isinstance(event, StepDone)]
-    assert steps == list(range(1, 41))
+    assert steps == list(range(1, 17))
 
 
 def test_of_many_browsers_that_press_train_at_once_one_starts_the_run(
@@ -101,7 +111,7 @@ def test_runs_without_a_name_that_start_at_once_are_refused_or_get_names_of_thei
 def test_a_run_cancelled_in_the_queue_leaves_nothing_and_frees_its_name(
     service: Service, tmp_path: Path
 ) -> None:
-    first = service.start(tmp_path / "image.png", {**GIVEN, "name": "first", "steps": 400})
+    first = service.start(tmp_path / "image.png", {**GIVEN, "name": "first", "steps": 160})
     second = service.start(tmp_path / "image.png", {**GIVEN, "name": "second"})
     for _ in range(2):
         service.jobs.send(second.id, "cancel")
@@ -119,11 +129,10 @@ def test_a_run_cancelled_in_the_queue_leaves_nothing_and_frees_its_name(
 @pytest.mark.parametrize("command", ["stop", "stop and save", "pause"])
 @pytest.mark.parametrize("step", [1, 6])
 def test_interrupted_in_its_first_or_last_step_a_run_ends_as_if_it_had_not_been(
-    host: Any, tmp_path: Path, command: str, step: int
+    host: Any, undisturbed: tuple[str, ...], tmp_path: Path, command: str, step: int
 ) -> None:
     import unziplora
 
-    list(begin(host, tmp_path / "whole"))
     made = begin(host, tmp_path / "out")
     sent = "stop" if command == "pause" else command
     denoise, steps = host.denoise, []
@@ -141,13 +150,13 @@ def test_interrupted_in_its_first_or_last_step_a_run_ends_as_if_it_had_not_been(
     assert events[-1].step == step
     if made.folder.state.is_file():
         list(unziplora.resume(made.folder.path, host=host))
-    assert pair_hashes(tmp_path / "out") == pair_hashes(tmp_path / "whole")
+    assert pair_hashes(tmp_path / "out") == undisturbed
 
 
 def test_pausing_is_not_forgotten_by_a_command_that_comes_after_it(
     service: Service, tmp_path: Path
 ) -> None:
-    job = service.start(tmp_path / "image.png", {**GIVEN, "steps": 400})
+    job = service.start(tmp_path / "image.png", {**GIVEN, "steps": 160})
     until(lambda: job.step >= 1)
     service.jobs.send(job.id, "pause")
     service.jobs.send(job.id, "save now")
@@ -158,11 +167,11 @@ def test_pausing_is_not_forgotten_by_a_command_that_comes_after_it(
 
 
 def test_a_run_is_not_resumed_beside_another_of_its_name(service: Service, tmp_path: Path) -> None:
-    old = service.start(tmp_path / "image.png", {**GIVEN, "steps": 400})
+    old = service.start(tmp_path / "image.png", {**GIVEN, "steps": 160})
     until(lambda: old.step >= 1)
     service.jobs.send(old.id, "stop")
     until(lambda: old.state == "stopped")
-    new = service.start(tmp_path / "image.png", {**GIVEN, "steps": 400}, overwrite=True)
+    new = service.start(tmp_path / "image.png", {**GIVEN, "steps": 160}, overwrite=True)
     with pytest.raises(InvalidInput, match="running already"):
         service.jobs.send(old.id, "resume")
     service.jobs.send(new.id, "stop")
@@ -173,7 +182,7 @@ def test_more_runs_than_a_queue_should_hold_are_refused(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unziplora.app.job_queue.MOST_WAITING", 2)
-    first = service.start(tmp_path / "image.png", {**GIVEN, "name": "first", "steps": 400})
+    first = service.start(tmp_path / "image.png", {**GIVEN, "name": "first", "steps": 160})
     until(lambda: first.state == "running")
     waiting = [
         service.start(tmp_path / "image.png", {**GIVEN, "name": name}) for name in ("a", "b")

@@ -30,9 +30,13 @@ from unziplora.ui.gradio_compat import blocks, when
 HERE = "http://127.0.0.1:7860"
 
 
-@pytest.fixture
-def client(host: Any, tmp_path: Path) -> Iterator[TestClient]:
-    with TestClient(make_app(lambda: host, tmp_path / "out"), base_url=HERE) as client:
+@pytest.fixture(scope="module")
+def client(
+    documented: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TestClient]:
+    host = documented["MyHost"](documented["small_unet"]())
+    app = make_app(lambda: host, tmp_path_factory.mktemp("served") / "out")
+    with TestClient(app, base_url=HERE) as client:
         yield client
 
 

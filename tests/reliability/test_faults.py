@@ -18,13 +18,12 @@ from unziplora.training.events import Finished, Message, StepDone
 from unziplora.training.run_folder import RunFolder
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_goes_on_or_keeps_what_it_has_learned(
-    kind: str, make_host: Callable[[], Any], tmp_path: Path
+    make_host: Callable[[], Any], tmp_path: Path
 ) -> None:
-    result = run(make_host, tmp_path, [kind], every=9)
+    result = run(make_host, tmp_path, list(KINDS), every=23)
     assert not result.findings, "\n".join(result.findings)
-    assert result.completed >= 4
+    assert result.completed >= result.cases / 2
 
 
 def test_a_stopped_runs_state_is_saved_elsewhere_and_goes_on_there(

@@ -145,10 +145,12 @@ def test_mergers_can_be_limited_to_overlapping_columns(host: Any) -> None:
             assert (branch.merger[~both] == 1).all()
 
 
-@pytest.mark.parametrize("importance", ["magnitude", "signed"])
-@pytest.mark.parametrize("method", ["unziplora", "dreambooth"])
+@pytest.mark.parametrize(
+    ("method", "importance"),  # which only columns have
+    [("unziplora", "magnitude"), ("unziplora", "signed"), ("dreambooth", "magnitude")],
+)
 def test_interrupted_at_every_step_it_ends_with_the_same_tensors(
-    documented: dict[str, Any], importance: Any, method: str
+    documented: dict[str, Any], method: str, importance: Any
 ) -> None:
     settings = replace(SETTINGS, importance=importance, method=method, flip=True)
 
@@ -198,7 +200,7 @@ def test_checkpointing_changes_no_bit(documented: dict[str, Any]) -> None:
 
 
 def test_the_loss_falls(host: Any) -> None:
-    trainer = make_trainer(host, replace(SETTINGS, method="m1", steps=60, lr=1e-2))
+    trainer = make_trainer(host, replace(SETTINGS, method="m1", steps=30, lr=4e-2))
 
     def loss() -> float:
         """Over the same 32 draws of noise and timestep each time."""
@@ -210,7 +212,7 @@ def test_the_loss_falls(host: Any) -> None:
         return total
 
     before = loss()
-    for _ in range(60):
+    for _ in range(30):
         trainer.advance()
     assert loss() < 0.97 * before
 

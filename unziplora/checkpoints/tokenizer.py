@@ -17,8 +17,10 @@ _PROBES = ("a photograph of an astronaut", "watercolour, 3 Foxes?", "sks")
 _log = logging.getLogger(__name__)
 
 
+@lru_cache(maxsize=4)  # reading one takes longer than encoding a prompt with it
 def load_tokenizer(folder: Path, model: str, **options: Any) -> Any:
-    """Reads words as CLIP does. model: what it belongs to, as the user sees it.
+    """Reads words as CLIP does, and is shared: nothing may be set on it. model: what it belongs to,
+    as the user sees it.
 
     Raises InvalidInput for a folder that does not: its files are missing, cut off, or only pointers
     to files.

@@ -111,7 +111,8 @@ def demo(args: argparse.Namespace) -> int:
         return code
     content, style = out / "demo_content.safetensors", out / "demo_style.safetensors"
     prompts = sheet_prompts(content, style)
-    page = _with_bar(make, drawing(host), content, style, prompts, image=_image(mini.IMAGE))
+    draw = drawing(host, steps=args.image_steps)
+    page = _with_bar(make, draw, content, style, prompts, image=_image(mini.IMAGE))
     save_image(page, out / "demo.png")
     print(f"The figure: {out / 'demo.png'}")
     return 0
