@@ -79,7 +79,7 @@ def documented() -> dict[str, Any]:
     return names
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_host(documented: dict[str, Any]) -> Callable[[], Any]:
     """Builds the documented host with a fresh UNet of SDXL's eleven groups, the same each time."""
     return lambda: documented["MyHost"](documented["small_unet"]())

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,9 @@ class Walked:
 
 @pytest.fixture(scope="module")
 def walked(
-    documented: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    make_host: Callable[[], Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Walked]:
-    host = documented["MyHost"](documented["small_unet"]())
+    host = make_host()
     tmp_path = tmp_path_factory.mktemp("walked")
     out = tmp_path / "out"
     out.mkdir()

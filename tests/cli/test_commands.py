@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,11 +32,11 @@ def service(host: Any, tmp_path: Path) -> Service:
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    documented: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    make_host: Callable[[], Any], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, ...]:
     """The hashes of a pair that was trained in one go."""
     out = tmp_path_factory.mktemp("undisturbed") / "whole"
-    list(begin(documented["MyHost"](documented["small_unet"]()), out))
+    list(begin(make_host(), out))
     return pair_hashes(out)
 
 

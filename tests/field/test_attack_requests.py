@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,9 @@ HERE = "http://127.0.0.1:7860"
 
 @pytest.fixture(scope="module")
 def client(
-    documented: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    make_host: Callable[[], Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TestClient]:
-    host = documented["MyHost"](documented["small_unet"]())
+    host = make_host()
     app = make_app(lambda: host, tmp_path_factory.mktemp("served") / "out")
     with TestClient(app, base_url=HERE) as client:
         yield client

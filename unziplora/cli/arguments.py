@@ -70,7 +70,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo-output"), metavar="DIR")
     parser.add_argument("--steps", type=int, help="what suits the miniature")
-    parser.add_argument("--image-steps", type=image_steps, default=25, help="of the figure's images")
+    parser.add_argument("--image-steps", type=image_steps, default=25, help="of each image drawn")
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
