@@ -90,13 +90,16 @@ def host(make_host: Callable[[], Any]) -> Any:
     return make_host()
 
 
-@pytest.fixture
-def image_file(tmp_path: Path) -> Path:
+def draw_image(path: Path) -> Path:
     """A drawn image of 160 x 120 pixels."""
     image = Image.new("RGB", (160, 120), "ivory")
     draw = ImageDraw.Draw(image)
     draw.ellipse((50, 20, 110, 90), fill="crimson", outline="black", width=3)
     draw.rectangle((70, 90, 90, 115), fill="saddlebrown")
-    path = tmp_path / "image.png"
     image.save(path)
     return path
+
+
+@pytest.fixture
+def image_file(tmp_path: Path) -> Path:
+    return draw_image(tmp_path / "image.png")

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.conftest import ROOT, python_blocks
-from tests.training.runs import ONE_THREAD, hashes
+import pytest
+
+from tests.conftest import ROOT, draw_image, python_blocks
+from tests.training.runs import hashes
 
 
-def test_the_page_on_extending_runs_as_it_stands(image_file: Path, tmp_path: Path) -> None:
-    code = "\n".join(python_blocks(ROOT / "docs" / "extending.md"))
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=ONE_THREAD,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Finished(outcome='completed'" in done.stdout
+def test_the_page_on_extending_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_image(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(python_blocks(ROOT / "docs" / "extending.md")), {"__name__": "__main__"})
+    assert "Finished(outcome='completed'" in capsys.readouterr().out
     assert len(hashes(tmp_path / "results", "lantern")) == 2

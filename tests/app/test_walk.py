@@ -37,6 +37,7 @@ from unziplora.app.http_api import PREFIX
 from unziplora.app.server import make_app
 from unziplora.app.uploads import upload_folder
 
+pytestmark = pytest.mark.slow
 MARK = "MARK-that-nobody-may-see"
 META = {"_type": "gradio.FileData"}
 

@@ -21,6 +21,7 @@ from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
 from unziplora.training.events import Finished, StepDone
 
+pytestmark = pytest.mark.slow  # most of them train
 GIVEN = {**SETTINGS, "subject": "cat", "style": "ink", "preview_steps": 1}
 
 

@@ -14,17 +14,24 @@ import pytest
 import torch
 
 import unziplora
-from tests.conftest import ROOT, python_blocks
+from tests.conftest import ROOT, draw_image, python_blocks
 from tests.training.runs import ONE_THREAD, RUN, SETTINGS, begin, hashes
 from unziplora.errors import InvalidInput
 from unziplora.training.events import Finished, Started, StepDone
 
 
-@pytest.mark.parametrize("stop_at", range(1, 6))
+@pytest.fixture(scope="module")
+def whole(make_host: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """The hashes of a run that never stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    list(begin(draw_image(out / "image.png"), make_host(), out))
+    return hashes(out)
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 5])
 def test_stopped_and_resumed_it_ends_with_the_same_files(
-    make_host: Any, image_file: Path, tmp_path: Path, stop_at: int
+    make_host: Any, whole: tuple[str, str], image_file: Path, tmp_path: Path, stop_at: int
 ) -> None:
-    list(begin(image_file, make_host(), tmp_path, name="whole"))
 
     run = begin(image_file, make_host(), tmp_path)
     for event in run:
@@ -37,7 +44,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_files(
     events = list(unziplora.resume(tmp_path / RUN, host=make_host()))
     assert isinstance(events[0], Started)
     assert events[0].step == stop_at
-    assert hashes(tmp_path) == hashes(tmp_path, "whole")
+    assert hashes(tmp_path) == whole
     with open(tmp_path / RUN / "progress.csv", newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == list("123456")
 
@@ -85,9 +92,8 @@ def test_a_run_whose_folder_was_renamed_goes_on_there(
 
 
 def test_an_exception_keeps_the_state_of_the_last_whole_step(
-    make_host: Any, image_file: Path, tmp_path: Path
+    make_host: Any, whole: tuple[str, str], image_file: Path, tmp_path: Path
 ) -> None:
-    list(begin(image_file, make_host(), tmp_path, name="whole"))
     host = make_host()
     denoise = host.denoise
     calls = []
@@ -106,20 +112,19 @@ def test_an_exception_keeps_the_state_of_the_last_whole_step(
     events = list(unziplora.resume(tmp_path / RUN, host=make_host()))
     assert isinstance(events[0], Started)
     assert events[0].step == 3
-    assert hashes(tmp_path) == hashes(tmp_path, "whole")
+    assert hashes(tmp_path) == whole
 
 
 def test_stop_and_save_writes_files_and_can_go_on(
-    make_host: Any, image_file: Path, tmp_path: Path
+    make_host: Any, whole: tuple[str, str], image_file: Path, tmp_path: Path
 ) -> None:
-    list(begin(image_file, make_host(), tmp_path, name="whole"))
     run = begin(image_file, make_host(), tmp_path)
     for event in run:
         if isinstance(event, StepDone) and event.step == 4:
             run.send("stop and save")
     early = hashes(tmp_path)
     list(unziplora.resume(tmp_path / RUN, host=make_host()))
-    assert early != hashes(tmp_path) == hashes(tmp_path, "whole")
+    assert early != hashes(tmp_path) == whole
 
 
 def test_a_resume_needs_a_whole_state_of_the_same_model(
@@ -146,9 +151,8 @@ def test_a_resume_needs_a_whole_state_of_the_same_model(
 
 
 def test_a_killed_run_resumes_from_its_last_save(
-    make_host: Any, image_file: Path, tmp_path: Path
+    make_host: Any, whole: tuple[str, str], image_file: Path, tmp_path: Path
 ) -> None:
-    list(begin(image_file, make_host(), tmp_path, name="whole"))
     code = python_blocks(ROOT / "docs" / "extending.md")[0] + (
         "\nimport os, signal, unziplora\n"
         f"torch.set_num_threads(1)\n"
@@ -164,4 +168,4 @@ def test_a_killed_run_resumes_from_its_last_save(
     events = list(unziplora.resume(tmp_path / RUN, host=make_host()))
     assert isinstance(events[0], Started)
     assert events[0].step == 3
-    assert hashes(tmp_path) == hashes(tmp_path, "whole")
+    assert hashes(tmp_path) == whole

@@ -63,6 +63,7 @@ def learned(trainer: Trainer) -> dict[str, set[str]]:
     return moved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(METHODS))
 def test_each_method_trains_the_layers_and_columns_it_should(host: Any, name: str) -> None:
     trainer = make_trainer(host, replace(SETTINGS, method=name))
@@ -145,6 +146,7 @@ def test_mergers_can_be_limited_to_overlapping_columns(host: Any) -> None:
             assert (branch.merger[~both] == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "importance"),  # which only columns have
     [("unziplora", "magnitude"), ("unziplora", "signed"), ("dreambooth", "magnitude")],
@@ -173,6 +175,7 @@ def test_interrupted_at_every_step_it_ends_with_the_same_tensors(
         assert trainer.numbers() == saved[step + 1][1]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_tensors_and_another_seed_others(
     documented: dict[str, Any],
 ) -> None:
@@ -199,6 +202,7 @@ def test_checkpointing_changes_no_bit(documented: dict[str, Any]) -> None:
     assert same(*ends)
 
 
+@pytest.mark.slow
 def test_the_loss_falls(host: Any) -> None:
     trainer = make_trainer(host, replace(SETTINGS, method="m1", steps=30, lr=4e-2))
 
