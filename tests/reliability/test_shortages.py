@@ -34,7 +34,7 @@ def test_where_memory_runs_out_training_goes_on_or_stops_with_its_state(
 def test_whoever_reads_the_events_may_raise_or_go_away_at_any_of_them(
     make_host: Callable[[], Any], tmp_path: Path
 ) -> None:
-    result = listeners(make_host, tmp_path, every=8)
+    result = listeners(make_host, tmp_path, every=6)
     assert not result.findings, "\n".join(result.findings)
     assert result.resumed >= 4
 
