@@ -141,6 +141,8 @@ def _plain(image: Image.Image) -> Image.Image:
 
 def _converted(image: Image.Image, source: Any) -> Image.Image:
     flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
+    if image.mode == "L":  # its shortcut for grey is up to 9 levels off in the dark
+        flags |= ImageCms.Flags.NOOPTIMIZE
     intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
     try:
         result = ImageCms.profileToProfile(
