@@ -136,6 +136,8 @@ def test_diffusers_adds_what_our_files_say(
     tmp_path: Path,
 ) -> None:
     python = program("UNZIPLORA_DIFFUSERS")
+    # it refuses files with layers outside the blocks, as others' with every convolution have
+    uses = {name: files for name, files in uses.items() if "convolutions" not in name}
     save_file(host.unet.state_dict(), tmp_path / "unet.safetensors")
     wanted = {
         "config": {k: v for k, v in host.unet.config.items() if not k.startswith("_")},
