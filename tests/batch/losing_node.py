@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from unziplora.batch.base import StandaloneBase
-from unziplora.batch.manifest import BatchJob, read_manifest
 from unziplora.batch.ray_driver import RayWorkers
 from unziplora.batch.results import Result
 from unziplora.cli.batch import drive
+from unziplora.training.manifest import BatchJob, read_manifest
 from unziplora.training.run_folder import RunFolder, run_path
 
 _MEMORY = 80_000_000  # bytes of each node's object store

@@ -14,9 +14,9 @@ from tests.batch.processes import steps_done
 from tests.batch.small_base import SmallBase
 from unziplora.batch.driver import Batch
 from unziplora.batch.local import LocalWorkers
-from unziplora.batch.manifest import read_manifest
 from unziplora.batch.worker import Worker
 from unziplora.lora.write import tensor_hash
+from unziplora.training.manifest import read_manifest
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="It sends signals that Windows lacks.")
 

@@ -15,12 +15,12 @@ from unziplora.batch import driver, lease
 from unziplora.batch.base import until
 from unziplora.batch.driver import Batch
 from unziplora.batch.lease import leased
-from unziplora.batch.manifest import BatchJob
 from unziplora.batch.results import Result, table, write_contact_sheet
 from unziplora.batch.samples import Sampler, Sampling
 from unziplora.batch.worker import Worker
 from unziplora.host import ModelIdentity
 from unziplora.lora.write import tensor_hash
+from unziplora.training.manifest import BatchJob
 from unziplora.training.run_folder import RunFolder, run_path
 
 

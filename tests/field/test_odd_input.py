@@ -12,7 +12,6 @@ import pytest
 
 import unziplora
 from unziplora import mini
-from unziplora.batch.manifest import read_manifest
 from unziplora.checkpoints.identify import identify
 from unziplora.cli.commands import main
 from unziplora.errors import InvalidInput
@@ -20,6 +19,7 @@ from unziplora.images.load import open_image
 from unziplora.lora.read import read_lora
 from unziplora.method.columns import ColumnSchedule
 from unziplora.scores.vit_weights import read_state
+from unziplora.training.manifest import read_manifest
 from unziplora.training.run_folder import RunFolder
 from unziplora.training.settings import Settings
 

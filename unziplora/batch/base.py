@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from PIL import Image
 
 from unziplora.app.sheet import Draw, WeightedLora
-from unziplora.batch.manifest import BatchJob
 from unziplora.batch.samples import Sampling
 from unziplora.errors import Interrupted
 from unziplora.host import Host
+from unziplora.training.manifest import BatchJob
 
 # host, job, whether to stop -> a finished job's scores, of images drawn on the host. Raises
 # Interrupted where it is stopped.

@@ -14,9 +14,9 @@ from statistics import median
 from typing import Protocol
 
 from unziplora.batch.lease import LEASE_SECONDS
-from unziplora.batch.manifest import BatchJob
 from unziplora.batch.results import Result, append_result
 from unziplora.errors import InvalidInput
+from unziplora.training.manifest import BatchJob
 from unziplora.training.run_folder import RunFolder, run_path
 
 MOST_DEATHS = 3  # a job that ends its worker so often is at fault itself

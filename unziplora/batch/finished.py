@@ -7,13 +7,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from unziplora.batch.manifest import BatchJob
 from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.host import Host
 from unziplora.images.load import open_image
 from unziplora.lora.inspect import inspect
 from unziplora.lora.metadata import read_info
 from unziplora.lora.pair import pair_files
+from unziplora.training.manifest import BatchJob
 from unziplora.training.model_traits import ModelTraits
 from unziplora.training.run_folder import RunFolder
 from unziplora.training.settings import Settings

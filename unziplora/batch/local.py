@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from unziplora.batch.base import Base
-from unziplora.batch.manifest import BatchJob
 from unziplora.batch.results import Result
 from unziplora.errors import TrainingFailed
+from unziplora.training.manifest import BatchJob
 
 _STOP = "stop"
 _MOST_IDLE_DEATHS = 3  # of a process that ends before its first job: it cannot be started here

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from unziplora.batch.base import Base
-from unziplora.batch.manifest import BatchJob
 from unziplora.batch.results import Result
 from unziplora.errors import InvalidInput
+from unziplora.training.manifest import BatchJob
 
 _RESTARTS = 3  # of one actor
 _REST_SECONDS = 10.0  # before a job is offered again to an actor that did not answer

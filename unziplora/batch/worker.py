@@ -13,12 +13,12 @@ from unziplora import files, python_api
 from unziplora.batch.base import Sample
 from unziplora.batch.finished import check_same, is_finished, is_replaceable
 from unziplora.batch.lease import Lease, LeaseLostError, LeaseTakenError, leased
-from unziplora.batch.manifest import BatchJob
 from unziplora.batch.results import Result
 from unziplora.errors import Interrupted, InvalidInput, UnZipLoRAError
 from unziplora.host import Host
 from unziplora.lora.pair import pair_files
 from unziplora.training.events import Finished, Message, Started, StepDone
+from unziplora.training.manifest import BatchJob
 from unziplora.training.memory_forecast import is_full, smaller
 from unziplora.training.memory_plans import PLANS
 from unziplora.training.run import Run

@@ -17,8 +17,8 @@ from unziplora.files import check_output_folder, write_text
 if TYPE_CHECKING:
     from unziplora.batch.base import StandaloneBase
     from unziplora.batch.driver import Workers
-    from unziplora.batch.manifest import BatchJob
     from unziplora.batch.results import Result
+    from unziplora.training.manifest import BatchJob
 
 _LOG_SECONDS = 60.0
 _EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def batch(arguments: argparse.Namespace) -> int:
     """Exit codes as `drive`; 2 for a manifest, a model or workers that cannot be used."""
-    from unziplora.batch.manifest import read_manifest, shard
     from unziplora.batch.upload import Destination
+    from unziplora.training.manifest import read_manifest, shard
 
     defaults = ("steps", "rank", "resolution", "memory", "method")
     settings = {name: getattr(arguments, name) for name in defaults}

@@ -14,7 +14,7 @@ from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
 from unziplora.training.settings import Settings
 from unziplora.ui import advanced_fields as fields
-from unziplora.ui import copy_report, model_header, presets
+from unziplora.ui import copy_report, manifest_part, model_header, presets
 from unziplora.ui.answers import attempt, message_from, parse_request
 from unziplora.ui.block_fields import updates_for
 from unziplora.ui.gradio_compat import hidden, plain_html, when
@@ -45,6 +45,7 @@ def build(service: Service, features: HostFeatures, requests: Mapping[str, Any],
     go = gr.Button("Train both LoRAs", variant="primary", elem_id="uz_train")
     answer = plain_html(elem_id="uz_message")
     view = RunView(service, features.to_prompt is not None)
+    manifest_part.build(service, answer)
     copy_report.build(lambda: service.report(job.id if (job := service.jobs.shown()) else None))
     connect(form, service, features, answer)
     _connect_run(service, form, view, go, answer)

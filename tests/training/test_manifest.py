@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from unziplora.batch.manifest import parse_manifest, read_manifest, shard
 from unziplora.errors import InvalidInput
+from unziplora.training.manifest import read_manifest, shard
 
 
 @pytest.fixture
@@ -20,6 +20,12 @@ def folder(tmp_path: Path) -> Path:
 def written(folder: Path, text: str, name: str = "jobs.csv") -> Path:
     path = folder / name
     path.write_text(text, encoding="utf-8")
+    return path
+
+
+def written_bytes(folder: Path, data: bytes) -> Path:
+    path = folder / "jobs.csv"
+    path.write_bytes(data)
     return path
 
 
@@ -60,7 +66,7 @@ def test_json_lines_say_the_same(folder: Path) -> None:
     ],
 )
 def test_what_spreadsheets_make_of_a_table_is_read(folder: Path, data: bytes) -> None:
-    (job,) = parse_manifest(data, "jobs.csv", folder, {})
+    (job,) = read_manifest(written_bytes(folder, data), {})
     assert job.settings == {"subject": "cat", "style": "ink drawing", "steps": 30}
     assert job.image.samefile(folder / "a.png")
     assert job.line == 2
@@ -77,6 +83,12 @@ def test_lines_are_counted_as_an_editor_does(folder: Path) -> None:
     text = 'image,subject,style\na.png,cat,"oil,\nthick"\n\nmissing.png,cat,ink\n'
     with pytest.raises(InvalidInput, match=r"line 5: .*missing\.png"):
         read_manifest(written(folder, text), {})
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", "con", "."])
+def test_a_name_that_is_no_files_is_a_fault(folder: Path, name: str) -> None:
+    with pytest.raises(InvalidInput, match="line 2: The name"):
+        read_manifest(written(folder, f"image,subject,style,name\na.png,cat,ink,{name}\n"), {})
 
 
 def test_a_json_text_may_hold_any_line_separator(folder: Path) -> None:
@@ -135,7 +147,7 @@ def test_what_is_no_manifest_is_refused_in_words(
 def test_another_encoding_is_refused_with_its_line(folder: Path, encoding: str) -> None:
     data = "image,subject,style\na.png,cat,Öl\n".encode(encoding)
     with pytest.raises(InvalidInput, match=r"Line \d of .* is not UTF-8"):
-        parse_manifest(data, "jobs.csv", folder, {})
+        read_manifest(written_bytes(folder, data), {})
 
 
 def test_shards_share_all_jobs_between_them(folder: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from unziplora.errors import InvalidInput, UnZipLoRAError
-from unziplora.files import check_regular_file
+from unziplora.files import check_name, check_regular_file
 from unziplora.training.settings import Settings
 
 _SHOWN_FAULTS = 20  # of a manifest with many; the rest is counted
@@ -43,20 +43,25 @@ def read_manifest(path: Path, defaults: Mapping[str, Any]) -> list[BatchJob]:
             f"The manifest {path.name} cannot be read ({error.strerror}). Name a CSV or "
             "JSON-lines file."
         ) from error
-    return parse_manifest(data, path.name, path.parent, defaults)
+    return parse_manifest(data, path.name, lambda image: _file_in(path.parent, image), defaults)
+
+
+def _file_in(folder: Path, image: str) -> Path | None:
+    file = (folder / image).absolute()
+    return file if file.is_file() else None
 
 
 def parse_manifest(
-    data: bytes, file: str, folder: Path, defaults: Mapping[str, Any]
+    data: bytes, file: str, find: Callable[[str], Path | None], defaults: Mapping[str, Any]
 ) -> list[BatchJob]:
     """The jobs of a manifest's bytes, as read_manifest. file: its name, whose ending says of which
-    kind it is; folder: what images are relative to."""
+    kind it is; find: an image by what the manifest calls it."""
     faults: list[str] = []
     jobs: list[BatchJob] = []
     lines_by_name: dict[str, int] = {}
     for line, row in _rows(data, file, faults):
         try:
-            job = _job(folder, line, {**defaults, **row})
+            job = _job(find, line, {**defaults, **row})
         except UnZipLoRAError as error:
             faults.append(f"line {line}: {error}")
             continue
@@ -178,7 +183,7 @@ def _typed(field: str, cell: str) -> Any:
         return cell  # the settings refuse it in their own words
 
 
-def _job(folder: Path, line: int, row: dict[str, Any]) -> BatchJob:
+def _job(find: Callable[[str], Path | None], line: int, row: dict[str, Any]) -> BatchJob:
     image = row.pop("image", None)
     if not isinstance(image, str) or not image:
         raise InvalidInput("There is no image. Name its file.")
@@ -189,7 +194,7 @@ def _job(folder: Path, line: int, row: dict[str, Any]) -> BatchJob:
         if not row.get(needed):
             raise InvalidInput(f"There is no {needed}. Say in a word or two what it is.")
     settings = Settings(**row)
-    file = (folder / image).absolute()
-    if not file.is_file():
+    file = find(image)
+    if file is None:
         raise InvalidInput(f"There is no image {image!r}. Check the name.")
-    return BatchJob(line, settings.file_name, file, row)
+    return BatchJob(line, check_name(settings.file_name), file, row)
