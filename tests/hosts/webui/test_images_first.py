@@ -20,25 +20,30 @@ STEP = StepDone(210, 600, 0.1, None, 1e-4, {"content": 1.0, "style": 1.0}, 1.0, 
 
 
 class Turns:
-    """A lock that is handed on in the order in which it was asked for, as the WebUIs' is."""
+    """A lock that is handed on in the order in which it was asked for, unless somebody comes in the
+    moment in which it is free, as the WebUIs' is (modules/fifo_lock.py)."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._held = False
-        self._pending_threads: deque[object] = deque()
+        self.held = False
+        self.queue: deque[object] = deque()
 
     def acquire(self, blocking: bool = True) -> bool:
         me = object()
         with self._changed:
-            self._pending_threads.append(me)
-            self._changed.wait_for(lambda: not self._held and self._pending_threads[0] is me)
-            self._pending_threads.popleft()
-            self._held = True
+            if self.held and not blocking:
+                return False
+            if self.held:
+                self.queue.append(me)
+                self._changed.wait_for(lambda: me not in self.queue and not self.held)
+            self.held = True
         return True
 
     def release(self) -> None:
         with self._changed:
-            self._held = False
+            self.held = False
+            if self.queue:
+                self.queue.popleft()
             self._changed.notify_all()
 
 
@@ -87,14 +92,19 @@ def asked_for(webui: Any, task: str, drawn: list[str]) -> threading.Thread:
     webui.pending[task] = 1.0
     thread = threading.Thread(target=draw, daemon=True)
     thread.start()
-    until(lambda: len(webui.lock._pending_threads) == len(webui.pending))
+    until(lambda: webui.lock.queue)
     return thread
 
 
-def test_nobody_waits_at_first_nor_where_an_image_failed_before_its_turn(webui: Any) -> None:
+def test_an_image_that_failed_before_its_turn_is_waited_for_once(webui: Any) -> None:
     assert not images_first.wanted()
     webui.pending["task(failed)"] = 1.0  # stays listed for ever
+    assert images_first.wanted()
+    webui.lock.release()
+    assert images_first.take_turn(lambda: False, patience=0.1)
     assert not images_first.wanted()
+    webui.pending["task(new)"] = 1.0
+    assert images_first.waiting() == {"task(new)"}
 
 
 def test_an_image_that_waits_is_drawn_before_the_run_has_its_turn_again(webui: Any) -> None:
@@ -106,7 +116,7 @@ def test_an_image_that_waits_is_drawn_before_the_run_has_its_turn_again(webui: A
     webui.lock.release()
     assert images_first.take_turn(lambda: False)
     assert drawn == ["task(a)"]
-    assert webui.lock._held
+    assert webui.lock.held
 
 
 def test_a_run_that_ends_meanwhile_waits_no_longer_and_keeps_nobody_out(webui: Any) -> None:

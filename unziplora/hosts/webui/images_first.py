@@ -1,7 +1,6 @@
 """Images go first: one that is asked for while a run trains is drawn between two steps.
 
-The WebUI's queue serves in turn (modules/fifo_lock.py), so a run that gives its place away and asks
-again is served after everyone who waited. File and line numbers are those of Automatic1111 1.10.1.
+File and line numbers are those of Automatic1111 1.10.1.
 """
 
 from __future__ import annotations
@@ -18,13 +17,15 @@ from unziplora.hosts.webui.txt2img import webui
 _PAUSE = 0.02  # seconds between two looks
 _GONE = 10.0  # seconds after which an image that neither waits nor begins has failed
 _PATCHED = "_unziplora_queue_text"
+_failed: set[str] = set()  # listed as waiting, and not there
 
 
 def waiting() -> Set[str]:
-    """The images that wait for the WebUI's queue, by its own ids (modules/progress.py:53). One that
-    failed before its turn stays listed, so it counts only while somebody waits."""
-    waits = getattr(webui("call_queue").queue_lock, "_pending_threads", True)
-    return frozenset(webui("progress").pending_tasks) if waits else frozenset()
+    """The images that wait for the WebUI's queue, by its own ids (modules/progress.py:53). Those
+    that failed before their turn stay listed there for ever, and are left out once that is seen."""
+    listed = frozenset(webui("progress").pending_tasks)
+    _failed.intersection_update(listed)
+    return listed - _failed
 
 
 def wanted() -> bool:
@@ -32,13 +33,35 @@ def wanted() -> bool:
     return images_first() and bool(waiting())
 
 
-def take_turn(ended: Callable[[], bool]) -> bool:
+def take_turn(ended: Callable[[], bool], patience: float = 3.0) -> bool:
     """Waits for the WebUI's queue, which is held then: True. False, and it is not held, once
-    `ended()` is true."""
-    lock = webui("call_queue").queue_lock
+    `ended()` is true.
+
+    The images that wait now have begun before: the queue gives a lock that is free to whoever comes
+    first, also before the one that it has just woken (modules/fifo_lock.py:13). patience: seconds
+    for which the queue is free until an image that does not begin counts as failed.
+    """
+    lock, first = webui("call_queue").queue_lock, waiting()
+    free_since: float | None = None
+    while left := first & waiting():
+        if ended():
+            return False
+        if lock.acquire(False):
+            lock.release()
+            free_since = free_since or time.monotonic()
+            if time.monotonic() - free_since > patience:
+                _failed.update(left)
+        else:
+            free_since = None
+        time.sleep(_PAUSE)
+    return _acquire(lock, ended)
+
+
+def _acquire(lock: Any, ended: Callable[[], bool]) -> bool:
+    """In a thread, since a turn in the queue cannot be waited for in part."""
     mine, given_up, either = threading.Event(), threading.Event(), threading.Lock()
 
-    def wait() -> None:  # in a thread, since a turn in the queue cannot be waited for in part
+    def wait() -> None:
         lock.acquire()
         with either:
             if given_up.is_set():
