@@ -27,28 +27,33 @@ def train(
     out: str | Path = ".",
     overwrite: bool = False,
     start_from: str | None = None,
+    runs: str | Path | None = None,
 ) -> Run:
     """A run that trains a content and a style LoRA on one image; reading its events drives it.
 
     settings: a Settings object or some of its fields; `subject` and `style` win over it. The
     files go to `out` (made where only the folder itself is missing), the run's own folder to
-    out/.unziplora/NAME. start_from: the name of a pair in `out` that is trained on, with a fresh
-    optimizer. Raises InvalidInput before anything is written.
+    out/.unziplora/NAME, or to runs/NAME where a program would take that for LoRAs. start_from: the
+    name of a pair in `out` that is trained on, with a fresh optimizer. Raises InvalidInput before
+    anything is written.
     """
     if isinstance(settings, Settings):
         chosen = replace(settings, subject=subject, style=style)
     else:
         chosen = Settings(**{**(settings or {}), "subject": subject, "style": style})
-    check_destination(chosen, Path(out), overwrite=overwrite)
+    kept = None if runs is None else Path(runs)
+    check_destination(chosen, Path(out), overwrite=overwrite, runs=kept)
     source = image if isinstance(image, SourceImage) else open_image(image)
     first = None if start_from is None else FinishedPair.read(_pair(Path(out), start_from))
-    return Run.start(source, host, chosen, Path(out), overwrite=overwrite, start_from=first)
+    return Run.start(
+        source, host, chosen, Path(out), overwrite=overwrite, start_from=first, runs=kept
+    )
 
 
-def resume(folder: str | Path, *, host: Host) -> Run:
+def resume(folder: str | Path, *, host: Host, out: str | Path | None = None) -> Run:
     """Continues the run in a folder (out/.unziplora/NAME, or out/NAME for short) exactly where its
-    state was saved."""
-    return Run.resume(Path(folder), host)
+    state was saved. out: where its pair goes, for a run that was started with `runs`."""
+    return Run.resume(Path(folder), host, None if out is None else Path(out))
 
 
 def _pair(out: Path, name: str) -> Pair:

@@ -330,6 +330,18 @@ def _common(words: Sequence[str | None]) -> str | None:
     return words[0] if len(set(words)) == 1 else None
 
 
+def renamed(metadata: Mapping[str, str], name: str, pair: str) -> dict[str, str]:
+    """The header of one of our files as that of a copy: its file's stem and the id of its pair."""
+    arguments = {**_object(metadata, "ss_network_args", []), "pair": pair}
+    return {
+        **metadata,
+        "ss_output_name": name,
+        "ss_session_id": pair,
+        "ss_network_args": json.dumps(arguments, ensure_ascii=False),
+        "modelspec.title": f"{name} ({arguments.get('role')})",
+    }
+
+
 def merged_description(names: Sequence[str]) -> str:
     """One sentence for headers and cards of a merged file."""
     return "The sum of " + " and ".join(names)

@@ -18,11 +18,19 @@ from unziplora.training.run_folder import RunFolder, run_path
 from unziplora.training.settings import Settings
 
 
-def check_destination(settings: Settings, out: Path, *, overwrite: bool) -> None:
-    """Raises InvalidInput where a run of this name cannot begin in a folder; needs no model."""
+def new_run_folder(out: Path, name: str, runs: Path | None = None) -> RunFolder:
+    """The folder of a run whose pair goes to `out`: in `runs`, or where it always is in `out`."""
+    return RunFolder(run_path(out, name) if runs is None else runs / name, out)
+
+
+def check_destination(
+    settings: Settings, out: Path, *, overwrite: bool, runs: Path | None = None
+) -> None:
+    """Raises InvalidInput where a run of this name cannot begin in a folder; needs no model.
+    runs: where the runs' folders are, instead of in `out`."""
     name = files.check_name(settings.file_name)
     files.check_output_folder(out)
-    folder = RunFolder(run_path(out, name))
+    folder = new_run_folder(out, name, runs)
     for path in (folder.path.parent, folder.path):
         if os.path.lexists(path) and not path.is_dir():
             raise InvalidInput(

@@ -22,7 +22,7 @@ from unziplora.method.blocks import BlockTable, check_table
 from unziplora.method.methods import METHODS, table_for
 from unziplora.method.prompts import BRANCHES
 from unziplora.training.commands import Commands
-from unziplora.training.destination import check_name_free
+from unziplora.training.destination import check_name_free, new_run_folder
 from unziplora.training.events import Command, Event
 from unziplora.training.inputs import TrainingInputs
 from unziplora.training.loop import TrainingLoop
@@ -30,7 +30,7 @@ from unziplora.training.memory_forecast import forecast, is_full, trained_weight
 from unziplora.training.memory_plans import Plan
 from unziplora.training.model_traits import ModelTraits
 from unziplora.training.pair_writer import check_own, written_names
-from unziplora.training.run_folder import RunFolder, RunInfo, damaged, find_run, run_path
+from unziplora.training.run_folder import RunFolder, RunInfo, damaged, find_run
 from unziplora.training.run_writer import RunWriter
 from unziplora.training.settings import Settings
 from unziplora.training.start_from import FinishedPair
@@ -68,6 +68,7 @@ class Run:
         *,
         overwrite: bool = False,
         start_from: FinishedPair | None = None,
+        runs: Path | None = None,
     ) -> Run:
         """A new run in a destination that was checked (training/destination.py). start_from: the
         pair that it trains on. Raises InvalidInput before anything is written."""
@@ -84,15 +85,16 @@ class Run:
         )
         needed = trained_weights(host.unet, resolved, architecture.name) * _BYTES_PER_WEIGHT
         files.check_output_folder(out, needed)
-        run = cls(host, info, RunFolder(run_path(out, resolved.name)), image)
+        run = cls(host, info, new_run_folder(out, resolved.name, runs), image)
         run._first = start_from
         return run
 
     @classmethod
-    def resume(cls, folder: Path, host: Host) -> Run:
-        """The rest of the run in a folder. Raises InvalidInput where it cannot be resumed, or where
-        the host has another model."""
-        run_folder = find_run(folder)
+    def resume(cls, folder: Path, host: Host, out: Path | None = None) -> Run:
+        """The rest of the run in a folder. out: where its pair goes, if that is not where the
+        folder lies. Raises InvalidInput where it cannot be resumed, or where the host has another
+        model."""
+        run_folder = find_run(folder) if out is None else RunFolder(folder, out)
         info = run_folder.read_info()
         files.check_name(info.settings.name)
         with run_folder.locked():

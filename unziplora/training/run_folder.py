@@ -67,11 +67,13 @@ class RunInfo:
 
 
 class RunFolder:
-    """One run on disk. `path` is its folder; `out` the output folder, where its pair goes."""
+    """One run on disk. `path` is its folder; `out` the output folder, where its pair goes: that
+    which the run's folder lies in, where no other is named."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, out: Path | None = None) -> None:
         self.path = path
-        self.out = path.parent.parent if path.parent.name == HIDDEN else path.parent
+        own = path.parent.parent if path.parent.name == HIDDEN else path.parent
+        self.out = own if out is None else out
         self.state = path / "state.safetensors"
         self.progress = path / "progress.csv"
         self.previews = path / "previews"

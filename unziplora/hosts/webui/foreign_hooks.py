@@ -27,10 +27,14 @@ _OWN = frozenset({"Lora", "sd_forge_lora"})  # part of the WebUI: what its LoRAs
 
 
 class ForeignHooks:
-    """folders: those of the WebUI's extensions, by which the origin of a function is known."""
+    """folders: those of the program's extensions, by which the origin of a function is known.
+    kind: what the program calls them; program: what it is called itself."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(
+        self, folders: Sequence[Path], kind: str = "extension", program: str = "WebUI"
+    ) -> None:
         self._folders = [PurePath(folder) for folder in folders]
+        self._kind, self._program = kind, program
 
     @contextlib.contextmanager
     def off(self, unet: nn.Module, others: Sequence[nn.Module] = ()) -> Iterator[list[str]]:
@@ -97,9 +101,9 @@ class ForeignHooks:
                 extension = self.extension_of(getattr(kind, name, None))
                 if extension is not None:
                     raise InvalidInput(
-                        f"The extension {extension} has replaced {kind.__name__}.{name} for the "
-                        "whole WebUI, and training would go through it. Switch the extension off "
-                        "and restart the WebUI."
+                        f"The {self._kind} {extension} has replaced {kind.__name__}.{name} for the "
+                        f"whole {self._program}, and training would go through it. Switch the "
+                        f"{self._kind} off and restart the {self._program}."
                     )
 
     def extension_of(self, function: Any) -> str | None:
@@ -115,7 +119,7 @@ class ForeignHooks:
         """What to call it: an extension, else a file."""
         extension = self.extension_of(function)
         if extension is not None:
-            return f"The extension {extension}"
+            return f"The {self._kind} {extension}"
         return f"A hook of {PurePath(_file_of(function)).name or 'unknown origin'}"
 
 

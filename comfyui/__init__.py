@@ -1,0 +1,9 @@
+"""UnZipLoRA in ComfyUI: what ComfyUI loads. The nodes are in unziplora/comfyui."""
+
+from .engine import nodes
+
+NODE_CLASS_MAPPINGS = nodes.NODE_CLASS_MAPPINGS
+NODE_DISPLAY_NAME_MAPPINGS = nodes.NODE_DISPLAY_NAME_MAPPINGS
+comfy_entrypoint = nodes.comfy_entrypoint
+
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "comfy_entrypoint"]

@@ -1,0 +1,108 @@
+"""ComfyUI's LORA_MODEL: tensors by name, as its own nodes take and give them; ours also know what
+the file's header says."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from unziplora import files
+from unziplora.errors import InvalidInput
+from unziplora.lora.merge import merge as add_up
+from unziplora.lora.metadata import LoraInfo, info_of, renamed
+from unziplora.lora.pair import pair_files
+from unziplora.lora.read import read_lora
+from unziplora.lora.tensor_file import read_metadata
+from unziplora.method.prompts import BranchName
+from unziplora.training.settings import LONGEST_FILE_NAME
+
+MERGES: dict[str, Callable[..., object]] = {"add": add_up}
+
+class LoraTensors(dict[str, Tensor]):
+    """Tensors by name. metadata: the header of the file that they are from; name: its stem."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], name: str):
+        super().__init__(tensors)
+        self.metadata, self.name = dict(metadata), name
+
+    @property
+    def info(self) -> LoraInfo:
+        return info_of(self.metadata)
+
+
+def read(path: Path) -> LoraTensors:
+    """A LoRA's file. Raises InvalidInput for what is none."""
+    read_lora(path)
+    return LoraTensors(load_file(path), read_metadata(path), path.stem)
+
+
+def with_header(lora: Mapping[str, Tensor], name: str) -> LoraTensors:
+    """A LORA_MODEL of any node. name: of one that has none."""
+    return lora if isinstance(lora, LoraTensors) else LoraTensors(lora, {}, name)
+
+
+def write(lora: LoraTensors, path: Path) -> None:
+    """Atomically, and read back. Raises WriteError, and InvalidInput for what is no LoRA."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in lora.items()}
+    with files.writing(path) as temporary:
+        temporary.write_bytes(save(plain, {"format": "pt", **lora.metadata}))
+        read_lora(temporary)
+
+
+def merge_to(
+    path: Path, content: tuple[Mapping[str, Tensor], float], style: tuple[Mapping[str, Tensor], float],
+    how: str,
+) -> LoraTensors:  # fmt: skip
+    """One file that adds up two LoRAs with their weights, and what is in it. how: of MERGES.
+    Raises InvalidInput as `merge`."""
+    with tempfile.TemporaryDirectory(prefix="unziplora-") as temporary:
+        parts = []
+        for role, (lora, weight) in {"content": content, "style": style}.items():
+            own = Path(temporary) / role  # two may have the same name
+            own.mkdir()
+            named = with_header(lora, role)
+            write(named, own / f"{named.name}.safetensors")
+            parts.append((own / f"{named.name}.safetensors", weight))
+        MERGES[how](path, parts)
+    return read(path)
+
+
+def merge(
+    content: tuple[Mapping[str, Tensor], float], style: tuple[Mapping[str, Tensor], float], how: str
+) -> LoraTensors:
+    """The same without a file that stays."""
+    names = [with_header(lora, "lora").name for lora, _ in (content, style)]
+    with tempfile.TemporaryDirectory(prefix="unziplora-") as temporary:
+        name = "+".join(names)[:LONGEST_FILE_NAME]
+        return merge_to(Path(temporary) / f"{name}.safetensors", content, style, how)
+
+
+def save_pair(
+    content: Mapping[str, Tensor], style: Mapping[str, Tensor], folder: Path, name: str,
+    *, overwrite: bool,
+) -> dict[BranchName, Path]:  # fmt: skip
+    """NAME_content and NAME_style in a folder, linked as a pair. Raises InvalidInput where one is
+    not a file of a pair, or a name is taken and may not be overwritten."""
+    loras: dict[BranchName, Mapping[str, Tensor]] = {"content": content, "style": style}
+    paths = pair_files(folder, files.check_name(name))
+    for path in paths.values():
+        if path.exists() and not overwrite:
+            raise InvalidInput(f"{path.name} exists already. Choose another name, or overwrite it.")
+    for role, lora in loras.items():
+        said = lora.info if isinstance(lora, LoraTensors) else LoraInfo()
+        if said.role != role or said.trigger is None or said.method is None:
+            raise InvalidInput(
+                f"What is connected as {role} is not the {role} LoRA of a pair. Connect one of "
+                "Unzip Image or Load Pair; ComfyUI's Save LoRA Weights saves any other."
+            )
+    pairs = {with_header(lora, role).info.pair for role, lora in loras.items()}
+    linked = (next(iter(pairs)) if len(pairs) == 1 else None) or uuid.uuid4().hex
+    for role, path in paths.items():
+        lora = with_header(loras[role], role)
+        write(LoraTensors(lora, renamed(lora.metadata, path.stem, linked), path.stem), path)
+    return paths
