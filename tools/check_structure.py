@@ -19,7 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FILE_LINES, FUNCTION_LINES, COMPLEXITY = 400, 60, 12
-CODE = ("unziplora", "benchmarks", "mini_world", "tools", "tests", "scripts", "javascript")
+CODE = ("unziplora", "benchmarks", "mini_world", "tools", "tests", "scripts", "javascript",
+        "comfyui")  # fmt: skip
 ONE_WAY = ("benchmarks", "mini_world", "unziplora")  # each imports only those after it
 EXCEPTIONS: dict[str, str] = {}  # a file, or FILE:FUNCTION, with a sentence that says why
 

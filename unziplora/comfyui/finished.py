@@ -19,9 +19,9 @@ import numpy as np
 from unziplora import files
 from unziplora.errors import InvalidInput
 from unziplora.images.load import SourceImage
+from unziplora.lora.metadata import info_of
 from unziplora.lora.pair import Pair, find_pair, find_pairs
 from unziplora.lora.tensor_file import read_metadata
-from unziplora.lora.metadata import info_of
 from unziplora.training.destination import check_name_free, new_run_folder
 from unziplora.training.run_folder import RunFolder, RunInfo
 from unziplora.training.settings import ResolvedSettings
@@ -31,9 +31,7 @@ _NO_MATTER = ("name", "preview_every", "preview_steps", "preview_negative", "sav
               "snapshot_every", "keep_state")  # fmt: skip
 
 
-def key_of(
-    model: str, image: SourceImage, settings: ResolvedSettings, name: str | None
-) -> str:
+def key_of(model: str, image: SourceImage, settings: ResolvedSettings, name: str | None) -> str:
     """model: `ComfyHost.digest`; settings: what a run does; name: as far as the user chose one."""
     decides = {k: v for k, v in asdict(settings).items() if k not in _NO_MATTER}
     pixels = np.asarray(image.image)

@@ -21,7 +21,9 @@ from unziplora.lora.tensor_file import read_metadata
 from unziplora.method.prompts import BranchName
 from unziplora.training.settings import LONGEST_FILE_NAME
 
+Weighted = tuple[Mapping[str, Tensor], float]
 MERGES: dict[str, Callable[..., object]] = {"add": add_up}
+
 
 class LoraTensors(dict[str, Tensor]):
     """Tensors by name. metadata: the header of the file that they are from; name: its stem."""
@@ -54,10 +56,7 @@ def write(lora: LoraTensors, path: Path) -> None:
         read_lora(temporary)
 
 
-def merge_to(
-    path: Path, content: tuple[Mapping[str, Tensor], float], style: tuple[Mapping[str, Tensor], float],
-    how: str,
-) -> LoraTensors:  # fmt: skip
+def merge_to(path: Path, content: Weighted, style: Weighted, how: str) -> LoraTensors:
     """One file that adds up two LoRAs with their weights, and what is in it. how: of MERGES.
     Raises InvalidInput as `merge`."""
     with tempfile.TemporaryDirectory(prefix="unziplora-") as temporary:
@@ -72,9 +71,7 @@ def merge_to(
     return read(path)
 
 
-def merge(
-    content: tuple[Mapping[str, Tensor], float], style: tuple[Mapping[str, Tensor], float], how: str
-) -> LoraTensors:
+def merge(content: Weighted, style: Weighted, how: str) -> LoraTensors:
     """The same without a file that stays."""
     names = [with_header(lora, "lora").name for lora, _ in (content, style)]
     with tempfile.TemporaryDirectory(prefix="unziplora-") as temporary:
@@ -83,26 +80,33 @@ def merge(
 
 
 def save_pair(
-    content: Mapping[str, Tensor], style: Mapping[str, Tensor], folder: Path, name: str,
-    *, overwrite: bool,
-) -> dict[BranchName, Path]:  # fmt: skip
+    content: Mapping[str, Tensor],
+    style: Mapping[str, Tensor],
+    folder: Path,
+    name: str,
+    *,
+    overwrite: bool,
+) -> dict[BranchName, Path]:
     """NAME_content and NAME_style in a folder, linked as a pair. Raises InvalidInput where one is
     not a file of a pair, or a name is taken and may not be overwritten."""
-    loras: dict[BranchName, Mapping[str, Tensor]] = {"content": content, "style": style}
     paths = pair_files(folder, files.check_name(name))
     for path in paths.values():
         if path.exists() and not overwrite:
             raise InvalidInput(f"{path.name} exists already. Choose another name, or overwrite it.")
-    for role, lora in loras.items():
-        said = lora.info if isinstance(lora, LoraTensors) else LoraInfo()
-        if said.role != role or said.trigger is None or said.method is None:
-            raise InvalidInput(
-                f"What is connected as {role} is not the {role} LoRA of a pair. Connect one of "
-                "Unzip Image or Load Pair; ComfyUI's Save LoRA Weights saves any other."
-            )
-    pairs = {with_header(lora, role).info.pair for role, lora in loras.items()}
-    linked = (next(iter(pairs)) if len(pairs) == 1 else None) or uuid.uuid4().hex
+    loras = {"content": _of_pair(content, "content"), "style": _of_pair(style, "style")}
+    pairs = {lora.info.pair for lora in loras.values()}
+    linked = (pairs.pop() if len(pairs) == 1 else None) or uuid.uuid4().hex
     for role, path in paths.items():
-        lora = with_header(loras[role], role)
+        lora = loras[role]
         write(LoraTensors(lora, renamed(lora.metadata, path.stem, linked), path.stem), path)
     return paths
+
+
+def _of_pair(lora: Mapping[str, Tensor], role: BranchName) -> LoraTensors:
+    known = with_header(lora, role)
+    if known.info.role != role or known.info.trigger is None or known.info.method is None:
+        raise InvalidInput(
+            f"What is connected as {role} is not the {role} LoRA of a pair. Connect one of Unzip "
+            "Image or Load Pair; ComfyUI's Save LoRA Weights saves any other."
+        )
+    return known

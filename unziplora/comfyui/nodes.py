@@ -10,8 +10,9 @@ from unziplora.comfyui.pairs import CombinePairs, LoadPair, SavePair
 from unziplora.comfyui.unzip import UnzipImage
 
 NODES = [UnzipImage, LoadPair, CombinePairs, SavePair]
-NODE_CLASS_MAPPINGS = {node.GET_SCHEMA().node_id: node for node in NODES}
-NODE_DISPLAY_NAME_MAPPINGS = {node.GET_SCHEMA().node_id: node.GET_SCHEMA().display_name for node in NODES}
+_SCHEMAS = {node: node.GET_SCHEMA() for node in NODES}
+NODE_CLASS_MAPPINGS = {schema.node_id: node for node, schema in _SCHEMAS.items()}
+NODE_DISPLAY_NAME_MAPPINGS = {schema.node_id: schema.display_name for schema in _SCHEMAS.values()}
 
 
 class UnZipLoRAExtension(ComfyExtension):  # type: ignore[misc]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from unziplora.comfyui import finished, folders, loras
 from unziplora.comfyui.drive import drive
+from unziplora.comfyui.fields import settings_of
 from unziplora.comfyui.images import batch, source_image
 from unziplora.comfyui.plot import loss_plot
 from unziplora.errors import InvalidInput
@@ -83,35 +83,6 @@ class UnzipImage(io.ComfyNode):  # type: ignore[misc]
             pair.style_trigger,
             ui=ui.PreviewImage(drawn, cls=cls),
         )
-
-
-def settings_of(values: dict[str, Any]) -> Settings:
-    """Of the node's fields: 0 and empty text stand for what the model or the method decides.
-    Raises InvalidInput."""
-    more = _more(values.pop("more_settings", ""))
-    every = values.pop("preview_every")
-    chosen = {name: value for name, value in values.items() if value not in (0, 0.0, "")}
-    # at the end alone: no step of a run is this one
-    drawn = {"preview_every": {-1: 0, 0: MOST_STEPS}.get(every, every)}
-    return Settings.from_values({"seed": 0, **chosen, **drawn, **more})
-
-
-def _more(text: str) -> dict[str, Any]:
-    if not text.strip():
-        return {}
-    try:
-        said = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(
-            f"The node's further settings are not readable JSON ({error}). Write them as in "
-            '{"columns": 40, "flip": true}, or leave the field empty.'
-        ) from error
-    if not isinstance(said, dict):
-        raise InvalidInput(
-            "The node's further settings are not one JSON object. Write them as in "
-            '{"columns": 40, "flip": true}, or leave the field empty.'
-        )
-    return said
 
 
 def _trained(

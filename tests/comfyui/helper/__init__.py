@@ -49,7 +49,7 @@ def add_model(name, unet, options, velocity):
             super().__init__(device, dtype, {**(model_options or {}), **options})
 
     class Small(comfy.supported_models.SDXL):
-        unet_config = {
+        unet_config = {  # noqa: RUF012
             "model_channels": unet["block_out_channels"][0],
             "use_linear_in_transformer": True,
             "context_dim": unet["cross_attention_dim"],

@@ -94,5 +94,3 @@ def _refuse_weights(patcher: Any, what: str, instead: str) -> None:
 def _layer(key: Any) -> str:
     """A patch's key is a name, or a name with a part of its tensor (model_patcher.py:564)."""
     return str(key if isinstance(key, str) else key[0])
-
-
