@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.comfyui.programs import ComfyUI, error_of
-from tests.comfyui.workflows import LOADED, drawn, node, probe, unzip
+from tests.comfyui.workflows import drawn, node, probe, unzip
 from tests.waiting import until
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.lora.tensor_file import read_metadata
@@ -33,6 +33,18 @@ def tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(one[key].equal(other[key]) for key in one)
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], role: str) -> float:
+    """How far two LoRAs' weight changes are apart, relative to the first."""
+    names = {key.partition(".lora_up")[0] for key in one if key.startswith(role) and "_up" in key}
+
+    def change(of: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+        return of[f"{name}.lora_up.weight"].double() @ of[f"{name}.lora_down.weight"].double()
+
+    apart = sum(float((change(one, n) - change(other, n)).square().sum()) for n in names)
+    size = sum(float(change(one, n).square().sum()) for n in names)
+    return float((apart / size) ** 0.5)
 
 
 def lora_list(comfyui: ComfyUI) -> list[str]:
@@ -91,8 +103,9 @@ def test_the_tensors_are_those_of_the_command_line(
         pass
     expected = tensors(tmp_path, "first")
     assert expected.keys() == first.keys()
-    for key, tensor in expected.items():
-        torch.testing.assert_close(first[key], tensor, rtol=1e-2, atol=2e-4)
+    for role in ROLES:
+        # the same numbers, but for what two implementations of one network round differently
+        assert distance(expected, first, role) < 0.01
 
 
 def test_all_560_layers_of_sdxl_are_trained_and_found(comfyui: ComfyUI) -> None:
@@ -133,7 +146,7 @@ def test_other_settings_are_trained_under_a_name_with_a_number(
     comfyui: ComfyUI, first: dict[str, torch.Tensor]
 ) -> None:
     comfyui.run(unzip(MINI, IMAGE, name="first", seed=6))
-    assert not same(tensors(comfyui.loras, "first-2"), first)
+    assert all(distance(first, tensors(comfyui.loras, "first-2"), role) > 0.1 for role in ROLES)
     assert same(tensors(comfyui.loras, "first"), first)
 
 
@@ -207,11 +220,27 @@ def test_a_lora_on_the_model_or_on_the_clip_is_refused(comfyui: ComfyUI, first: 
 
 
 def test_another_models_clip_or_vae_is_refused(comfyui: ComfyUI) -> None:
-    batch = {
-        "two": node("RepeatImageBatch", image=["image", 0], amount=2),
-    }
-    workflow = unzip(MINI, IMAGE, name="refused", image=["two", 0])
-    assert "trains on one image, and 2 are connected" in refused(comfyui, {**workflow, **batch})
+    others = {"others": node("TestOthers")}
+    clip = unzip(MINI, IMAGE, name="refused", clip=["others", 0])
+    assert "The CLIP is not that of an SDXL checkpoint" in refused(comfyui, {**clip, **others})
+    vae = unzip(MINI, IMAGE, name="refused", vae=["others", 1])
+    assert "The VAE is not one of SDXL" in refused(comfyui, {**vae, **others})
+    approximate = unzip(MINI, IMAGE, name="refused", vae=["others", 2])
+    assert "The VAE is an approximate one" in refused(comfyui, {**approximate, **others})
+
+
+def test_a_model_whose_file_says_v_is_not_trained_as_epsilon(comfyui: ComfyUI) -> None:
+    chosen = node("ModelSamplingDiscrete", model=["model", 0], sampling="eps", zsnr=False)
+    workflow = unzip(MINI, IMAGE, name="refused", model=["chosen", 0])
+    assert "says that it predicts v" in refused(comfyui, {**workflow, "chosen": chosen})
+    distilled = node("ModelSamplingDiscrete", model=["model", 0], sampling="lcm", zsnr=False)
+    assert "cannot be trained here" in refused(comfyui, {**workflow, "chosen": distilled})
+
+
+def test_two_images_are_refused(comfyui: ComfyUI) -> None:
+    twice = node("RepeatImageBatch", image=["image", 0], amount=2)
+    workflow = unzip(MINI, IMAGE, name="refused", image=["twice", 0])
+    assert "2 are connected" in refused(comfyui, {**workflow, "twice": twice})
 
 
 def test_words_that_cannot_be_trained_are_refused_in_the_node(comfyui: ComfyUI) -> None:
@@ -228,4 +257,4 @@ def test_a_hook_that_another_node_left_is_off_for_the_run(
     comfyui.run({**unzip(MINI, IMAGE, name="hooked", model=["hooked", 0]), "hooked": hooked})
     assert same(tensors(comfyui.loras, "hooked"), first)
     assert parts(comfyui, "with its hook")["unet"]["hooks"] == 1
-    assert LOADED["model"] == ["model", 0]
+    forget(comfyui)  # the hook goes with the model

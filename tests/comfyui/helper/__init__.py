@@ -8,9 +8,11 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.model_base
 import comfy.sd
+import comfy.sd1_clip
 import comfy.sdxl_clip
 import comfy.supported_models
 import comfy.supported_models_base
@@ -45,8 +47,20 @@ def add_models():
 
 def add_model(name, unet, options, velocity):
     class Clip(comfy.sdxl_clip.SDXLClipModel):
+        """Penultimate layers are named from the front: ComfyUI takes -2 of more than two only."""
+
         def __init__(self, device="cpu", dtype=None, model_options=None):
-            super().__init__(device, dtype, {**(model_options or {}), **options})
+            torch.nn.Module.__init__(self)
+            given = {"device": device, "dtype": dtype, "layer": "hidden",
+                     "model_options": {**(model_options or {}), **options}}  # fmt: skip
+            first, second = (options[f"clip_{one}_model_config"] for one in "lg")
+            self.clip_l = comfy.sd1_clip.SDClipModel(
+                layer_idx=first["num_hidden_layers"] - 2, layer_norm_hidden_state=False, **given
+            )
+            self.clip_g = comfy.sdxl_clip.SDXLClipG(
+                layer_idx=second["num_hidden_layers"] - 2, **given
+            )
+            self.dtypes = {dtype}
 
     class Small(comfy.supported_models.SDXL):
         unet_config = {  # noqa: RUF012
@@ -172,6 +186,25 @@ class Spoil:
         return (model,)
 
 
+class Others:
+    """CLIP and VAEs of other models, so far as a node looks at them."""
+
+    RETURN_TYPES = ("CLIP", "VAE", "VAE")
+    FUNCTION = "others"
+    CATEGORY = "UnZipLoRA tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {}}
+
+    def others(self):
+        wide = SimpleNamespace(latent_channels=16, downscale_ratio=8, first_stage_model=None)
+        approximate = SimpleNamespace(
+            latent_channels=4, downscale_ratio=8, first_stage_model=torch.nn.Identity()
+        )
+        return (SimpleNamespace(cond_stage_model=torch.nn.Identity()), wide, approximate)
+
+
 def without_gradients(attention, *args, **kwargs):
     """As SageAttention: its result has no history."""
     with torch.no_grad():
@@ -199,5 +232,5 @@ async def slow(request):
 
 add_models()
 add_vaes()
-NODE_CLASS_MAPPINGS = {"TestProbe": Probe, "TestSpoil": Spoil}
+NODE_CLASS_MAPPINGS = {"TestProbe": Probe, "TestSpoil": Spoil, "TestOthers": Others}
 assert "TestProbe" not in nodes.NODE_CLASS_MAPPINGS

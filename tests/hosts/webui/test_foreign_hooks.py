@@ -209,7 +209,7 @@ def test_a_forward_of_a_whole_class_is_refused_by_name(
 ) -> None:
     script = extension("sd-webui-regional-prompter", LINEAR)
     nn.Linear.forward = script.forward  # type: ignore[method-assign]
-    expected = r"sd-webui-regional-prompter has replaced Linear\.forward.*Switch the extension off"
+    expected = r"sd-webui-regional-prompter has replaced Linear\.forward.*Switch it off"
     with pytest.raises(InvalidInput, match=expected), hooks.off(unet):
         pass
 

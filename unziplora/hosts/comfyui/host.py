@@ -55,6 +55,13 @@ class ComfyHost:
         refuse_fp8(self.unet)
         self._sampling = model.get_model_object(SAMPLING)
         self.prediction_type = prediction_type(self._sampling, self._name)
+        said = origin.header(file).get("modelspec.prediction_type")
+        if said == "v" and self.prediction_type == "epsilon":
+            raise InvalidInput(
+                f"The model {self._name} says that it predicts v, and ComfyUI draws with it as "
+                "with one that predicts epsilon. Put ModelSamplingDiscrete with v_prediction after "
+                "its loader."
+            )
         self._normal = contextlib.ExitStack()
         self.cancelled = False  # whether the user pressed Cancel while a preview was drawn
 
@@ -113,7 +120,7 @@ class ComfyHost:
         """Lends the UNet clean, whole on the device and frozen, and puts everything back in every
         outcome. A node has ComfyUI's queue to itself, so nothing is waited for."""
         folders = importlib.import_module("folder_paths").get_folder_paths("custom_nodes")
-        hooks = ForeignHooks([Path(one) for one in folders], kind="custom node", program="ComfyUI")
+        hooks = ForeignHooks([Path(one) for one in folders], kind="custom node")
         kept = self.notes
         try:
             with (

@@ -28,13 +28,11 @@ _OWN = frozenset({"Lora", "sd_forge_lora"})  # part of the WebUI: what its LoRAs
 
 class ForeignHooks:
     """folders: those of the program's extensions, by which the origin of a function is known.
-    kind: what the program calls them; program: what it is called itself."""
+    kind: what the program calls them."""
 
-    def __init__(
-        self, folders: Sequence[Path], kind: str = "extension", program: str = "WebUI"
-    ) -> None:
+    def __init__(self, folders: Sequence[Path], kind: str = "extension") -> None:
         self._folders = [PurePath(folder) for folder in folders]
-        self._kind, self._program = kind, program
+        self._kind = kind
 
     @contextlib.contextmanager
     def off(self, unet: nn.Module, others: Sequence[nn.Module] = ()) -> Iterator[list[str]]:
@@ -101,9 +99,9 @@ class ForeignHooks:
                 extension = self.extension_of(getattr(kind, name, None))
                 if extension is not None:
                     raise InvalidInput(
-                        f"The {self._kind} {extension} has replaced {kind.__name__}.{name} for the "
-                        f"whole {self._program}, and training would go through it. Switch the "
-                        f"{self._kind} off and restart the {self._program}."
+                        f"{self._called(extension)} has replaced {kind.__name__}.{name} for the "
+                        "whole program, and training would go through it. Switch it off and "
+                        "restart the program."
                     )
 
     def extension_of(self, function: Any) -> str | None:
@@ -115,11 +113,14 @@ class ForeignHooks:
                 return None if name in _OWN else name
         return None
 
+    def _called(self, extension: str) -> str:
+        return f"The {self._kind} {extension}"
+
     def _origin(self, function: Any) -> str:
         """What to call it: an extension, else a file."""
         extension = self.extension_of(function)
         if extension is not None:
-            return f"The {self._kind} {extension}"
+            return self._called(extension)
         return f"A hook of {PurePath(_file_of(function)).name or 'unknown origin'}"
 
 
