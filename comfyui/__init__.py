@@ -1,6 +1,11 @@
 """UnZipLoRA in ComfyUI: what ComfyUI loads. The nodes are in unziplora/comfyui."""
 
-from .engine import nodes
+import importlib
+
+from .engine import find
+
+find()
+nodes = importlib.import_module("unziplora.comfyui.nodes")
 
 NODE_CLASS_MAPPINGS = nodes.NODE_CLASS_MAPPINGS
 NODE_DISPLAY_NAME_MAPPINGS = nodes.NODE_DISPLAY_NAME_MAPPINGS

@@ -4,7 +4,6 @@ This folder is linked into custom_nodes, so the package is found from where it r
 repository is not put on sys.path: other nodes would find our tests and tools there.
 """
 
-import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -25,7 +24,3 @@ def find(package: Path = _BESIDE) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules["unziplora"] = module
     spec.loader.exec_module(module)
-
-
-find()
-nodes = importlib.import_module("unziplora.comfyui.nodes")

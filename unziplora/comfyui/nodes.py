@@ -9,7 +9,7 @@ from comfy_api.latest import ComfyExtension
 from unziplora.comfyui.pairs import CombinePairs, LoadPair, SavePair
 from unziplora.comfyui.unzip import UnzipImage
 
-NODES = [UnzipImage, LoadPair, CombinePairs, SavePair]
+NODES: list[Any] = [UnzipImage, LoadPair, CombinePairs, SavePair]
 _SCHEMAS = {node: node.GET_SCHEMA() for node in NODES}
 NODE_CLASS_MAPPINGS = {schema.node_id: node for node, schema in _SCHEMAS.items()}
 NODE_DISPLAY_NAME_MAPPINGS = {schema.node_id: schema.display_name for schema in _SCHEMAS.values()}

@@ -36,5 +36,5 @@ def prediction_type(sampling: Any, name: str) -> PredictionType:
 
 def alphas_cumprod(sampling: Any, device: torch.device) -> Tensor:
     """(T,), fp32, of the sigmas that images are drawn with: abar = 1 / (1 + sigma^2)."""
-    sigmas = sampling.sigmas.detach().to("cpu", torch.float64)
+    sigmas: Tensor = sampling.sigmas.detach().to("cpu", torch.float64)
     return (1 / (1 + sigmas**2)).to(torch.float32).to(device)
