@@ -5,6 +5,12 @@ import importlib
 from .engine import find
 
 find()
+try:
+    importlib.import_module("comfy_api.latest")
+except ImportError as error:
+    raise ImportError(
+        "UnZipLoRA's nodes need a newer ComfyUI, with comfy_api.latest. Update ComfyUI."
+    ) from error
 nodes = importlib.import_module("unziplora.comfyui.nodes")
 
 NODE_CLASS_MAPPINGS = nodes.NODE_CLASS_MAPPINGS
