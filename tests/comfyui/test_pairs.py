@@ -127,7 +127,7 @@ def test_two_halves_are_saved_as_a_pair_that_is_found(pairs: ComfyUI) -> None:
 @pytest.mark.parametrize("name", ["train_and_draw", "combine_two_pairs"])
 def test_the_examples_run(pairs: ComfyUI, source: Path, name: str) -> None:
     """In the form for the API, with what a user would choose: the checkpoint, image and pairs."""
-    text = (EXAMPLES / f"{name}_api.json").read_text("utf-8")
+    text = (EXAMPLES / "api" / f"{name}.json").read_text("utf-8")
     workflow = json.loads(text)
     chosen = {
         "CheckpointLoaderSimple": {"ckpt_name": MINI},

@@ -32,6 +32,8 @@ from unziplora.unet.patches import frozen, in_eval_mode, normal_tensors
 OTHER_VAE = "Load another VAE with Load VAE, such as the SDXL VAE fixed for fp16."
 _LATENT_CHANNELS, _PIXELS_PER_LATENT = 4, 8
 _SAMPLED_NUMBERS = 256  # of each weight, for `digest`
+# SDXL does not use it: ComfyUI leaves in it what lay in memory (comfy/clip_model.py:164)
+_NOT_IN_FILES = "clip_l.transformer.text_projection.weight"
 
 
 class ComfyHost:
@@ -243,6 +245,8 @@ class ComfyHost:
             self._clip.load_model()
             for module in (self.unet, self._clip.cond_stage_model, self._vae.first_stage_model):
                 for name, tensor in sorted(module.state_dict().items()):
+                    if name == _NOT_IN_FILES:
+                        continue
                     digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
                     digest.update(_bytes(_sampled(tensor)))
         return digest.hexdigest()
