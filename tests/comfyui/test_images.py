@@ -77,7 +77,7 @@ def test_the_plot_falls_where_the_loss_falls() -> None:
     falling = pixels(loss_plot(steps, [1 - step / 100 for step in steps], 100))
     rising = pixels(loss_plot(steps, [step / 100 for step in steps], 100))
     mean = np.array([0xF2, 0xA6, 0x5A])
-    begins, ends = slice(80, 120), slice(700, 740)
+    begins, ends = slice(70, 100), slice(460, 490)
 
     def height(image: np.ndarray, columns: slice) -> float:
         return float(np.argwhere((image[:, columns] == mean).all(-1))[:, 0].mean())
@@ -89,4 +89,4 @@ def test_the_plot_falls_where_the_loss_falls() -> None:
 @pytest.mark.parametrize("losses", [[], [0.3], [0.3, 0.3]])
 def test_a_run_of_hardly_any_steps_has_a_plot_too(losses: list[float]) -> None:
     drawn = loss_plot(list(range(1, len(losses) + 1)), losses, max(1, len(losses)))
-    assert drawn.size == (768, 384)
+    assert drawn.size == (512, 256)

@@ -14,7 +14,7 @@ SETTINGS = {
 LOADED = {"model": ["model", 0], "clip": ["model", 1], "vae": ["model", 2]}
 
 
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
+def node(kind: str, /, **inputs: Any) -> dict[str, Any]:
     return {"class_type": kind, "inputs": inputs}
 
 
@@ -26,7 +26,7 @@ def loaded(checkpoint: str, image: str = "") -> Workflow:
     return workflow
 
 
-def unzip(checkpoint: str, image: str, **changed: Any) -> Workflow:
+def unzip(checkpoint: str, image: str, /, **changed: Any) -> Workflow:
     """Trains; changed: fields and links of the node that are other than usual."""
     inputs = {**LOADED, "image": ["image", 0], **SETTINGS, **changed}
     return {**loaded(checkpoint, image), "unzip": node("UnZipLoRA_UnzipImage", **inputs)}

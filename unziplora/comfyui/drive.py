@@ -78,6 +78,9 @@ class _Shown:
                 self._progress(event.images["both"])
             case Message():
                 self._say(event.text)
+            case Finished(outcome="completed"):
+                names = ", ".join(path.name for path in event.files.values())
+                self._say(f"finished: {names}")
             case StateSaved():
                 _log.info("UnZipLoRA: the state of step %d is saved.", event.step)
             case _:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-_SIZE, _LEFT, _RIGHT, _TOP, _BOTTOM = (768, 384), 72, 24, 24, 40
+_SIZE, _LEFT, _RIGHT, _TOP, _BOTTOM = (512, 256), 64, 20, 24, 32
 _GROUND, _AXIS, _EACH, _MEAN = "#16181d", "#9aa3b2", "#3d5a80", "#f2a65a"
 _TICKS = 5
 
@@ -33,7 +33,7 @@ def loss_plot(steps: Sequence[int], losses: Sequence[float], planned: int) -> Im
         draw.line([place(1, loss), place(max(2, planned), loss)], fill="#262b33")
         draw.text((8, place(1, loss)[1] - 6), f"{loss:.4g}", fill=_AXIS, font=font)
         at = place(step, low)
-        draw.text((at[0] - 8, at[1] + 10), f"{step:.0f}", fill=_AXIS, font=font)
+        draw.text((at[0] - 8, at[1] + 8), f"{step:.0f}", fill=_AXIS, font=font)
     if len(steps) > 1:
         draw.line([place(*point) for point in zip(steps, losses, strict=True)], fill=_EACH)
         means = _means(losses, max(1, planned // 40))
