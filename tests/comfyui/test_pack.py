@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from tests.conftest import ROOT
 from unziplora.version import __version__
 
@@ -49,6 +51,12 @@ def test_examples_have_nothing_of_the_computer_they_were_made_on() -> None:
         json.loads(text)
         assert str(ROOT) not in text
         assert "sd_xl_base_1.0.safetensors" in text
+
+
+def test_the_image_has_its_workflow_in_it() -> None:
+    with Image.open(PACK / "examples" / "train_and_draw.png") as image:
+        inside = json.loads(image.info["workflow"])
+    assert inside == json.loads((PACK / "examples" / "train_and_draw.json").read_text("utf-8"))
 
 
 def test_every_link_of_an_example_leads_to_a_node() -> None:
