@@ -1,8 +1,8 @@
 """python -m benchmarks.startup [--json FILE] [--trials 7]
 
 What the extension adds to a WebUI's start: importing its entry script where torch and gradio are
-loaded already, and building its tab. Each trial is a fresh Python. The WebUI's own modules, of
-which the entry script needs three names, are stood in for, so that no WebUI is needed. Seconds are
+loaded already, and building its tab. Each trial is a fresh Python. The WebUI's own modules are
+stood in for by ones whose every function does nothing, so that no WebUI is needed. Seconds are
 processor time, so that other programs are not counted.
 """
 
@@ -22,18 +22,30 @@ ROOT = Path(__file__).parent.parent
 BAR = 0.15  # seconds
 
 TRIAL = """
-import json, sys, time, types
+import importlib.machinery, json, sys, time, types
 import torch, gradio, fastapi, safetensors.torch, numpy, PIL.Image
 
-callbacks = types.ModuleType("modules.script_callbacks")
-callbacks.__getattr__ = lambda name: lambda *_, **__: None  # every registration
-shared = types.ModuleType("modules.shared")
-shared.opts = types.SimpleNamespace()
-shared.cmd_opts = types.SimpleNamespace(lora_dir="models/Lora", api=False)
-package = types.ModuleType("modules")
-package.script_callbacks, package.shared = callbacks, shared
-for module in (package, callbacks, shared):
-    sys.modules[module.__name__] = module
+class StandIn(types.ModuleType):
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *_, **__: None
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "modules":
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+
+    def create_module(self, spec):
+        return StandIn(spec.name)
+
+    def exec_module(self, module):
+        pass
+
+sys.meta_path.insert(0, Finder())
+import modules.shared
+modules.shared.opts = types.SimpleNamespace()
+modules.shared.cmd_opts = types.SimpleNamespace(lora_dir="models/Lora", api=False)
 
 def entry():
     import runpy

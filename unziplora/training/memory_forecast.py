@@ -212,10 +212,12 @@ def _need(unet: nn.Module, settings: ResolvedSettings, plan: Plan, architecture:
 def _working(unet: nn.Module, settings: ResolvedSettings, plan: str, architecture: str) -> float:
     """GB of activations, gradients and temporaries at the peak, in the base's own precision."""
     scale = 1.0
-    place = (settings.resolution, settings.rank, plan, "working_gb")
-    found = simulated(architecture, *place)
+    size = (settings.resolution, settings.rank)
+    found = simulated(architecture, *size, plan, "working_gb")
     if found is None:  # another size of the same shape
-        found = simulated("sdxl", *place) or 0.0
+        known = {row["plan"] for row in _table()}
+        measured = plan if plan in known else "full"  # no plan needs more
+        found = simulated("sdxl", *size, measured, "working_gb") or 0.0
         scale = sum(p.numel() for p in unet.parameters()) / 2.567e9
     width = max(2, next(unet.parameters()).element_size())  # the table's is 2 bytes
     return max(0.0, found) * scale * width / 2
