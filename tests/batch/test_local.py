@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
@@ -16,7 +17,7 @@ from unziplora.batch.driver import Batch
 from unziplora.batch.local import LocalWorkers
 from unziplora.batch.worker import Worker
 from unziplora.lora.write import tensor_hash
-from unziplora.training.manifest import read_manifest
+from unziplora.training.manifest import BatchJob, read_manifest
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="It sends signals that Windows lacks.")
 
@@ -72,3 +73,25 @@ def test_jobs_of_killed_workers_are_resumed_to_the_pairs_of_single_runs(
     assert [r.state for r in single] == ["completed", "completed", "refused"]
     assert hashes(rough) == hashes(calm)
     assert not list(rough.rglob("lease.json"))
+
+
+class Unreadable(BatchJob):
+    """A job of another version of the program."""
+
+    def __reduce__(self) -> Any:
+        return _refuse, ()
+
+
+def _refuse() -> None:
+    raise ModuleNotFoundError("another version")
+
+
+def test_a_job_that_a_worker_cannot_read_ends_the_worker_and_is_given_up(tmp_path: Path) -> None:
+    job = Unreadable(1, "a", tmp_path / "a.png", {})
+    workers = LocalWorkers(1, SmallBase(), tmp_path)
+    try:
+        results = Batch([job], workers, tmp_path).run()
+    finally:
+        workers.close()
+    assert results["a"].state == "failed"
+    assert "died 3 times" in results["a"].message

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -137,6 +138,9 @@ def _serve(
                 message = pipe.recv()
             except (EOFError, OSError):
                 message = None
+            except Exception:  # a job that cannot be read, as after an update of this program
+                traceback.print_exc()
+                message = None  # ends this process, so that the driver does not wait for it
             with arrived:
                 if isinstance(message, BatchJob):
                     jobs.append(message)
