@@ -106,6 +106,8 @@ class LocalWorkers:
     def close(self) -> None:
         for process in self._processes:
             process.pipe.close()  # a worker ends where nobody is there to work for
+            if process.job is None:  # it has nothing to save, and may still be starting
+                process.process.kill()
         for process in self._processes:
             process.process.join()
 
