@@ -17,6 +17,9 @@ from benchmarks.reliability.audit_events import audited, connected, opened_outsi
 from benchmarks.reliability.small import begin
 from unziplora.app.library import Library
 from unziplora.app.uploads import upload_folder
+from unziplora.lora.merge import merge
+from unziplora.lora.publish import publish
+from unziplora.method.prompts import BRANCHES
 
 _ROOT = Path(__file__).parents[2]
 _SETTINGS: dict[str, Any] = {"steps": 4, "save_minutes": 1e-9, "preview_every": 2,
@@ -43,8 +46,13 @@ def life(make_host: Callable[[], Any], folder: Path) -> Result:
         list(unziplora.resume(run.folder.path, host=make_host()))
         library = Library(lambda: out)
         library.inspect("pair_content.safetensors")
-        library.merge_pairs("both", [("pair", "content", 1.0), ("pair", "style", 0.5)])
-        library.publish("pair")
+        pair = {role: library.file("pair", role) for role in BRANCHES}
+        merge(out / "both.safetensors", [(path, 1.0) for path in pair.values()])
+        publish(folder / "shared", pair, {})
+            folder / "shared",
+            {role: path for role, (path, _) in zip(BRANCHES, parts, strict=True)},
+            {},
+        )
         library.runs()
         library.delete("pair")
 

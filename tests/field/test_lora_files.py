@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.lora.layouts import Made
 from unziplora.lora.inspect import inspect
@@ -58,3 +58,13 @@ def test_a_lora_of_the_miniature_says_what_it_is_also_when_merged(
     merged = merge(tmp_path / "both.safetensors", [(part, 1.0), (part, 0.5)]).path
     for path in (part, merged):
         assert inspect(path).architecture.startswith(said)
+
+
+def test_a_merged_convolution_of_1_by_1_keeps_its_dimensions(tmp_path: Path) -> None:
+    key = "lora_unet_input_blocks_4_0_skip_connection"
+    down, up = torch.rand(2, 8, 1, 1), torch.rand(16, 2, 1, 1)
+    made = Made({f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}, {})
+    part = made.write(tmp_path / "a.safetensors")
+    merged = load_file(merge(tmp_path / "b.safetensors", [(part, 1.0), (part, 1.0)]).path)
+    assert merged[f"{key}.lora_down.weight"].shape == (4, 8, 1, 1)
+    assert merged[f"{key}.lora_up.weight"].shape == (16, 4, 1, 1)

@@ -40,9 +40,9 @@ def merge(
         raise InvalidInput(f"{path.name} exists already. Choose another name.")
     files = [(_plain(read_lora(part)), weight) for part, weight in parts]
     targets = dict.fromkeys(target for file, _ in files for target in file.adapters)
-    layers = {module_name(target): _sum(target, files) for target in sorted(targets)}
-    rank = max(layer.rank for layer in layers.values())
-    layers = {name: _padded(layer, rank) for name, layer in layers.items()}
+    sums = {target: _sum(target, files) for target in sorted(targets)}
+    rank = max(layer.rank for layer in sums.values())
+    layers = {module_name(t): _as_module(t, _padded(layer, rank)) for t, layer in sums.items()}
     shapes = {name: (*layer.up.shape[:1], *layer.down.shape[1:]) for name, layer in layers.items()}
     heads = [
         (file.path.stem, weight, tensor_hash(file.path), file.metadata) for file, weight in files
@@ -79,6 +79,14 @@ def _sum(target: Target, files: Sequence[_Part]) -> LoraLayer:
         )
     down = torch.cat(downs)
     return LoraLayer(down, torch.cat(ups, dim=1), float(down.shape[0]))
+
+
+def _as_module(target: Target, layer: LoraLayer) -> LoraLayer:
+    """With the dimensions of the module's weight: kohya's scripts load nothing else into the
+    family's only convolutions of 1 x 1."""
+    if not target.module.endswith("skip_connection") or layer.down.dim() > 2:
+        return layer
+    return LoraLayer(layer.down[:, :, None, None], layer.up[:, :, None, None], layer.alpha)
 
 
 def _padded(layer: LoraLayer, rank: int) -> LoraLayer:
