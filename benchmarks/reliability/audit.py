@@ -49,10 +49,6 @@ def life(make_host: Callable[[], Any], folder: Path) -> Result:
         pair = {role: library.file("pair", role) for role in BRANCHES}
         merge(out / "both.safetensors", [(path, 1.0) for path in pair.values()])
         publish(folder / "shared", pair, {})
-            folder / "shared",
-            {role: path for role, (path, _) in zip(BRANCHES, parts, strict=True)},
-            {},
-        )
         library.runs()
         library.delete("pair")
 
