@@ -258,3 +258,15 @@ def test_a_hook_that_another_node_left_is_off_for_the_run(
     assert same(tensors(comfyui.loras, "hooked"), first)
     assert parts(comfyui, "with its hook")["unet"]["hooks"] == 1
     forget(comfyui)  # the hook goes with the model
+
+
+def test_cancel_while_a_preview_is_drawn_saves_too(comfyui: ComfyUI) -> None:
+    workflow = unzip(MINI, IMAGE, name="drawing", preview_every=1, preview_steps=200, steps=3)
+    prompt = comfyui.queue(workflow)
+    previews = comfyui.runs / "drawing" / "previews"
+    until(previews.is_dir)  # made when the first one is begun
+    httpx.post(f"{comfyui.url}/interrupt")
+    kinds = [kind for kind, _ in comfyui.ended(prompt)["status"]["messages"]]
+    assert "execution_interrupted" in kinds
+    assert (comfyui.runs / "drawing" / "state.safetensors").is_file()
+    assert not list(comfyui.loras.glob("drawing*"))

@@ -140,13 +140,9 @@ class Probe:
     @classmethod
     def INPUT_TYPES(cls):  # noqa: N802
         inputs = {"model": ("MODEL",), "clip": ("CLIP",), "vae": ("VAE",)}
-        return {"required": inputs, "optional": {"after": ("*",), "tag": ("STRING", {})}}
+        return {"required": inputs, "optional": {"tag": ("STRING", {})}}
 
-    @classmethod
-    def VALIDATE_INPUTS(cls, input_types):  # noqa: N802
-        return True
-
-    def probe(self, model, clip, vae, after=None, tag=""):
+    def probe(self, model, clip, vae, tag=""):
         found = {
             "unet": traits(model.model.diffusion_model),
             "text": traits(clip.cond_stage_model),
@@ -164,7 +160,7 @@ class Spoil:
 
     @classmethod
     def INPUT_TYPES(cls):  # noqa: N802
-        kinds = ["object", "attention", "hook", "guidance", "injection"]
+        kinds = ["object", "attention", "hook", "injection"]
         return {"required": {"model": ("MODEL",), "kind": (kinds,)}}
 
     def spoil(self, model, kind):
@@ -178,11 +174,8 @@ class Spoil:
         elif kind == "hook":
             layer = model.model.diffusion_model.get_submodule("input_blocks.4.1")
             layer.register_forward_hook(lambda module, given, result: result * 2)
-        elif kind == "injection":
-            model.injections["another"] = []
-            model.injections["another"].append(object())
         else:
-            model.set_model_sampler_cfg_function(lambda args: args["cond"])
+            model.injections["another"] = [object()]
         return (model,)
 
 
