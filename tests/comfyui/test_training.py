@@ -237,6 +237,17 @@ def test_a_model_whose_file_says_v_is_not_trained_as_epsilon(comfyui: ComfyUI) -
     assert "cannot be trained here" in refused(comfyui, {**workflow, "chosen": distilled})
 
 
+def test_weights_that_comfyui_casts_train_alike_and_fp8_is_refused(
+    comfyui: ComfyUI, first: dict[str, torch.Tensor]
+) -> None:
+    half = node("TestLoad", ckpt_name=MINI, dtype="float16")  # as they are in the file
+    comfyui.run({**unzip(MINI, IMAGE, name="half"), "model": half})
+    assert same(tensors(comfyui.loras, "half"), first)
+    fp8 = node("TestLoad", ckpt_name=MINI, dtype="float8_e4m3fn")
+    workflow = {**unzip(MINI, IMAGE, name="refused"), "model": fp8}
+    assert "loaded with fp8 weights" in refused(comfyui, workflow)
+
+
 def test_two_images_are_refused(comfyui: ComfyUI) -> None:
     twice = node("RepeatImageBatch", image=["image", 0], amount=2)
     workflow = unzip(MINI, IMAGE, name="refused", image=["twice", 0])

@@ -16,6 +16,7 @@ import comfy.sd1_clip
 import comfy.sdxl_clip
 import comfy.supported_models
 import comfy.supported_models_base
+import folder_paths
 import nodes
 import torch
 from aiohttp import web
@@ -179,6 +180,24 @@ class Spoil:
         return (model,)
 
 
+class Load:
+    """A checkpoint whose weights are kept in another dtype, as options of ComfyUI do it."""
+
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+    FUNCTION = "load"
+    CATEGORY = "UnZipLoRA tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        names = folder_paths.get_filename_list("checkpoints")
+        return {"required": {"ckpt_name": (names,), "dtype": (["float16", "float8_e4m3fn"],)}}
+
+    def load(self, ckpt_name, dtype):
+        path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
+        options = {"dtype": getattr(torch, dtype)}
+        return comfy.sd.load_checkpoint_guess_config(path, model_options=options)[:3]
+
+
 class Others:
     """CLIP and VAEs of other models, so far as a node looks at them."""
 
@@ -225,5 +244,10 @@ async def slow(request):
 
 add_models()
 add_vaes()
-NODE_CLASS_MAPPINGS = {"TestProbe": Probe, "TestSpoil": Spoil, "TestOthers": Others}
+NODE_CLASS_MAPPINGS = {
+    "TestProbe": Probe,
+    "TestSpoil": Spoil,
+    "TestLoad": Load,
+    "TestOthers": Others,
+}
 assert "TestProbe" not in nodes.NODE_CLASS_MAPPINGS
