@@ -114,6 +114,7 @@ def card_of(visitor: Visitor, name: str) -> Any:
 def infotext_of_the_published_image(visitor: Visitor, card: Any, name: str) -> str:
     card.locator("summary").click()
     card.get_by_role("button", name="publish").click()
+    visitor.page.locator("#uz_answer_yes").click()  # with the title and licence proposed
     visitor.page.locator("#uz_results_message").get_by_text("The folder to publish").wait_for()
     folder = visitor.webui.loras.parent / "unziplora-published" / name
     with Image.open(folder / "images" / "both.png") as image:
