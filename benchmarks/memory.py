@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append(row(architecture, resolution, rank, plan))
             print(line(rows[-1]), flush=True)
         write(args.json, {"rows": rows})
-    missed = [r for r in rows if _bar(r) is not None and r["peak_gb"] > BARS[r["plan"]]]
+    missed = [r for r in rows if (bar := _bar(r)) is not None and r["peak_gb"] > bar]
     return 1 if missed else 0
 
 
@@ -88,7 +88,7 @@ def line(found: dict[str, Any]) -> str:
 def _bar(found: dict[str, Any]) -> float | None:
     wanted = ("sdxl", 1024, 64)
     place = (found["architecture"], found["resolution"], found["rank"])
-    return BARS[found["plan"]] if place == wanted else None
+    return BARS.get(found["plan"]) if place == wanted else None
 
 
 def _kept(path: Path | None, renewed: Sequence[str]) -> list[dict[str, Any]]:
