@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import site
 import sys
 import sysconfig
@@ -15,6 +16,8 @@ _OPENING = {"open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.sy
             "shutil.copyfile", "shutil.move", "shutil.rmtree"}  # fmt: skip
 _CONNECTING = {"socket.connect", "socket.getaddrinfo", "socket.sendto", "subprocess.Popen",
                "os.exec", "os.posix_spawn", "os.system", "urllib.Request"}  # fmt: skip
+# looking for a module on sys.path, or for a package's version
+_IMPORTING = re.compile(r"^<frozen importlib|[/\\]importlib[/\\]metadata[/\\]")
 _listening: list[list[tuple[str, str]]] = []
 _lock = threading.Lock()
 _hooked = False
@@ -66,8 +69,8 @@ def connected(heard: Sequence[tuple[str, str]]) -> list[str]:
 def _hear(event: str, arguments: tuple[object, ...]) -> None:
     if not _listening or (event not in _OPENING and event not in _CONNECTING):
         return
-    if sys._getframe(1).f_code.co_filename.startswith("<frozen importlib"):
-        return  # a module that is looked for on sys.path, by whoever comes first to need it
+    if _IMPORTING.search(sys._getframe(1).f_code.co_filename):
+        return  # by whoever is the first to need it
     what = arguments[1] if event == "socket.connect" else arguments[0]
     if event in _OPENING and not isinstance(what, (str, bytes, os.PathLike)):
         return  # a file that is open already

@@ -176,11 +176,24 @@ def _read(field: Any, value: Any) -> Any:
 
 def _functions(built: Any) -> list[tuple[str, Callable[..., Any], list[Any]]]:
     """The page's functions, with the fields that each reads."""
-    found = []
-    for function in built.fns.values():
-        if function.fn is not None:
-            found.append((function.name, function.fn, function.inputs))
-    return found
+    return [
+        (function.name, _with_request(function.fn), function.inputs)
+        for function in built.fns.values()
+        if function.fn is not None
+    ]
+
+
+def _with_request(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As gradio calls it: with the request, where the function asks for one."""
+    from gradio import Request
+    from gradio.helpers import special_args
+
+    visitor = Request(client={"host": "127.0.0.1"}, headers={})
+
+    def call(*values: Any) -> Any:
+        return function(*special_args(function, list(values), request=visitor)[0])
+
+    return call
 
 
 def _field(rng: Random, field: Any, service: Service) -> Any:

@@ -47,7 +47,7 @@ def test_only_the_pair_is_seen_in_the_output_folder(
 ) -> None:
     list(begin(image_file, make_host(), out))
     seen = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-    assert {Path(name).suffix for name in seen} == {".safetensors", ".json", ".png"}
+    assert {Path(name).suffix for name in seen} == {".safetensors", ".json"}
     assert all(name.startswith(("fox_content.", "fox_style.")) for name in seen)
     assert run_path(out, "fox") == out / ".unziplora" / "fox"
 
