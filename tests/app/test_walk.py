@@ -4,7 +4,7 @@ The files are named by paths, by gradio's own objects, by addresses, by links an
 these ways in each field, by turns, and all of them with UNZIPLORA_LONG_TESTS=1. Nothing outside the
 output folder, the upload folder and Python's own files is opened, nothing is connected to, and no
 answer holds what they hold. (safetensors opens files without Python's knowledge: what it would read
-is told by the mark in the answers, and a FIFO by the walk that would never end.)
+is shown by the mark in the answers, and a FIFO by the walk that would never end.)
 """
 
 from __future__ import annotations

@@ -68,11 +68,11 @@ def webui(stand_in: StandIn) -> Any:
         text = f"In queue: {place}/{len(pending)}"
         return SimpleNamespace(queued=place > 0, textinfo=text)
 
-    told = stand_in.fill(
+    shown = stand_in.fill(
         "progress", pending_tasks=pending, current_task=None, progressapi=progressapi
     )
     lock.acquire()
-    return SimpleNamespace(lock=lock, state=state, shared=shared, progress=told, pending=pending)
+    return SimpleNamespace(lock=lock, state=state, shared=shared, progress=shown, pending=pending)
 
 
 def asked_for(webui: Any, task: str, drawn: list[str]) -> threading.Thread:

@@ -54,7 +54,7 @@ def test_a_preset_writes_what_it_means_into_the_fields(page: Page) -> None:
         "() => document.querySelector('#uz_steps :is(input,textarea)').value === '300'"
     )
     assert page.value("lr") == "1e-4"
-    page.says("model", r"RAM: about [\d.]+ GB of [\d.]+ GB free \(plan: full\)")
+    page.says("model", r"(?<!V)RAM: about [\d.]+ GB of [\d.]+ GB free \(plan: full\)")
     page.page.locator("#uz_preset").get_by_text("Low memory", exact=True).first.click()
     page.holds("rank", "16")
     page.says("model", "plan: low")
