@@ -14,6 +14,7 @@
   // Not again before the last answer, unless that is lost: a busy computer is slow to give it.
   let idle = 2;
   const poll = () => {
+    nameNumbers();
     const live = find('uz_live');
     if (!seen(live) || document.hidden) return;
     idle = live.querySelector('[data-active]') ? 0 : (idle + 1) % 3;
@@ -25,6 +26,14 @@
     find('uz_poll')?.click();
   };
   window.unziploraPoll = window.unziploraPoll ?? setInterval(poll, 1000);
+
+  // gradio 3 gives a slider's number no name that a screen reader could say.
+  const nameNumbers = () => {
+    const unnamed = '#uz_tabs .head > input[type=number]:not([aria-label])';
+    for (const number of root().querySelectorAll(unnamed)) {
+      number.ariaLabel = number.parentElement.querySelector('label')?.textContent.trim();
+    }
+  };
 
   // Says it when the server no longer answers, and loads the page again when it is back: gradio's
   // own connection does not survive a restart.

@@ -153,8 +153,9 @@ def _connect_news(
         [form.fields["start_from"], view.confirm, header, *outputs, answer, *view.outputs],
         queue=False,
     )
+    # not `then`: gradio 4 would take a server that went away for one that has answered
     js = "() => { window.unziplora.asked = 0; return []; }"
-    when(looked.then, None, None, None, js=js)
+    when(looked.success, None, None, None, js=js)
 
 
 def _pairs(service: Service) -> list[str]:

@@ -140,21 +140,20 @@ def test_a_pair_is_put_into_a_prompt_published_and_deleted(
     page.menu("tree-flat-drawing", "publish")
     page.choose("licence", "cc-by-4.0")
     page.fill("answer", "A tree")
-    page.page.wait_for_timeout(1500)  # gradio 3 loses a press in the moment after it was typed
-    page.click("answer_yes")
+    page.confirm()
     page.says("results_message", "The folder to publish is .*unziplora-published")
     published = served.folder.parent / "unziplora-published" / "tree-flat-drawing"
     card = (published / "README.md").read_text("utf-8")
     assert "license: cc-by-4.0" in card
     assert "# A tree" in card
     page.menu("tree-flat-drawing", "publish")
-    page.click("answer_yes")
+    page.confirm()
     page.says("results_message", "exists already")
     page.shot("results")
     page.menu("tree-flat-drawing", "rename")
     page.holds("answer", "tree-flat-drawing")
     page.fill("answer", "renamed")
-    page.click("answer_yes")
+    page.confirm()
     page.says("results_message", "tree-flat-drawing is renamed now")
     page.menu("renamed", "delete")
     page.says("confirm", "renamed_content.safetensors, .*renamed_style.json")
@@ -162,7 +161,7 @@ def test_a_pair_is_put_into_a_prompt_published_and_deleted(
     page.page.locator("#uz_answer_yes").wait_for(state="hidden")
     assert (served.folder / "renamed_style.safetensors").exists()
     page.menu("renamed", "delete")
-    page.click("answer_yes")
+    page.confirm()
     page.says("results_message", "Deleted: renamed_content.safetensors")
     assert not (served.folder / "renamed_style.safetensors").exists()
 

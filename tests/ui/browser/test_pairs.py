@@ -47,7 +47,7 @@ def test_a_pair_is_trained_further_and_an_earlier_step_becomes_a_pair(
     page.tab("Results")
     page.menu("one", "train more")
     page.fill("answer", "5")
-    page.click("answer_yes")
+    page.confirm()
     page.says("results_message", "one-more is in the queue")
     page.tab("Train")
     page.says("live", "one-more")
