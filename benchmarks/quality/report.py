@@ -24,7 +24,7 @@ MEASURES = {
     "style.style": "style alignment (style LoRA)",
     "content.style": "leak: style in content's images",
     "style.subject": "leak: subject in style's images",
-    "style.obeyed": "style LoRA still draws the class asked for",
+    "style.obeyed": "style LoRA still draws the requested class",
     "both.subject": "both together: subject",
     "both.style": "both together: style",
     "cross.subject": "cross: subject of one image",

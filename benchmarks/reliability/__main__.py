@@ -5,7 +5,7 @@
 --share S      of the cases, 0.01 to 1 (1); --quick is a tenth
 --json FILE    the figures as data, after each case, beside those that are in it
 --rest         leaves out what FILE has already, so that a long try is made in pieces
---minutes M    bound of the whole: what would begin later is left out, and said to be
+--minutes M    bound of the whole: what would begin later is left out, and listed as such
 --table        prints FILE's figures as a table, and tries nothing
 """
 

@@ -205,9 +205,9 @@ class _Case:
                 if not any(isinstance(event, StepDone) for event in self._events):
                     return False
                 self.failure = str(error)
-        unseen = self._fault.happened and self.failure is None and not _said(self._events)
+        unseen = self._fault.happened and self.failure is None and not _reported(self._events)
         if "full" in self._fault.kind and unseen:
-            self._complain("nothing was said")
+            self._complain("nothing was reported")
         return True
 
     def _look_for_state(self) -> None:
@@ -242,5 +242,5 @@ def _over(events: list[Event]) -> bool:
                for e in events)  # fmt: skip
 
 
-def _said(events: list[Event]) -> bool:
+def _reported(events: list[Event]) -> bool:
     return any(isinstance(event, Message) for event in events)

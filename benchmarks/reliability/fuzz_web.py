@@ -117,7 +117,7 @@ def _service(make_host: Callable[[], Any], folder: Path) -> Service:
 def _request(rng: Random, service: Service) -> tuple[str, str, dict[str, Any]]:
     known = [job.id for job in service.jobs.all()][-3:]
     word = quote(rng.choice([odd_word(rng), "..%2f..", "pair", *known]).encode("utf-8", "replace"))
-    asked = [
+    routes = [
         "POST /runs", "POST /runs", "POST /runs", "GET /resumable", "POST /resume", "GET /pairs",
         f"GET /runs/{word}", f"GET /runs/{word}?since={_since(rng)}", f"POST /runs/{word}/commands",
         f"GET /runs/{word}/image", f"GET /runs/{word}/previews/{word}",
@@ -125,7 +125,7 @@ def _request(rng: Random, service: Service) -> tuple[str, str, dict[str, Any]]:
         f"DELETE /pairs/{word}", "GET /stored-runs", f"DELETE /stored-runs/{word}",
         "POST /restart", "POST /merge", "POST /publish", "POST /inspect", "POST /sheet",
     ]  # fmt: skip
-    method, path = rng.choice(asked).split(" ", 1)
+    method, path = rng.choice(routes).split(" ", 1)
     path = PREFIX + path
     if rng.random() < 0.1:
         method = rng.choice(("GET", "POST", "DELETE", "PUT", "HEAD", "PATCH"))

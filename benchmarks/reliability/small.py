@@ -40,7 +40,7 @@ def image() -> Image.Image:
 
 
 def begin(host: Any, out: Path, *, overwrite: bool = False, **settings: Any) -> Run:
-    """A run of six steps, unless told otherwise."""
+    """A run of six steps, unless set otherwise."""
     out.mkdir(parents=True, exist_ok=True)
     path = out.with_name(out.name + ".png")
     image().save(path)

@@ -134,7 +134,7 @@ def share_right(
 
 
 def report(judge: Any, change: Any = None, count: int = 60) -> dict[str, float]:
-    """How well held-out individuals and styles are told apart; judge: content() and style()."""
+    """How well held-out individuals and styles are distinguished; judge: content() and style()."""
     rng = np.random.default_rng(31)
     colourful = [name for name in TRAINING_STYLES if STYLES[name].keeps_colour]
     return {

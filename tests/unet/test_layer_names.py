@@ -1,4 +1,4 @@
-"""Names of one layer in three programs, and the family's members told apart."""
+"""Names of one layer in three programs, and the family's members distinguished."""
 
 from __future__ import annotations
 

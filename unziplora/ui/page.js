@@ -5,7 +5,7 @@
   const root = () => document.querySelector('gradio-app')?.shadowRoot ?? document;
   const find = (id) => root().querySelector('#' + id);
   const seen = (element) => element !== null && element.offsetParent !== null;
-  window.unziplora = {request: '', asked: 0};
+  window.unziplora = {request: '', polled: 0};
   // What only makes sense on the computer that the program runs on is shown there only.
   const here = ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname);
   document.body.classList.toggle('uz-here', here);
@@ -19,10 +19,10 @@
     if (!seen(live) || document.hidden) return;
     idle = live.querySelector('[data-active]') ? 0 : (idle + 1) % 3;
     if (idle !== 0) return;
-    const waited = window.unziplora.asked ? Date.now() - window.unziplora.asked : 0;
+    const waited = window.unziplora.polled ? Date.now() - window.unziplora.polled : 0;
     if (waited > 4000 || window.unziplora.away) checkServer();
     if (waited > 0 && waited < 30000) return;
-    window.unziplora.asked = Date.now();
+    window.unziplora.polled = Date.now();
     find('uz_poll')?.click();
   };
   window.unziploraPoll = window.unziploraPoll ?? setInterval(poll, 1000);
@@ -51,7 +51,7 @@
     } else if (window.unziplora.away) {
       window.unziplora.away = false;
       away?.classList.remove('uz-shown');
-      window.unziplora.asked = 0;
+      window.unziplora.polled = 0;
       if (typeof gradioApp === 'function') find('uz_back')?.classList.add('uz-shown');
       else location.reload();
     }

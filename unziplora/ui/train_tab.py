@@ -154,7 +154,7 @@ def _connect_news(
         queue=False,
     )
     # not `then`: gradio 4 would take a server that went away for one that has answered
-    js = "() => { window.unziplora.asked = 0; return []; }"
+    js = "() => { window.unziplora.polled = 0; return []; }"
     when(looked.success, None, None, None, js=js)
 
 
