@@ -1,8 +1,8 @@
 """What every request to `unziplora app` passes before a route sees it, gradio's routes included.
 
 In this order: the name that it was sent to (on loopback), the site that it comes from, whether the
-page or the API needs such a route, how large its body is and how fast it comes, and what it says
-for the page's fields. Limits bound memory, open files and time, so that nothing that is sent can
+page or the API needs such a route, the page's login, how large its body is and how fast it comes,
+and what it says for the page's fields. Limits bound memory, open files and time, so that nothing that is sent can
 keep a run from saving.
 """
 
@@ -57,10 +57,18 @@ class Refusal(Exception):
 
 class RequestGuard:
     """An ASGI middleware. page: the kinds of the page's fields; loopback: whether the server
-    listens on this machine only."""
+    listens on this machine only; logged_in: whether a request's cookies are those of a login to
+    the page, or it needs none."""
 
-    def __init__(self, app: Any, page: Callable[[], PageValues], loopback: bool) -> None:
+    def __init__(
+        self,
+        app: Any,
+        page: Callable[[], PageValues],
+        loopback: bool,
+        logged_in: Callable[[HTTPConnection], bool] = lambda _: True,
+    ) -> None:
         self._app, self._page, self._loopback = app, page, loopback
+        self._logged_in = logged_in
         self._large = 0
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -94,6 +102,8 @@ class RequestGuard:
         kind = _kind_of(scope["path"], reads)
         if kind is None:
             raise Refusal(404, "There is no such page.")
+        if kind in ("call", "upload") and not self._logged_in(request):
+            raise Refusal(401, "Log in first.")
         return None if kind == "read" else kind
 
     async def _with_body(self, kind: str, scope: Any, receive: Receive, send: Send) -> None:

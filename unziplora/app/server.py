@@ -37,7 +37,7 @@ def make_app(
     and family; address: what the server will listen on. Raises InvalidInput for a login without
     a colon.
     """
-    from unziplora.ui.gradio_compat import mount
+    from unziplora.ui.gradio_compat import is_logged_in, mount
     from unziplora.ui.page import build
 
     check_login(login)
@@ -49,7 +49,12 @@ def make_app(
     # its listing of routes is open, so there is none where a login is asked for
     app = FastAPI(title="UnZipLoRA", openapi_url=None if login else "/openapi.json")
     values = lru_cache(maxsize=1)(lambda: PageValues(page))
-    app.add_middleware(RequestGuard, page=values, loopback=is_loopback(address))
+    app.add_middleware(
+        RequestGuard,
+        page=values,
+        loopback=is_loopback(address),
+        logged_in=lambda request: login is None or is_logged_in(app, request),
+    )
     app.state.service = service
     users = [login] if login is not None else []
 

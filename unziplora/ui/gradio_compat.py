@@ -106,6 +106,13 @@ def blocks(**options: Any) -> Any:
     return gr.Blocks(analytics_enabled=False, **options)
 
 
+def is_logged_in(app: Any, request: Any) -> bool:
+    """Whether a request has the cookie of a login to the page that is mounted on `app`."""
+    pages = (getattr(route, "app", None) for route in app.routes)
+    tokens = next(page.tokens for page in pages if hasattr(page, "tokens"))
+    return any(cookie in tokens for cookie in request.cookies.values())
+
+
 def mount(app: Any, page: Any, login: str | None) -> Any:
     """The page at the root of a FastAPI application, behind "user:password" where one is given."""
     if not _IS_3:  # whose calls wait in no queue
