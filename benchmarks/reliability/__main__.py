@@ -140,7 +140,7 @@ def _faults(folder: Path, share: float) -> Iterator[Case]:
     make = host_maker()
     for kind in faults.KINDS:
         where = _made(folder, kind)
-        yield f"faults, {kind}", partial(faults.run, make, where, [kind], _every(share, 8))
+        yield f"faults, {kind}", partial(faults.run, make, where, kind, _every(share, 8))
 
 
 def _disk(folder: Path, share: float) -> Iterator[Case]:
