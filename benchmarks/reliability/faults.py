@@ -121,7 +121,7 @@ def happening(fault: Fault) -> Iterator[None]:
 def run(
     make_host: Callable[[], Any], folder: Path, kind: str, every: int = 1, first: int = 1
 ) -> Result:
-    """A kind of fault at every write (or at every `every`-th, from the `first`), once and lasting."""
+    """A kind of fault at every write (every `every`-th, from the `first`), once and lasting."""
     result = Result()
     whole = Fault("clock set back", 10**9, "once", folder / "whole")
     with happening(whole):

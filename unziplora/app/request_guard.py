@@ -2,8 +2,8 @@
 
 In this order: the name that it was sent to (on loopback), the site that it comes from, whether the
 page or the API needs such a route, the page's login, how large its body is and how fast it comes,
-and what it says for the page's fields. Limits bound memory, open files and time, so that nothing that is sent can
-keep a run from saving.
+and what it says for the page's fields. Limits bound memory, open files and time, so that nothing
+that is sent can keep a run from saving.
 """
 
 from __future__ import annotations
