@@ -106,6 +106,37 @@ async function unziploraImage(tab) {
     });
 }
 
+// txt2img's settings, in the order of the fields of previews (ui/advanced_fields.py).
+// eslint-disable-next-line no-unused-vars
+function unziploraPreviewSettings() {
+    const fields = ['prompt', 'neg_prompt', 'steps', 'sampling', 'cfg_scale', 'width', 'height'];
+    return fields.map((field) => {
+        const box = gradioApp().querySelector(`#txt2img_${field} :is(textarea, input)`);
+        return box?.value ?? '';
+    });
+}
+
+// A button below txt2img's and img2img's galleries that takes the chosen image to the Train tab.
+function unziploraGalleryButton(tab) {
+    const row = gradioApp().querySelector(`#image_buttons_${tab}`);
+    const other = row?.querySelector('button');
+    const fetchIt = [...gradioApp().querySelectorAll('#tab_unziplora button')]
+        .find((button) => button.textContent.trim() === `From ${tab}`);
+    if (!other || !fetchIt || row.querySelector('.unziplora-send')) return;
+    const button = other.cloneNode(false);  // its look, without its id and what it does
+    button.id = `unziplora_send_${tab}`;
+    button.classList.add('unziplora-send');
+    button.disabled = false;
+    button.textContent = '🧩';
+    button.title = 'Train content and style LoRAs on this image (UnZipLoRA).';
+    button.onclick = () => {
+        const title = gradioApp().querySelectorAll('#tabs > .tab-nav > button, #tabs button[role=tab]');
+        [...title].find((found) => found.textContent.trim() === 'UnZipLoRA')?.click();
+        fetchIt.click();
+    };
+    row.append(button);
+}
+
 // The Lora page keeps its cards until it is asked for new ones (javascript/extraNetworks.js:463).
 function unziploraNewCards() {
     for (const tab of ['txt2img', 'img2img']) {
@@ -114,6 +145,7 @@ function unziploraNewCards() {
 }
 
 onUiLoaded(() => {
+    for (const tab of ['txt2img', 'img2img']) unziploraGalleryButton(tab);
     let earlier = null, waiting = false;
     setInterval(() => {
         const state = gradioApp().querySelector('#uz_live [data-state]')?.dataset.state ?? null;

@@ -63,6 +63,7 @@ def _page() -> Any:
         suggest=suggest if _interrogates() else None,
         suggest_subject=suggest_subject if _interrogates() else None,
         preview_every=options.preview_every(),
+        preview_source="() => unziploraPreviewSettings()",
         to_prompt="(text) => unziploraToPrompt(text)",
         images={
             f"From {tab}": f"async () => [await unziploraImage('{tab}')]"

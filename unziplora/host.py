@@ -101,7 +101,11 @@ class Host(Protocol):
         self, prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: int
     ) -> Image.Image:
         """An image of (height, width) = size by the host's own sampler, from the UNet as it is.
-        Its `info["parameters"]`, where there is one, is an infotext (images/infotext.py)."""
+        Its `info["parameters"]`, where there is one, is an infotext (images/infotext.py).
+
+        A host that lets its user choose them also takes `sampler: str` and `guidance: float`, which
+        are passed only where they were chosen.
+        """
 
 
 @runtime_checkable

@@ -125,6 +125,15 @@ def test_previews_show_base_content_style_and_both(
         assert all(path.exists() for path in event.images.values())
 
 
+def test_a_sampler_that_the_host_lacks_is_named_and_the_run_goes_on(
+    host: Any, image_file: Path, tmp_path: Path
+) -> None:
+    events = list(begin(image_file, host, tmp_path, preview_every=6, preview_sampler="Heun"))
+    messages = [event.text for event in events if isinstance(event, Message)]
+    assert any("one sampler" in text for text in messages)
+    assert isinstance(events[-1], Finished)
+
+
 def test_previews_change_no_tensor_and_a_failed_one_ends_no_run(
     make_host: Any, image_file: Path, tmp_path: Path
 ) -> None:

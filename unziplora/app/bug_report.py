@@ -23,7 +23,7 @@ _PACKAGES = (
 _LOG_LINES = 80
 _LOG_BYTES = 200_000  # that are read of it, from its end
 _WORDS = ("subject", "style", "token", "name", "prompt_combined", "prompt_content",
-          "prompt_style", "preview_negative")  # fmt: skip
+          "prompt_style", "preview_prompt", "preview_negative")  # fmt: skip
 
 
 def report(

@@ -27,8 +27,10 @@ from unziplora.training.run_folder import RunFolder, RunInfo
 from unziplora.training.settings import ResolvedSettings
 
 _NOTE = "comfyui.json"
-_NO_MATTER = ("name", "preview_every", "preview_steps", "preview_negative", "preview_snapshots",
-              "save_minutes", "snapshot_every", "keep_state", "image_on_cards")  # fmt: skip
+_NO_MATTER = ("name", "preview_every", "preview_steps", "preview_prompt", "preview_negative",
+              "preview_sampler", "preview_guidance", "preview_width", "preview_height",
+              "preview_snapshots", "save_minutes", "snapshot_every", "keep_state",
+              "image_on_cards")  # fmt: skip
 
 
 def key_of(model: str, image: SourceImage, settings: ResolvedSettings, name: str | None) -> str:

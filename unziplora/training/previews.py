@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from unziplora.errors import Interrupted
+from unziplora.errors import Interrupted, InvalidInput
 from unziplora.files import make_folder, writing
 from unziplora.host import Host
 from unziplora.images.infotext import KEY, save_png, with_loras
@@ -17,6 +19,7 @@ from unziplora.method.prompts import BranchName
 from unziplora.training.commands import Commands
 from unziplora.training.events import Drawing, Event, Previewed
 from unziplora.training.run_writer import RunWriter
+from unziplora.training.settings import ResolvedSettings
 from unziplora.training.trainer import Trainer
 
 _Weights = Mapping[BranchName, float]
@@ -52,12 +55,12 @@ class Previews:
         yield Previewed(trainer.step, images)
 
     def _wanted(self) -> dict[str, tuple[str, _Weights]]:
-        prompts = self.writer.settings.prompts
+        prompts, own = self.writer.settings.prompts, self.writer.settings.preview_prompt
         return {
-            "base": (prompts.combined, {}),
-            "content": (prompts.content, {"content": 1.0}),
-            "style": (prompts.style, {"style": 1.0}),
-            "both": (prompts.combined, {"content": 1.0, "style": 1.0}),
+            "base": (own or prompts.combined, {}),
+            "content": (own or prompts.content, {"content": 1.0}),
+            "style": (own or prompts.style, {"style": 1.0}),
+            "both": (own or prompts.combined, {"content": 1.0, "style": 1.0}),
         }
 
     def _draw(self, trainer: Trainer, name: str, prompt: str, weights: _Weights) -> Path:
@@ -67,9 +70,10 @@ class Previews:
             drawn = self.host.preview(
                 prompt,
                 negative=settings.preview_negative,
-                size=(settings.resolution, settings.resolution),
+                size=_size(settings),
                 steps=settings.preview_steps,
                 seed=settings.seed,
+                **self._chosen(),
             )
         if KEY in drawn.info:  # as it can be drawn again, from the files
             calls = [(f"{settings.name}_{branch}", weight) for branch, weight in weights.items()]
@@ -78,3 +82,22 @@ class Previews:
         with writing(path) as temporary:
             save_png(drawn, temporary)
         return path
+
+    def _chosen(self) -> dict[str, Any]:
+        """What a host's `preview` is passed only where the user chose it. Raises InvalidInput for a
+        host that leaves no choice."""
+        settings = self.writer.settings
+        values = {"sampler": settings.preview_sampler, "guidance": settings.preview_guidance}
+        chosen = {name: value for name, value in values.items() if value not in ("", None)}
+        if chosen.keys() - inspect.signature(self.host.preview).parameters.keys():
+            raise InvalidInput(
+                "This program has one sampler and guidance for previews. Leave both empty."
+            )
+        return chosen
+
+
+def _size(settings: ResolvedSettings) -> tuple[int, int]:
+    """Height and width in whole latents."""
+    wanted = (settings.preview_height, settings.preview_width)
+    height, width = (8 * round((side or settings.resolution) / 8) for side in wanted)
+    return height, width

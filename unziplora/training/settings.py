@@ -85,7 +85,12 @@ class Settings:
     image_on_cards: bool = False  # the one trained on, where there is no preview to show
     preview_snapshots: bool = False  # also the pair of that step, in fp16
     preview_steps: int = 20
+    preview_prompt: str = ""  # of all previews; "": those that are trained
     preview_negative: str = ""
+    preview_sampler: str = ""  # by the host's own name; "": the host's default
+    preview_guidance: float | None = None  # None: the host's default
+    preview_width: int | None = None  # pixels; None: the resolution
+    preview_height: int | None = None
     keep_state: bool = False  # after the run has ended well; 2.2 GB for two rank-64 SDXL LoRAs
 
     def __post_init__(self) -> None:
@@ -218,8 +223,9 @@ class Settings:
                     f"The {field} has a < or >, which WebUIs read as the call of a LoRA. "
                     "Leave them out."
                 )
-        if self.preview_negative:
-            check_text("preview's negative prompt", self.preview_negative, 10 * LONGEST_WORDS)
+        for field in ("preview_prompt", "preview_negative", "preview_sampler"):
+            if text := getattr(self, field):
+                check_text(field.replace("_", " "), text, 10 * LONGEST_WORDS)
         for field in ("prompt_combined", "prompt_content", "prompt_style"):
             if (text := getattr(self, field)) is not None:
                 check_text(field.replace("_", " "), text, 10 * LONGEST_WORDS)
@@ -249,6 +255,9 @@ class Settings:
             ("snapshot every", self.snapshot_every, (0, MOST_STEPS), False),
             ("preview every", self.preview_every, (0, MOST_STEPS), False),
             ("preview steps", self.preview_steps, (1, 1000), False),
+            ("preview guidance", self.preview_guidance, (0, 100), False),
+            ("preview width", self.preview_width, (64, 4096), False),
+            ("preview height", self.preview_height, (64, 4096), False),
         ):
             if value is not None:
                 check_range(what, value, low, high, above=above)
@@ -258,8 +267,8 @@ class Settings:
 class ResolvedSettings(Settings):
     """The settings of a run, with no choice left open; made by `Settings.resolve`.
 
-    What may be None still says something: `blocks` is then the architecture's own table, and
-    `min_snr_gamma` is off.
+    What may be None still says something: `blocks` is then the architecture's own table,
+    `min_snr_gamma` is off, and previews have the host's guidance and the resolution's size.
     """
 
     name: str

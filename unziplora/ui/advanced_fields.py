@@ -13,7 +13,7 @@ from unziplora.method.methods import METHODS
 from unziplora.training.settings import Settings
 from unziplora.ui.block_fields import NAMES as BLOCK_FIELDS
 from unziplora.ui.block_fields import build_blocks, read_blocks
-from unziplora.ui.gradio_compat import plain_html
+from unziplora.ui.gradio_compat import plain_html, when
 from unziplora.ui.html import number
 from unziplora.ui.preset_part import build_presets
 
@@ -41,6 +41,13 @@ TEXTS: Mapping[str, Field] = {
     "resolution": Field("Resolution", "pixels a side", int),
     "seed": Field("Seed", "same seed, same result", int, "0"),
     "preview_every": Field("Preview every N steps", "0 = off", int, "0"),
+    "preview_prompt": Field("Prompt of previews", "of all four", str, "the trained prompts"),
+    "preview_negative": Field("Negative prompt of previews", "what they should not show"),
+    "preview_steps": Field("Sampling steps of previews", "fewer are faster", int, "20"),
+    "preview_sampler": Field("Sampler of previews", "as the program names it", str, "default"),
+    "preview_guidance": Field("CFG scale of previews", "guidance", float, "default"),
+    "preview_width": Field("Width of previews", "pixels", int, "resolution"),
+    "preview_height": Field("Height of previews", "pixels", int, "resolution"),
     "snapshot_every": Field("Save every N steps", "0 = off", int, "0"),
     "prompt_combined": Field("Prompt of the image", "both LoRAs"),
     "prompt_content": Field("Prompt of the content", "read by the content LoRA"),
@@ -50,14 +57,22 @@ FORECAST_FIELDS = ("method", "steps", "rank", "resolution", "memory")  # memory 
 DEFAULT_FIELDS = ("steps", "lr", "rank", "resolution")  # their defaults are the model's
 FLAGS = ("preview_snapshots", "image_on_cards")
 NO_PAIR = "no pair"
+PREVIEW_FIELDS = (  # in the order in which javascript/unziplora.js gives txt2img's
+    "preview_prompt", "preview_negative", "preview_steps", "preview_sampler", "preview_guidance",
+    "preview_width", "preview_height",
+)  # fmt: skip
 PROMPT_FIELDS = ("prompt_combined", "prompt_content", "prompt_style")
 
 
-def build_fields(preview_every: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def build_fields(
+    preview_every: int, preview_source: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The inputs by their settings' names, with "overwrite" and the blocks'; and the part of saved
-    presets (preset_part.py)."""
+    presets (preset_part.py). preview_source: JavaScript that gives the values of PREVIEW_FIELDS."""
     with gr.Accordion("Advanced", open=False, elem_id="uz_advanced"):
         fields = _training_fields() | _saving_fields(preview_every)
+        with gr.Accordion("Previews", open=False, elem_id="uz_previews"):
+            fields |= _preview_fields(preview_source)
         plain_html('<p class="uz-aside">Leave a field empty for the default shown in it.</p>')
         plain_html('<div class="uz-title">Prompts that will be trained</div>')
         with gr.Row():
@@ -108,6 +123,17 @@ def _saving_fields(preview_every: int) -> dict[str, Any]:
             ("overwrite", "Overwrite existing files"),
         ):
             fields[name] = gr.Checkbox(False, label=label, elem_id=f"uz_{name}", min_width=160)
+    return fields
+
+
+def _preview_fields(source: str | None) -> dict[str, Any]:
+    with gr.Row():
+        fields = {name: _text(name) for name in PREVIEW_FIELDS[:2]}
+    with gr.Row():
+        fields |= {name: _text(name) for name in PREVIEW_FIELDS[2:]}
+    if source is not None:
+        copy = gr.Button("As in txt2img", size="sm", elem_id="uz_preview_source")
+        when(copy.click, None, None, list(fields.values()), js=source)
     return fields
 
 

@@ -109,7 +109,7 @@ def blocks(**options: Any) -> Any:
 def is_logged_in(app: Any, request: Any) -> bool:
     """Whether a request has the cookie of a login to the page that is mounted on `app`."""
     pages = (getattr(route, "app", None) for route in app.routes)
-    tokens = next(page.tokens for page in pages if hasattr(page, "tokens"))
+    tokens = next(page.tokens for page in pages if page is not None and hasattr(page, "tokens"))
     return any(cookie in tokens for cookie in request.cookies.values())
 
 

@@ -72,7 +72,9 @@ def build_form(features: HostFeatures) -> Form:
             example = gr.Button("Try the example", size="sm", visible=False, elem_id="uz_example")
         with gr.Column(scale=2, min_width=300):
             words = _build_words(features)
-            fields, saved = advanced_fields.build_fields(features.preview_every)
+            fields, saved = advanced_fields.build_fields(
+                features.preview_every, features.preview_source
+            )
     return Form(image=image, fetch=fetch, fields=fields, presets=saved, example=example, **words)
 
 

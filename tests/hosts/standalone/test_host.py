@@ -14,11 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tests.training.runs import begin
 from unziplora.checkpoints.key_map import CLIP_L, VAE
 from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.host import Host, SizeIds
 from unziplora.hosts.standalone.host import StandaloneHost, chosen_dtype
 from unziplora.testing.random_checkpoint import Widths, write_random_model
+from unziplora.training.events import Finished, Message, Previewed
 from unziplora.unet.layer_names import attention_layers
 
 TINY = Widths((32, 64, 64), (32, 32, 32, 32), (32, 32), (1, 2))
@@ -44,6 +46,35 @@ def test_it_is_a_host(host: StandaloneHost, path: Path) -> None:
     assert as_host.defaults.resolution == 256
     assert host.dtype is torch.float32
     assert not any(p.requires_grad for p in host.unet.parameters())
+
+
+def test_previews_are_drawn_as_the_user_chose(
+    host: StandaloneHost, image_file: Path, tmp_path: Path
+) -> None:
+    chosen: dict[str, Any] = {
+        "preview_prompt": "a red house", "preview_negative": "fog", "preview_sampler": "Euler",
+        "preview_guidance": 2.5, "preview_width": 101, "preview_height": 72,
+    }  # fmt: skip
+    events = list(
+        begin(image_file, host, tmp_path, steps=1, preview_every=1, preview_steps=1, **chosen)
+    )
+    (images,) = [event.images for event in events if isinstance(event, Previewed)]
+    for path in images.values():
+        with Image.open(path) as image:
+            text = image.info["parameters"]
+            assert image.size == (104, 72), "whole latents"
+        assert text.startswith("a red house")
+        assert "Negative prompt: fog" in text
+        assert "CFG scale: 2.5" in text
+
+
+def test_a_sampler_that_it_lacks_is_named_and_the_run_goes_on(
+    host: StandaloneHost, image_file: Path, tmp_path: Path
+) -> None:
+    run = begin(image_file, host, tmp_path, steps=1, preview_every=1, preview_sampler="Heun")
+    events = list(run)
+    assert any("'Heun'" in event.text for event in events if isinstance(event, Message))
+    assert isinstance(events[-1], Finished)
 
 
 def test_shapes_of_conditionings_and_latents(host: StandaloneHost) -> None:

@@ -250,14 +250,21 @@ class StandaloneHost:
         size: tuple[int, int],
         steps: int = 20,
         seed: int = 0,
+        sampler: str = sampling.SAMPLER,
         guidance: float = sampling.GUIDANCE,
     ) -> Image.Image:
         """An image of (height, width) = size by Euler, from the UNet as it is now; its
         `info["parameters"]` says how it was made, in the words in which WebUIs write it.
 
         The same for the same seed, on any device up to rounding. Under no_grad, never
-        inference_mode, so that training continues after it.
+        inference_mode, so that training continues after it. Raises InvalidInput for another
+        sampler.
         """
+        if sampler != sampling.SAMPLER:
+            raise InvalidInput(
+                f"There is no sampler {sampler!r} here. Leave it empty: {sampling.SAMPLER} is the "
+                "only one."
+            )
         latents = sampling.sample(
             self.unet,
             self.encode_prompts([prompt, negative]),

@@ -198,11 +198,20 @@ class WebUIHost:
                 )
 
     def preview(
-        self, prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: int
+        self,
+        prompt: str,
+        *,
+        negative: str,
+        size: tuple[int, int],
+        steps: int,
+        seed: int,
+        sampler: str = "",
+        guidance: float | None = None,
     ) -> Image.Image:
         """By the WebUI's own txt2img, which leaves no file, no last prompt and no progress of its
-        own behind."""
-        job = txt2img.job(prompt, negative=negative, size=size, steps=steps, seed=seed)
+        own behind. sampler: as the WebUI names it."""
+        job = txt2img.job(prompt, negative=negative, size=size, steps=steps, seed=seed,
+                          sampler=sampler, guidance=guidance)  # fmt: skip
         job.disable_extra_networks = True  # the branches are on the model; nothing else may come
         with txt2img.undisturbed(), self._drawing(job):
             return txt2img.image(job)

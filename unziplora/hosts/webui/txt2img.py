@@ -24,29 +24,47 @@ def webui(name: str) -> Any:
     return importlib.import_module(f"modules.{name}")
 
 
-def job(prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: int) -> Any:
+def job(
+    prompt: str,
+    *,
+    negative: str,
+    size: tuple[int, int],
+    steps: int,
+    seed: int,
+    sampler: str = "",
+    guidance: float | None = None,
+) -> Any:
     """What the WebUI calls a processing, with its own defaults for all that is not given. size:
-    (height, width)."""
+    (height, width). Raises InvalidInput for a sampler that the WebUI does not have."""
     made = webui("processing").StableDiffusionProcessingTxt2Img(
         sd_model=webui("shared").sd_model,
         prompt=prompt,
         negative_prompt=negative,
         seed=seed,
-        # what the WebUIs choose for None; forge-classic would not write it into the infotext
-        sampler_name=_first_sampler(),
+        sampler_name=_sampler(sampler),
         steps=steps,
         height=size[0],
         width=size[1],
         do_not_save_samples=True,
         do_not_save_grid=True,
+        **({} if guidance is None else {"cfg_scale": guidance}),
     )
     made.scripts = webui("scripts").ScriptRunner()  # none; reForge asks it (processing.py:1065)
     return made
 
 
-def _first_sampler() -> str | None:
-    samplers = getattr(webui("sd_samplers"), "samplers", None)
-    return str(samplers[0].name) if samplers else None
+def _sampler(chosen: str) -> str | None:
+    """The chosen one, else the first: what the WebUIs take for None, and forge-classic would not
+    write into the infotext."""
+    names = [str(sampler.name) for sampler in getattr(webui("sd_samplers"), "samplers", None) or ()]
+    if not chosen:
+        return names[0] if names else None
+    known = next((name for name in names if name.lower() == chosen.lower()), None)
+    if known is None:
+        raise InvalidInput(
+            f"This WebUI has no sampler {chosen!r}. Choose one of {', '.join(names)}."
+        )
+    return known
 
 
 def image(job: Any) -> Image.Image:

@@ -1,0 +1,46 @@
+"""What a preview requests of a WebUI's txt2img, with stand-ins for the WebUI's modules."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from unziplora.errors import InvalidInput
+from unziplora.hosts.webui import txt2img
+
+ASKED: dict[str, Any] = {"negative": "", "size": (64, 96), "steps": 3, "seed": 1}
+
+
+@pytest.fixture(autouse=True)
+def modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    samplers = [SimpleNamespace(name=name) for name in ("DPM++ 2M", "Euler a")]
+    parts = {
+        "processing": {"StableDiffusionProcessingTxt2Img": SimpleNamespace},
+        "shared": {"sd_model": object()},
+        "scripts": {"ScriptRunner": object},
+        "sd_samplers": {"samplers": samplers},
+    }
+    for name, values in parts.items():
+        module = ModuleType(f"modules.{name}")
+        vars(module).update(values)
+        monkeypatch.setitem(sys.modules, f"modules.{name}", module)
+
+
+def test_what_was_not_chosen_is_left_to_the_webui() -> None:
+    job = txt2img.job("a fox", **ASKED)
+    assert job.sampler_name == "DPM++ 2M"
+    assert not hasattr(job, "cfg_scale")
+    assert (job.height, job.width) == (64, 96)
+
+
+def test_sampler_and_guidance_are_those_that_were_chosen() -> None:
+    job = txt2img.job("a fox", **ASKED, sampler="euler a", guidance=3.5)
+    assert (job.sampler_name, job.cfg_scale) == ("Euler a", 3.5)
+
+
+def test_a_sampler_that_the_webui_lacks_is_refused_with_those_that_it_has() -> None:
+    with pytest.raises(InvalidInput, match=r"no sampler 'UniPC'.*Euler a"):
+        txt2img.job("a fox", **ASKED, sampler="UniPC")
