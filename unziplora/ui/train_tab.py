@@ -18,6 +18,7 @@ from unziplora.ui import copy_report, manifest_part, model_header, presets
 from unziplora.ui.answers import attempt, message_from, parse_request
 from unziplora.ui.block_fields import updates_for
 from unziplora.ui.gradio_compat import hidden, plain_html, when
+from unziplora.ui.help_html import HELP
 from unziplora.ui.host_features import HostFeatures
 from unziplora.ui.html import aside, message
 from unziplora.ui.model_header import Header
@@ -39,7 +40,7 @@ _AWAY = (
 def build(service: Service, features: HostFeatures, requests: Mapping[str, Any], poll: Any) -> Any:
     """Inside a TabItem. requests: hidden buttons, and poll: another, which page.js presses. Gives
     the field of the pair that a run begins with."""
-    plain_html(_AWAY + f'<p class="uz-lead">{_LEAD}</p>')
+    plain_html(_AWAY + f'<p class="uz-lead">{_LEAD}</p>{HELP}')
     header = plain_html(elem_id="uz_model")
     form = build_form(features)
     go = gr.Button("Train both LoRAs", variant="primary", elem_id="uz_train")
