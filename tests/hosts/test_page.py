@@ -19,7 +19,7 @@ BOTH = f"{PROMPT} <lora:clicked_content:1> <lora:clicked_style:1>"
 SHOTS = Path(os.environ.get("UNZIPLORA_SHOTS", "build/screenshots"))
 PROGRAMS = {"a1111": "Automatic1111", "forge": "Forge", "neo": "Forge Neo", "reforge": "reForge",
             "classic": "forge-classic"}  # fmt: skip
-HANGS = 3_600_000  # milliseconds
+HANGS = 300_000  # milliseconds
 # the error messages in the corner of the page, kept when they are gone
 TOASTS = """window.toasts = [];
 new MutationObserver(() => {
@@ -155,6 +155,30 @@ def copy_the_image_from_txt2img(visitor: Visitor) -> None:
     visitor.shot("from-txt2img")
 
 
+def send_the_image_from_the_gallery(visitor: Visitor) -> None:
+    """By the button below txt2img's gallery, which opens the tab."""
+    page = visitor.page
+    visitor.tab("Inspect", "#tab_unziplora")
+    visitor.tab("txt2img")
+    page.locator("#unziplora_send_txt2img").click()
+    page.locator("#uz_message").get_by_text("Image copied from txt2img").wait_for()
+    assert page.locator("#uz_image").is_visible()
+
+
+def previews_as_in_txt2img(visitor: Visitor) -> None:
+    page = visitor.page
+    page.locator("#uz_previews > button, #uz_previews > .label-wrap").first.click()
+    page.locator("#uz_preview_source").click()
+    page.wait_for_function(
+        "() => document.querySelector('#uz_preview_width :is(input, textarea)').value === '128'"
+    )
+    assert visitor.field("uz_preview_prompt").input_value() == visitor.prompt()
+    assert visitor.field("uz_preview_steps").input_value() == "2"
+    assert visitor.field("uz_preview_guidance").input_value() == "7"
+    assert visitor.field("uz_preview_sampler").input_value()
+    visitor.shot("previews-as-in-txt2img")
+
+
 def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     visitor: Visitor, source_image: Path
 ) -> None:
@@ -185,6 +209,8 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
     assert prompt_after(visitor, card, "Both") == BOTH
     assert "Lora hashes" in draw_in_txt2img(visitor)
     copy_the_image_from_txt2img(visitor)
+    send_the_image_from_the_gallery(visitor)
+    previews_as_in_txt2img(visitor)
 
 
 def test_an_interrogator_that_cannot_fetch_its_models_is_explained_in_a_sentence(

@@ -101,7 +101,9 @@ def served(
     python: tuple[str, str], model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     """`unziplora app`, as a user starts it."""
-    folder = tmp_path_factory.mktemp("loras")
+    # in a folder of its own, because pairs are published beside it
+    folder = tmp_path_factory.mktemp("app") / "loras"
+    folder.mkdir()
     command = ["-m", "unziplora", "app", "--model", str(model), "--out", str(folder)]
     yield from serving(python, folder, command)
 
@@ -111,7 +113,8 @@ def nested(
     python: tuple[str, str], model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     """The page inside another, as a WebUI renders it."""
-    folder = tmp_path_factory.mktemp("nested")
+    folder = tmp_path_factory.mktemp("nested") / "loras"
+    folder.mkdir()
     script = str(Path(__file__).parent / "nested_page.py")
     yield from serving(python, folder, [script, "--model", str(model), "--out", str(folder)])
 
