@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,8 +116,13 @@ def infotext_of_the_published_image(visitor: Visitor, card: Any, name: str) -> s
     card.locator("summary").click()
     card.get_by_role("button", name="publish").click()
     visitor.page.locator("#uz_answer_yes").click()  # with the title and licence proposed
-    visitor.page.locator("#uz_results_message").get_by_text("The folder to publish").wait_for()
-    folder = visitor.webui.loras.parent / "unziplora-published" / name
+    said = visitor.page.locator("#uz_results_message").get_by_text("The folder to publish")
+    said.wait_for()
+    named = re.search(r"folder to publish is (.*), and its zip", said.inner_text())
+    assert named
+    folder = Path(named[1])
+    assert folder.name == name
+    assert visitor.webui.loras not in folder.parents, "where it would be listed"
     with Image.open(folder / "images" / "both.png") as image:
         return str(image.info["parameters"])
 
