@@ -116,6 +116,13 @@ function unziploraPreviewSettings() {
     });
 }
 
+// gradio 3 gives its tabs' buttons no role.
+function unziploraOpen(tabs, name) {
+    const buttons = `#${tabs} > .tab-nav > button, #${tabs} > .tab-wrapper button[role=tab]`;
+    const found = [...gradioApp().querySelectorAll(buttons)];
+    found.find((button) => button.textContent.trim() === name)?.click();
+}
+
 // A button below txt2img's and img2img's galleries that takes the chosen image to the Train tab.
 function unziploraGalleryButton(tab) {
     const row = gradioApp().querySelector(`#image_buttons_${tab}`);
@@ -130,8 +137,8 @@ function unziploraGalleryButton(tab) {
     button.textContent = '🧩';
     button.title = 'Train content and style LoRAs on this image (UnZipLoRA).';
     button.onclick = () => {
-        const title = gradioApp().querySelectorAll('#tabs > .tab-nav > button, #tabs button[role=tab]');
-        [...title].find((found) => found.textContent.trim() === 'UnZipLoRA')?.click();
+        unziploraOpen('tabs', 'UnZipLoRA');
+        unziploraOpen('uz_tabs', 'Train');
         fetchIt.click();
     };
     row.append(button);
