@@ -106,13 +106,14 @@ async function unziploraImage(tab) {
     });
 }
 
-// txt2img's settings, in the order of the fields of previews (ui/advanced_fields.py).
+// txt2img's settings, in the order of the fields of previews (ui/advanced_fields.py), without the
+// prompt's LoRAs: a preview shows the ones that are trained.
 // eslint-disable-next-line no-unused-vars
 function unziploraPreviewSettings() {
     const fields = ['prompt', 'neg_prompt', 'steps', 'sampling', 'cfg_scale', 'width', 'height'];
     return fields.map((field) => {
         const box = gradioApp().querySelector(`#txt2img_${field} :is(textarea, input)`);
-        return box?.value ?? '';
+        return (box?.value ?? '').replace(/\s*<lora:[^>]*>/g, '');
     });
 }
 
