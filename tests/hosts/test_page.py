@@ -20,7 +20,7 @@ BOTH = f"{PROMPT} <lora:clicked_content:1> <lora:clicked_style:1>"
 SHOTS = Path(os.environ.get("UNZIPLORA_SHOTS", "build/screenshots"))
 PROGRAMS = {"a1111": "Automatic1111", "forge": "Forge", "neo": "Forge Neo", "reforge": "reForge",
             "classic": "forge-classic"}  # fmt: skip
-HANGS = 90_000  # milliseconds
+HANGS = 900_000  # milliseconds
 # the error messages in the corner of the page, kept when they are gone
 TOASTS = """window.toasts = [];
 new MutationObserver(() => {
@@ -231,7 +231,7 @@ def test_an_interrogator_that_cannot_fetch_its_models_is_explained_in_a_sentence
     page.locator("#uz_image input[type=file]").set_input_files(source_image)
     page.locator("#uz_image img").wait_for()
     page.locator("#uz_suggest").click()
-    page.locator("#uz_message").get_by_text("Type the style words yourself").wait_for()
+    page.locator("#uz_message").get_by_text("Type the words yourself").wait_for()
     assert visitor.field("uz_style").input_value() == ""
     visitor.shot("suggest")
 
