@@ -90,9 +90,9 @@ def finished(out: Path) -> int:
 
 
 def in_progress(out: Path) -> int:
-    """Steps of runs that have not ended."""
-    done = [steps_done(out, name) for name in NAMES]
-    return sum(steps for steps in done if steps < STEPS)
+    """Steps of runs that have not ended and have a state to be resumed from."""
+    saved = [n for n in NAMES if (out / ".unziplora" / n / "state.safetensors").is_file()]
+    return sum(steps_done(out, name) for name in saved)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.waiting import until
 from unziplora.app.sheet import SIDE
@@ -295,6 +295,38 @@ def test_settings_come_from_a_file_and_the_command_line_wins(
 )
 def test_a_loras_weight_follows_its_name(text: str, expected: tuple[Any, float]) -> None:
     assert weighted(text) == (Path(expected[0]), expected[1])
+
+
+def test_merge_makes_one_file_of_two_and_says_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = []
+    for number, name in enumerate(("one", "two")):
+        generator = torch.Generator().manual_seed(number)
+        layer = "lora_unet_output_blocks_0_1_transformer_blocks_0_attn1_to_q"
+        tensors = {
+            f"{layer}.lora_down.weight": torch.randn(2, 8, generator=generator),
+            f"{layer}.lora_up.weight": torch.randn(8, 2, generator=generator),
+        }
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+        parts.append(f"{tmp_path / name}.safetensors:0.5")
+    made = {}
+    for how in ("add", "np"):
+        path = tmp_path / f"{how}.safetensors"
+        assert main(["merge", *parts, "--how", how, "--out", str(path)]) == 0
+        assert f"{how}.safetensors (1 layers)" in capsys.readouterr().out
+        made[how] = load_file(path)
+    assert made["add"].keys() == made["np"].keys()
+    downs = [next(t for name, t in one.items() if "down" in name) for one in made.values()]
+    assert not torch.equal(downs[0][:2], downs[1][:2])  # the first file's gave way
+    assert torch.equal(downs[0][2:], downs[1][2:])
+    for bad, message in {
+        (*parts, "--out", "merged.txt"): "does not end in .safetensors",
+        (*parts, "--out", "no-folder/merged.safetensors"): "There is no folder no-folder",
+        (*parts, "--how", "zip", "--out", str(tmp_path / "x.safetensors")): "Choose one of add, np",
+    }.items():
+        assert main(["merge", *bad]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_size_is_width_by_height() -> None:

@@ -137,6 +137,21 @@ def test_a_grid_is_drawn_once_as_long_as_the_files_stay(service: Service, drawn:
 
 
 @pytest.mark.slow
+def test_a_content_gives_way_to_a_style_where_that_is_chosen(service: Service) -> None:
+    parts = [("one", "content", 1.0), ("two", "style", 1.0)]
+    made = {how: service.merge_pairs(f"merged-{how}", parts, how) for how in ("add", "np")}
+    assert made["add"].stat().st_size < 1.1 * made["np"].stat().st_size
+    described = json.loads(made["np"].with_suffix(".json").read_text("utf-8"))["description"]
+    assert described == (
+        "The sum of one_content, projected against two_style (NP-LoRA, mu 1), and two_style."
+    )
+    with pytest.raises(InvalidInput, match="first file, which is a style"):
+        service.merge_pairs("turned", parts[::-1], "np")
+    for how in made:
+        service.delete_merged(f"merged-{how}")
+
+
+@pytest.mark.slow
 def test_a_merged_file_is_listed_with_a_card_and_deleted_with_it(service: Service) -> None:
     made = service.merge_pairs("mixed", [("one", "content", 1.0), ("two", "style", 0.5)])
     (merged,) = service.merged()

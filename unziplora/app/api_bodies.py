@@ -19,6 +19,7 @@ from fastapi import HTTPException, Request
 from unziplora.app.job_queue import COMMANDS
 from unziplora.app.page_values import parse
 from unziplora.errors import InvalidInput
+from unziplora.lora.merge_methods import MERGE_METHODS
 from unziplora.lora.publish import LICENCES
 from unziplora.training.settings import Settings
 
@@ -204,7 +205,14 @@ def schema_of_merge() -> Schema:
             {"pair": "ship-ink", "role": "style", "weight": 0.8},
         ],
     }
-    return _object({"name": {"type": "string"}, "parts": parts}, ["name", "parts"], example)
+    how: Schema = {
+        "type": "string",
+        "enum": list(MERGE_METHODS),
+        "default": "add",
+        "description": "; ".join(f"{m.name}: {m.summary}" for m in MERGE_METHODS.values()),
+    }
+    properties = {"name": {"type": "string"}, "parts": parts, "how": how}
+    return _object(properties, ["name", "parts"], example)
 
 
 def schema_of_sheet() -> Schema:

@@ -270,9 +270,10 @@ def _add_presets(router: APIRouter, service: Service) -> None:
 
 
 def _add_products(router: APIRouter, service: Service) -> None:
-    @_post(router, "/merge", "One LoRA that adds up files of pairs", bodies.schema_of_merge())
+    @_post(router, "/merge", "One LoRA of several files of pairs", bodies.schema_of_merge())
     def merge(body: Body = BODY) -> dict[str, str]:
-        path = service.merge_pairs(bodies.text_of(body, "name"), bodies.parts_of(body))
+        how = bodies.text_of(body, "how") or "add"
+        path = service.merge_pairs(bodies.text_of(body, "name"), bodies.parts_of(body), how)
         return {"file": path.name}
 
     @_post(

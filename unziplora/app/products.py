@@ -131,11 +131,13 @@ class Products(Library):
         self.saved({str(branch): path for branch, path in files.items()})
         return self.pair(new)
 
-    def merge(self, name: str, parts: Sequence[tuple[Path, float]]) -> Path:
-        """NAME.safetensors in the output folder, which adds up the parts. Raises InvalidInput."""
+    def merge(self, name: str, parts: Sequence[tuple[Path, float]], how: str = "add") -> Path:
+        """NAME.safetensors in the output folder, of the parts with their weights. how: of
+        MERGE_METHODS. Raises InvalidInput."""
         path = self.out() / f"{atomic.check_name(name)}.safetensors"
         beside = parts[0][0].with_suffix(".png") if parts else path
-        merge(path, parts, open_image(beside).image if self._is_own(beside) else None)
+        image = open_image(beside).image if self._is_own(beside) else None
+        merge(path, parts, image, how=how)
         self.saved({"merged": path})
         return path
 
@@ -164,9 +166,12 @@ class Products(Library):
                 removed.append(path.name)
         return removed
 
-    def merge_pairs(self, name: str, parts: Sequence[tuple[str, str, float]]) -> Path:
+    def merge_pairs(
+        self, name: str, parts: Sequence[tuple[str, str, float]], how: str = "add"
+    ) -> Path:
         """The same, of (pair, role, weight). Raises NotFound and InvalidInput."""
-        return self.merge(name, [(self.file(pair, role), weight) for pair, role, weight in parts])
+        files = [(self.file(pair, role), weight) for pair, role, weight in parts]
+        return self.merge(name, files, how)
 
     def publish(self, name: str, *, title: str | None = None, licence: str | None = None) -> Path:
         """The folder NAME in `publish_folder`, and a zip of it beside it, with the run's last

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from unziplora.cli import batch, score, study
+from unziplora.cli import batch, merge, score, study
 from unziplora.errors import InvalidInput
 from unziplora.method.methods import METHODS
 from unziplora.version import __version__
@@ -61,6 +61,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     _add_model(added)
     score.add_arguments(added)
     study.add_arguments(command("study", "let people compare methods, blindly, in a browser"))
+    merge.add_arguments(command("merge", "make one LoRA file of several"))
     added = command("inspect", "show what a LoRA file is")
     added.add_argument("file", type=Path)
     added.add_argument("--json", action="store_true", help="machine-readable")

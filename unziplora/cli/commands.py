@@ -378,6 +378,13 @@ def score(chosen: argparse.Namespace) -> int:
     return run(chosen, drawing(_open_host(chosen), steps=chosen.steps, guidance=chosen.guidance))
 
 
+def merge(chosen: argparse.Namespace) -> int:
+    """`unziplora merge`: one file of several."""
+    from unziplora.cli.merge import merge as run
+
+    return run([weighted(text) for text in chosen.files], chosen)
+
+
 COMMANDS = {
     "demo": demo,
     "train": train,
@@ -385,6 +392,7 @@ COMMANDS = {
     "sheet": sheet,
     "app": app,
     "plan": plan,
+    "merge": merge,
     "inspect": inspect,
     "batch": batch,
     "score": score,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file, save
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unziplora import files
 from unziplora.errors import InvalidInput
-from unziplora.lora.merge import merge as add_up
+from unziplora.lora.merge import merge as merge_files
 from unziplora.lora.metadata import LoraInfo, info_of, renamed
 from unziplora.lora.pair import pair_files
 from unziplora.lora.read import read_lora
@@ -22,7 +22,6 @@ from unziplora.method.prompts import BranchName
 from unziplora.training.settings import LONGEST_FILE_NAME
 
 Weighted = tuple[Mapping[str, Tensor], float]
-MERGES: dict[str, Callable[..., object]] = {"add": add_up}
 
 
 class LoraTensors(dict[str, Tensor]):
@@ -57,8 +56,8 @@ def write(lora: LoraTensors, path: Path) -> None:
 
 
 def merge_to(path: Path, content: Weighted, style: Weighted, how: str) -> LoraTensors:
-    """One file that adds up two LoRAs with their weights, and what is in it. how: of MERGES.
-    Raises InvalidInput as `merge`."""
+    """One file of two LoRAs with their weights, and what is in it. how: of MERGE_METHODS. Raises
+    InvalidInput as lora/merge.py's."""
     with tempfile.TemporaryDirectory(prefix="unziplora-") as temporary:
         parts = []
         for role, (lora, weight) in {"content": content, "style": style}.items():
@@ -67,7 +66,7 @@ def merge_to(path: Path, content: Weighted, style: Weighted, how: str) -> LoraTe
             named = with_header(lora, role)
             write(named, own / f"{named.name}.safetensors")
             parts.append((own / f"{named.name}.safetensors", weight))
-        MERGES[how](path, parts)
+        merge_files(path, parts, how=how)
     return read(path)
 
 

@@ -12,6 +12,7 @@ from unziplora import files
 from unziplora.comfyui import folders, loras
 from unziplora.comfyui.apply import apply
 from unziplora.errors import NotFound
+from unziplora.lora.merge_methods import MERGE_METHODS
 from unziplora.lora.pair import Pair, find_pair, find_pairs
 
 CATEGORY = "UnZipLoRA"
@@ -96,7 +97,8 @@ class CombinePairs(io.ComfyNode):  # type: ignore[misc]
                 _strength("content_weight", "content weight"),
                 _strength("style_weight", "style weight"),
                 io.Combo.Input(
-                    "how", options=list(loras.MERGES), tooltip="add: the exact sum of both."
+                    "how", options=list(MERGE_METHODS),
+                    tooltip=". ".join(f"{m.name}: {m.summary}" for m in MERGE_METHODS.values()),
                 ),
                 io.String.Input(
                     "file_name", display_name="file name", default="",

@@ -1,9 +1,9 @@
-"""LoRAs as one file, exactly: the sum of what they change."""
+"""LoRAs as one file: the sum of what they change, exactly, or after a projection of the first."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,9 @@ from PIL import Image
 from unziplora.errors import InvalidInput
 from unziplora.lora.algorithms import LoraLayer
 from unziplora.lora.key_layouts import Target
+from unziplora.lora.merge_methods import DEFAULT_MU, MergeMethod, find_merge_method
 from unziplora.lora.metadata import info_of, merged_metadata
+from unziplora.lora.projection import projected
 from unziplora.lora.read import LoraFile, read_lora
 from unziplora.lora.sidecars import merged_card, write_card
 from unziplora.lora.write import SavedLora, module_name, save_modules, tensor_hash
@@ -21,10 +23,16 @@ _Part = tuple[LoraFile, float]
 
 
 def merge(
-    path: Path, parts: Sequence[tuple[Path, float]], image: Image.Image | None = None
+    path: Path,
+    parts: Sequence[tuple[Path, float]],
+    image: Image.Image | None = None,
+    *,
+    how: str = "add",
+    mu: float = DEFAULT_MU,
 ) -> SavedLora:
     """One file that adds up the parts with their weights: the sum of the weight changes is exact,
-    because the ranks stand side by side.
+    because the ranks stand side by side. how: of MERGE_METHODS, which may project the first part
+    before, with mu.
 
         sum_i w_i (alpha_i / r_i) B_i A_i  =  [w_1 (alpha_1 / r_1) B_1, ...] [A_1; A_2; ...]
 
@@ -34,23 +42,30 @@ def merge(
     one.
 
     Raises InvalidInput where a part has other than plain LoRA layers, where layers do not fit each
-    other, or where the file exists.
+    other, where the parts are not what `how` takes, or where the file exists.
     """
+    method = find_merge_method(how)
     if os.path.lexists(path):  # before minutes are spent; when it is written, too
         raise InvalidInput(f"{path.name} exists already. Choose another name.")
     files = [(_plain(read_lora(part)), weight) for part, weight in parts]
-    targets = dict.fromkeys(target for file, _ in files for target in file.adapters)
-    sums = {target: _sum(target, files) for target in sorted(targets)}
+    method.check([info_of(file.metadata).role for file, _ in files], mu)
+    targets = sorted(set().union(*(file.adapters for file, _ in files)))
+    sums = {target: _sum(target, files, method, mu) for target in targets}
     rank = max(layer.rank for layer in sums.values())
     layers = {module_name(t): _as_module(t, _padded(layer, rank)) for t, layer in sums.items()}
     shapes = {name: (*layer.up.shape[:1], *layer.down.shape[1:]) for name, layer in layers.items()}
-    heads = [
-        (file.path.stem, weight, tensor_hash(file.path), file.metadata) for file, weight in files
-    ]
-    metadata = merged_metadata(path.stem, rank, heads)
+    names = [file.path.stem for file, _ in files]
+    description = method.described(names, mu)
+    heads = [_head(file, weight) for file, weight in files]
+    metadata = merged_metadata(path.stem, rank, heads, description, method.recorded(mu))
     saved = save_modules(path, layers, metadata, shapes=shapes, new=True)
-    write_card(path, merged_card(info_of(metadata), [name for name, *_ in heads]), image)
+    write_card(path, merged_card(info_of(metadata), names, description), image)
     return saved
+
+
+def _head(file: LoraFile, weight: float) -> tuple[str, float, str, Mapping[str, str]]:
+    """What a merged file's header keeps of a part."""
+    return file.path.stem, weight, tensor_hash(file.path), file.metadata
 
 
 def _plain(file: LoraFile) -> LoraFile:
@@ -64,21 +79,28 @@ def _plain(file: LoraFile) -> LoraFile:
     return file
 
 
-def _sum(target: Target, files: Sequence[_Part]) -> LoraLayer:
+def _sum(target: Target, files: Sequence[_Part], method: MergeMethod, mu: float) -> LoraLayer:
     """One module's layers side by side, with weights and scales folded into `up`; alpha = rank."""
-    downs, ups = [], []
-    for file, weight in files:
-        layer = file.adapters.get(target)
-        if isinstance(layer, LoraLayer):
-            downs.append(layer.down.float())
-            ups.append(weight * layer.scale * layer.up.float())
-    if len({(up.shape[0], *down.shape[1:]) for up, down in zip(ups, downs, strict=True)}) > 1:
+    layers = [
+        (layer, weight)
+        for file, weight in files
+        if isinstance(layer := file.adapters.get(target), LoraLayer)
+    ]
+    _check_sizes(target, [layer for layer, _ in layers])
+    if method.projects and len(layers) == 2 and layers[1][1]:  # else there is nothing of the style
+        (content, weight), (style, _) = layers
+        layers[0] = projected(content, style, mu), weight
+    down = torch.cat([layer.down.float() for layer, _ in layers])
+    ups = [weight * layer.scale * layer.up.float() for layer, weight in layers]
+    return LoraLayer(down, torch.cat(ups, dim=1), float(down.shape[0]))
+
+
+def _check_sizes(target: Target, layers: Sequence[LoraLayer]) -> None:
+    if len({(layer.up.shape[0], *layer.down.shape[1:]) for layer in layers}) > 1:
         raise InvalidInput(
             f"The layer {target.module} has another size in the other file. "
             "Merge LoRAs of one architecture."
         )
-    down = torch.cat(downs)
-    return LoraLayer(down, torch.cat(ups, dim=1), float(down.shape[0]))
 
 
 def _as_module(target: Target, layer: LoraLayer) -> LoraLayer:

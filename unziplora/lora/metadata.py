@@ -289,17 +289,23 @@ def _by_pattern(pattern: Mapping[str, float], module: str, otherwise: float) -> 
 
 
 def merged_metadata(
-    name: str, rank: int, parts: Sequence[tuple[str, float, str, Mapping[str, str]]]
+    name: str,
+    rank: int,
+    parts: Sequence[tuple[str, float, str, Mapping[str, str]]],
+    description: str,
+    made_by: Mapping[str, object],
 ) -> dict[str, str]:
     """The header of a merged file: the first part's, with what is no longer true replaced.
 
-    parts: name, weight, tensor hash and header of each.
+    parts: name, weight, tensor hash and header of each. description: a sentence. made_by: the
+    method of merging, and its number.
     """
     infos = [info_of(metadata) for *_, metadata in parts]
     trigger = ", ".join(dict.fromkeys(info.trigger for info in infos if info.trigger))
     arguments = {
         "role": "merged",
         "trigger": trigger,
+        **made_by,
         "of": [{"name": one, "weight": w, "hash": digest[:12]} for one, w, digest, _ in parts],
         "family": _common([info.family for info in infos]),
         "architecture": _common([info.architecture for info in infos]),
@@ -317,7 +323,7 @@ def merged_metadata(
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(float(rank)),
         "ss_network_args": json.dumps(arguments, ensure_ascii=False),
-        "ss_training_comment": merged_description([one for one, *_ in parts]),
+        "ss_training_comment": description,
         "ss_tag_frequency": json.dumps({"merged": {trigger: 1}}, ensure_ascii=False),
         "modelspec.title": name,
         "modelspec.trigger_phrase": trigger,
@@ -340,11 +346,6 @@ def renamed(metadata: Mapping[str, str], name: str, pair: str) -> dict[str, str]
         "ss_network_args": json.dumps(arguments, ensure_ascii=False),
         "modelspec.title": f"{name} ({arguments.get('role')})",
     }
-
-
-def merged_description(names: Sequence[str]) -> str:
-    """One sentence for headers and cards of a merged file."""
-    return "The sum of " + " and ".join(names)
 
 
 def _object(metadata: Mapping[str, str], key: str, notes: list[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from unziplora import files as atomic
 from unziplora.errors import InvalidInput
-from unziplora.lora.metadata import Header, LoraInfo, merged_description
+from unziplora.lora.metadata import Header, LoraInfo
 
 _CARD_SIDE = 512  # pixels
 
@@ -39,10 +39,9 @@ def write_side_files(
     write_card(path, card, image, replace=replace)
 
 
-def merged_card(info: LoraInfo, names: Sequence[str]) -> Card:
-    """Of a merged file. names: of its parts."""
-    description = f"{merged_description(names)}."
-    return Card(description, info.trigger or "", f"Merged from {', '.join(names)}.")
+def merged_card(info: LoraInfo, names: Sequence[str], description: str) -> Card:
+    """Of a merged file. names: of its parts. description: a sentence without its full stop."""
+    return Card(f"{description}.", info.trigger or "", f"Merged from {', '.join(names)}.")
 
 
 def write_card(

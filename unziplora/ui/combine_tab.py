@@ -11,6 +11,7 @@ import gradio as gr
 
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput, NotFound
+from unziplora.lora.merge_methods import MERGE_METHODS
 from unziplora.lora.overlap import columns
 from unziplora.lora.pair import Pair
 from unziplora.ui import combine_html, pair_html
@@ -77,6 +78,10 @@ class _Combine:
                 label="File name (optional)", info="of the merged file", max_lines=1,
                 placeholder="from the names of both", elem_id="uz_merged_name",
             )  # fmt: skip
+            self.how = gr.Dropdown(
+                [(f"{m.name}: {m.summary}", m.name) for m in MERGE_METHODS.values()],
+                value="add", label="How", elem_id="uz_merge_how",
+            )  # fmt: skip
             self.merge = action("Merge into one file", "uz_merge")
         self.merged = plain_html(elem_id="uz_merged")
         self.overlap = plain_html(elem_id="uz_overlap")
@@ -117,7 +122,7 @@ class _Combine:
             when(edited.then, None, [self.edit], None, js=self._to_prompt)
 
     def connect_merging(self) -> None:
-        inputs = [*self.mixing, self.name]
+        inputs = [*self.mixing, self.name, self.how]
         when(self.merge.click, self._merge, inputs, [self.answer, self.merged],
              show_progress="minimal")  # fmt: skip
         outputs = [self.answer, self.merged, self.prompt, self.edit]
@@ -199,12 +204,14 @@ class _Combine:
         return pair_html.prompt_edit(pair, "both", content, style, toggle=False), ""
 
     def _merge(
-        self, content_of: str | None, style_of: str | None, content: float, style: float, name: str
-    ) -> tuple[str, str]:
+        self, content_of: str | None, style_of: str | None, content: float, style: float,
+        name: str, how: str,
+    ) -> tuple[str, str]:  # fmt: skip
         def merge() -> str:
             pair = mixed(self._service, content_of, style_of)
             chosen = (name or "").strip() or f"{content_of}-content-{style_of}-style"
-            made = self._service.merge(chosen, [(pair.content, content), (pair.style, style)])
+            parts = [(pair.content, content), (pair.style, style)]
+            made = self._service.merge(chosen, parts, how)
             return f"Merged into {made.name}. Use it as <lora:{made.stem}:1>."
 
         answer = message_from(merge)
