@@ -32,7 +32,12 @@ def started(*arguments: str, isolated: bool = False) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "RAY_ADDRESS": "127.0.0.1:9",  # of a cluster that is gone: not to be joined by itself
+        },
     )
 
 

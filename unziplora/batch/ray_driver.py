@@ -49,13 +49,14 @@ class RayWorkers:
         self._own = address is None and not ray.is_initialized()
         if self._own:
             ray.init(
+                "local",  # else it joins what RAY_ADDRESS or the last `ray start` left
                 include_dashboard=False,
                 log_to_driver=False,
                 object_store_memory=_OBJECT_STORE,
                 num_cpus=max(count or 1, os.cpu_count() or 1),  # or actors would wait for ever
             )
         elif not ray.is_initialized():
-            ray.init(address=address, include_dashboard=False, log_to_driver=False)
+            _join(ray, str(address))
         nodes = sum(node["Alive"] for node in ray.nodes())
         gpus = int(ray.cluster_resources().get("GPU", 0))
         count = count or gpus or max(1, nodes)
@@ -120,6 +121,17 @@ class RayWorkers:
                 self._ray.kill(actor)
         if self._own:
             self._ray.shutdown()
+
+
+def _join(ray: Any, address: str) -> None:
+    """Raises InvalidInput where no cluster answers."""
+    try:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False)
+    except (OSError, RuntimeError, ValueError) as error:  # Ray's kinds differ by what is wrong
+        raise InvalidInput(
+            f"No Ray cluster can be joined at {address} ({' '.join(str(error).split())[:200]}). "
+            "Start one with `ray start --head`, or write ray:N for one of its own."
+        ) from error
 
 
 def _import_ray(own: bool) -> Any:
