@@ -66,11 +66,33 @@ def test_batches_are_compared_over_the_images_that_all_have(tmp_path: Path) -> N
     ours = batch(tmp_path / "ours", {"a": 0.1, "b": 0.6}, "batch-1-of-2.jsonl")
     batch(ours, {"a": 0.5, "c": 0.7}, "batch-2-of-2.jsonl")  # "a" was scored again
     theirs = batch(tmp_path / "theirs", {"a": 0.4, "b": 0.5, "d": 0.9})
-    found = read_batches([ours, theirs])
+    read = read_batches([ours, theirs])
+    assert (read.images, read.left_out) == (["a", "b"], ["c", "d"])
+    found = read.scores
     assert found["ours"]["dino content.subject"] == [0.5, 0.6]
     assert found["theirs"]["dino content.subject"] == [0.4, 0.5]
     with pytest.raises(InvalidInput, match="1 images in common"):
         read_batches([ours, batch(tmp_path / "third", {"c": 0.1})])
+
+
+def test_scores_that_were_measured_in_two_ways_are_not_compared(tmp_path: Path) -> None:
+    measured = {"samples": 16, "model": "a.safetensors", "encoders": [{"encoder": "dino"}]}
+    folders = []
+    for name, differs in (("ours", {}), ("theirs", {"samples": 4}), ("older", None)):
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        lines = [
+            {"name": image, "scores": {"dino both.style": 0.5},
+             **({} if differs is None else {"protocol": {**measured, **differs}})}
+            for image in "ab"
+        ]  # fmt: skip
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folders[-1] / "batch.jsonl").write_text(text)
+    ours, theirs, older = folders
+    with pytest.raises(InvalidInput, match=r"a in ours and of a in theirs .*samples 16 and 4"):
+        read_batches([ours, theirs])
+    assert read_batches([ours, older]).protocol == measured
+    assert read_batches([older, ours]).protocol == measured
 
 
 def test_the_command_compares_batches_without_a_model(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Protocol
+from typing import Any, Protocol
 
 from unziplora.batch.lease import LEASE_SECONDS
 from unziplora.batch.results import Result, append_result
@@ -47,7 +47,8 @@ class Workers(Protocol):
 
 class Batch:
     """jobs: in the order of the manifest. retry: how often a failed job is tried again. log: each
-    result becomes a line of it; `out`: where pairs and run folders lie."""
+    result becomes a line of it; `out`: where pairs and run folders lie. protocol: how scores are
+    measured, kept with them."""
 
     def __init__(
         self,
@@ -57,12 +58,13 @@ class Batch:
         *,
         log: Path | None = None,
         retry: int = 0,
+        protocol: Mapping[str, Any] | None = None,
         on_progress: Callable[[str], None] = lambda line: None,
         on_result: Callable[[Result], None] = lambda result: None,
     ) -> None:
         self._jobs, self._workers, self._out, self._retry = jobs, workers, out, retry
         self._on_progress, self._on_result = on_progress, on_result
-        self._log = log or out / "batch.jsonl"
+        self._log, self._protocol = log or out / "batch.jsonl", protocol or {}
         self._waiting = deque(jobs)
         self._rests: dict[str, float] = {}  # until when a job is not offered
         self._busy_since: dict[str, float] = {}
@@ -144,6 +146,8 @@ class Batch:
         return now - since < BUSY_SECONDS
 
     def _keep(self, result: Result) -> None:
+        if result.scores:
+            result = replace(result, protocol=self._protocol)
         try:
             append_result(self._log, result)
         except OSError as error:  # a full disk must not end the runs that still have room

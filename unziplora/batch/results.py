@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -25,7 +25,7 @@ class Result:
     """One job's end. state: completed; refused (its image or words cannot be used); failed; stopped
     (its state is saved); busy (another driver has it); returned (its worker could not be reached:
     it goes to another). seconds: spent on it here. memory_gb: peak.
-    files: base names. scores: by measure."""
+    files: base names. scores: by measure; protocol: how they were measured (scores/protocol.py)."""
 
     name: str
     state: State
@@ -37,6 +37,7 @@ class Result:
     worker: str = ""
     files: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)
 
 
 def append_result(path: Path, result: Result) -> None:

@@ -16,6 +16,7 @@ from unziplora.batch.lease import Lease, LeaseLostError, LeaseTakenError, leased
 from unziplora.batch.results import Result
 from unziplora.errors import Interrupted, InvalidInput, UnZipLoRAError
 from unziplora.host import Host
+from unziplora.lora.metadata import read_info
 from unziplora.lora.pair import pair_files
 from unziplora.training.events import Finished, Message, Started, StepDone
 from unziplora.training.manifest import BatchJob
@@ -177,6 +178,7 @@ def _finished(out: Path, name: str) -> Result:
         name,
         "completed",
         "It was finished before.",
+        steps=read_info(pair["content"]).steps or 0,
         files=tuple(path.name for path in pair.values()),
     )
 

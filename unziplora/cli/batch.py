@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unziplora.batch.base import StandaloneBase
     from unziplora.batch.driver import Workers
     from unziplora.batch.results import Result
+    from unziplora.batch.samples import Sampling
     from unziplora.training.manifest import BatchJob
 
 _LOG_SECONDS = 60.0
@@ -42,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, help="for lines without their own")
     add("--rank", type=int, help="likewise")
     add("--resolution", type=int, metavar="PIXELS", help="likewise")
+    add("--lr", type=float, help="likewise")
+    add("--seed", type=int, help="likewise")
     add("--memory", metavar="PLAN", help="likewise")
     add("--method", help="likewise")
 
@@ -51,7 +54,7 @@ def batch(arguments: argparse.Namespace) -> int:
     from unziplora.batch.upload import Destination
     from unziplora.training.manifest import read_manifest, shard
 
-    defaults = ("steps", "rank", "resolution", "memory", "method")
+    defaults = ("steps", "rank", "resolution", "lr", "seed", "memory", "method")
     settings = {name: getattr(arguments, name) for name in defaults}
     jobs = shard(
         read_manifest(arguments.manifest, {k: v for k, v in settings.items() if v is not None}),
@@ -66,9 +69,13 @@ def batch(arguments: argparse.Namespace) -> int:
             f"The output folder {out} cannot be made ({error.strerror}). Name another with --out."
         ) from error
     check_output_folder(out)
-    workers = _workers(arguments, out)
+    sampling, measured = _sampling(arguments)
+    workers = _workers(arguments, out, sampling)
     stem = results_stem(arguments.shard)
-    return drive(jobs, workers, out, stem, retry=arguments.retry, show=destination.deliver)
+    return drive(
+        jobs, workers, out, stem,
+        retry=arguments.retry, protocol=measured, show=destination.deliver,
+    )  # fmt: skip
 
 
 def results_stem(shard: str) -> str:
@@ -84,15 +91,17 @@ def drive(
     stem: str = "batch",
     *,
     retry: int = 0,
+    protocol: Mapping[str, Any] | None = None,
     show: Callable[[Result], str] = lambda result: (
         f"{result.name}: {result.state}. {result.message}"
     ),
 ) -> int:
-    """Runs jobs to their end, and leaves STEM.jsonl, STEM.md and STEM.png in `out`. show: what to
-    print of a result. 0 where every job has its pair, 1 where some have not, 130 or 143 where
-    stopped with all states saved."""
+    """Runs jobs to their end, and leaves STEM.jsonl, STEM.md and STEM.png in `out`. protocol: of
+    their scores, if any. show: what to print of a result. 0 where every job has its pair, 1 where
+    some have not, 130 or 143 where stopped with all states saved."""
     from unziplora.batch.driver import Batch
     from unziplora.batch.results import table, write_contact_sheet
+    from unziplora.scores.protocol import as_text
 
     line = _Line()
     batch_run = Batch(
@@ -101,6 +110,7 @@ def drive(
         out,
         log=out / f"{stem}.jsonl",
         retry=retry,
+        protocol=protocol,
         on_progress=line.show,
         on_result=lambda result: line.keep(show(result)),
     )
@@ -110,6 +120,8 @@ def drive(
     finally:
         workers.close()
     text = table(list(results.values()))
+    if protocol:
+        text += f"\n{as_text(protocol)}\n"
     print(text, end="")
     write_text(out / f"{stem}.md", text)
     if write_contact_sheet(out / f"{stem}.png", out, list(results.values())):
@@ -120,12 +132,12 @@ def drive(
     return 0 if all(result.state == "completed" for result in results.values()) else 1
 
 
-def _workers(arguments: argparse.Namespace, out: Path) -> Workers:
+def _workers(arguments: argparse.Namespace, out: Path, sampling: Sampling | None) -> Workers:
     """Raises InvalidInput for a kind of workers that is not known, and a model that is none."""
     from unziplora.batch.local import LocalWorkers
     from unziplora.batch.ray_driver import RayWorkers
 
-    base = _base(arguments)
+    base = _base(arguments, sampling)
     kind, _, detail = arguments.workers.partition(":")
     count = int(detail) if detail.isdecimal() else None
     if kind == "local" and (count or not detail):
@@ -137,7 +149,7 @@ def _workers(arguments: argparse.Namespace, out: Path) -> Workers:
     )
 
 
-def _base(arguments: argparse.Namespace) -> StandaloneBase:
+def _base(arguments: argparse.Namespace, sampling: Sampling | None) -> StandaloneBase:
     from unziplora.batch.base import StandaloneBase
     from unziplora.checkpoints.identify import identify
 
@@ -147,20 +159,27 @@ def _base(arguments: argparse.Namespace) -> StandaloneBase:
         model = str(Path(model).expanduser().absolute())
     vae = None if arguments.vae is None else str(arguments.vae.absolute())
     kind, precision = arguments.prediction_type, arguments.precision
-    return StandaloneBase(model, vae, kind, precision, _sampling(arguments))
+    return StandaloneBase(model, vae, kind, precision, sampling)
 
 
-def _sampling(arguments: argparse.Namespace) -> Any:
+def _sampling(arguments: argparse.Namespace) -> tuple[Sampling | None, dict[str, Any]]:
+    """What is drawn of each pair, and the protocol of its scores. Raises InvalidInput, before
+    anything starts."""
     from unziplora.batch.samples import Sampling
     from unziplora.scores.encoders import absolute_places, open_encoders
+    from unziplora.scores.protocol import protocol
 
     samples = arguments.samples or (16 if arguments.score else 0)
     if samples < 0 or (arguments.score and samples < 2):
         raise InvalidInput(f"{samples} samples cannot be drawn and scored. Choose 2 or more.")
-    if arguments.score:
-        open_encoders(arguments.encoders)  # refused before anything starts
-    encoders = absolute_places(arguments.encoders) if arguments.score else ""
-    return Sampling(samples, encoders) if samples else None
+    if not arguments.score:
+        return (Sampling(samples) if samples else None), {}
+    encoders = open_encoders(arguments.encoders)
+    sampling = Sampling(samples, absolute_places(arguments.encoders))
+    return sampling, protocol(
+        encoders, str(arguments.model), samples=samples,
+        steps=sampling.steps, guidance=sampling.guidance, seed=sampling.seed,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -48,12 +48,16 @@ def is_comparison(arguments: argparse.Namespace) -> bool:
 
 def compare(arguments: argparse.Namespace) -> int:
     """Batches' stored scores: a row a measure, a column a batch, errors over images."""
+    from unziplora.scores.protocol import as_text
     from unziplora.scores.report import read_batches
 
-    found = read_batches(arguments.pairs)
-    images = len(next(iter(next(iter(found.values())).values())))
-    print(f"{images} images that all have; errors over images")
-    _write(arguments, found, {"images": images})
+    batches = read_batches(arguments.pairs)
+    print(f"Means and standard errors over {len(batches.images)} images.")
+    if batches.left_out:
+        print(f"Left out, because not all folders have them: {', '.join(batches.left_out)}.")
+    if batches.protocol:
+        print(as_text(batches.protocol))
+    _write(arguments, batches.scores, {"images": batches.images, **batches.protocol})
     return 0
 
 
@@ -64,6 +68,7 @@ def score(arguments: argparse.Namespace, draw: Draw) -> int:
     from unziplora.batch.samples import draw_samples, score_images
     from unziplora.images.load import open_image
     from unziplora.scores.encoders import open_encoders
+    from unziplora.scores.protocol import as_text, protocol
     from unziplora.scores.report import labels
 
     if arguments.samples < 2:
@@ -76,14 +81,13 @@ def score(arguments: argparse.Namespace, draw: Draw) -> int:
         prompts = sheet_prompts(content, style)
         images = draw_samples(draw, content, style, prompts, arguments.samples, arguments.seed)
         found[label] = score_images(encoders, image, images)
-    for encoder in encoders:
-        print(f"{encoder.name}: {encoder.layer}; {_shown(encoder.preprocess.as_json())}")
-    protocol = {
-        "encoders": [encoder.protocol() for encoder in encoders],
-        "samples": arguments.samples, "steps": arguments.steps,
-        "guidance": arguments.guidance, "seed": arguments.seed, "model": Path(arguments.model).name,
-    }  # fmt: skip
-    _write(arguments, found, protocol)
+    measured = protocol(
+        encoders, str(arguments.model), samples=arguments.samples,
+        steps=arguments.steps, guidance=arguments.guidance, seed=arguments.seed,
+    )  # fmt: skip
+    print(as_text(measured))
+    print(f"Means and standard errors over {arguments.samples} samples.")
+    _write(arguments, found, measured)
     return 0
 
 
@@ -133,7 +137,3 @@ def _file(pair: Path, branch: str) -> Path:
             "_content and _style."
         )
     return path
-
-
-def _shown(protocol: Mapping[str, Any]) -> str:
-    return f"resize {protocol['resize']} {protocol['interpolation']}, crop {protocol['crop']}"

@@ -6,10 +6,12 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from unziplora.errors import InvalidInput
 from unziplora.scores.measure import LEAKS, Mean, paired, summary
+from unziplora.scores.protocol import Protocol, difference
 
 # by measure: of one pair sample by sample, or of one method image by image
 Similarities = Mapping[str, Sequence[float]]
@@ -54,9 +56,20 @@ def as_csv(found: Mapping[str, Similarities]) -> str:
     return text.getvalue()
 
 
-def read_batches(folders: Sequence[Path]) -> dict[str, Similarities]:
-    """What `unziplora batch --score` stored in each folder, image by image, of the images that all
-    of them have. Raises InvalidInput where there are fewer than two."""
+@dataclass(frozen=True)
+class Batches:
+    """scores: by folder's label, image by image. images: those that all folders have; left_out:
+    those that some have. protocol: of all scores; empty where none is stored."""
+
+    scores: Mapping[str, Similarities]
+    images: Sequence[str]
+    left_out: Sequence[str]
+    protocol: Protocol
+
+
+def read_batches(folders: Sequence[Path]) -> Batches:
+    """What `unziplora batch --score` stored in each folder, of the images that all of them have.
+    Raises InvalidInput where there are fewer than two, or they were measured in two ways."""
     stored = {
         label: _latest(folder) for label, folder in zip(labels(folders), folders, strict=True)
     }
@@ -66,16 +79,43 @@ def read_batches(folders: Sequence[Path]) -> dict[str, Similarities]:
             f"The folders have scores of {len(shared)} images in common, and two are needed. Run "
             "`unziplora batch MANIFEST --score` with one manifest for all."
         )
-    first = next(iter(stored.values()))
-    measures = [
-        measure
-        for measure in first[shared[0]]
-        if all(measure in scores[name] for scores in stored.values() for name in shared)
-    ]
-    return {
-        label: {measure: [scores[name][measure] for name in shared] for measure in measures}
-        for label, scores in stored.items()
+    protocols = {
+        f"{name} in {label}": found[name].protocol
+        for label, found in stored.items()
+        for name in shared
     }
+    return Batches(
+        {label: _by_measure(found, stored, shared) for label, found in stored.items()},
+        shared,
+        sorted(set().union(*stored.values()) - set(shared)),
+        _one_protocol(protocols),
+    )
+
+
+def _by_measure(
+    found: Mapping[str, _Stored], stored: Mapping[str, Mapping[str, _Stored]], names: Sequence[str]
+) -> Similarities:
+    """One folder's scores of these images; of the measures that all of `stored` have."""
+    of_all = [one[name].scores for one in stored.values() for name in names]
+    measures = [m for m in of_all[0] if all(m in scores for scores in of_all)]
+    return {measure: [found[name].scores[measure] for name in names] for measure in measures}
+
+
+def _one_protocol(protocols: Mapping[str, Protocol]) -> Protocol:
+    """The one that all have. protocols: by what was measured; empty ones are of older batches.
+    Raises InvalidInput."""
+    known = {what: protocol for what, protocol in protocols.items() if protocol}
+    if not known:
+        return {}
+    first, *others = known
+    for what in others:
+        if differs := difference(known[first], known[what]):
+            raise InvalidInput(
+                f"The scores of {first} and of {what} were measured in two ways ({differs}), so "
+                "they cannot be compared. Run `unziplora batch MANIFEST --score` again for one, "
+                "with the same --model, --samples and --encoders."
+            )
+    return known[first]
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
@@ -91,18 +131,25 @@ def labels(paths: Sequence[Path]) -> list[str]:
     return ["/".join(path.parts[-depth:]) for path in full]
 
 
-def _latest(folder: Path) -> dict[str, Mapping[str, float]]:
+@dataclass(frozen=True)
+class _Stored:
+    scores: Mapping[str, float]
+    protocol: Protocol
+
+
+def _latest(folder: Path) -> dict[str, _Stored]:
     """The last scores of each image in a folder's batch.jsonl, or in those of its shards."""
-    found: dict[str, Mapping[str, float]] = {}
+    found: dict[str, _Stored] = {}
     for path in sorted(folder.glob("batch*.jsonl")):
         for line in path.read_text("utf-8", "replace").splitlines():
             try:
                 result = json.loads(line)
                 name, scores = result["name"], result["scores"]
+                protocol = result.get("protocol", {})  # older lines have none
             except (ValueError, KeyError, TypeError):  # cut off, by a full disk
                 continue
             if scores:
-                found[name] = scores
+                found[name] = _Stored(scores, protocol)
     return found
 
 
