@@ -141,6 +141,8 @@ def _import_ray(own: bool) -> Any:
         # Ray replaces 127.0.0.1 by the machine's own address, and listens on all, unless this says
         # that there is no other machine (ray/_private/services.py, get_node_ip_address)
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    else:  # of 40 s each; Ray's own 20 leave a wrong address unanswered for a quarter of an hour
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
     try:
         import ray
     except ImportError as error:
