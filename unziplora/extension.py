@@ -85,7 +85,12 @@ def _sentence(text: str) -> Any:
 def service() -> Service:
     from unziplora.app.service import Service
     from unziplora.hosts.webui import progress
+    from unziplora.images import font
 
+    # the WebUI's own; it is imported before any extension
+    roboto = getattr(sys.modules.get("modules.paths_internal"), "roboto_ttf_file", None)
+    if roboto is not None:
+        font.FILES.insert(0, str(roboto))
     service = Service(
         open_host,
         options.pair_folder,

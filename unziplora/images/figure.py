@@ -6,7 +6,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from unziplora.images.font import Font, font_of
 
 _INK, _PAPER, _QUIET = (26, 26, 30), (255, 255, 255), (96, 98, 108)
 _GAP = 10
@@ -30,7 +32,7 @@ class Row:
 
 def figure(rows: Sequence[Row], *, side: int = 256) -> Image.Image:
     """All rows below each other; every image is fitted into a square of `side` pixels."""
-    heading, caption = _font(max(13, side // 12)), _font(max(11, side // 17))
+    heading, caption = font_of(max(13, side // 12)), font_of(max(11, side // 17))
     captions = [[_wrapped(cell.caption, caption, side) for cell in row.cells] for row in rows]
     heading_height = _height(heading, "Ag") + _GAP
     caption_heights = [max(_height(caption, text) for text in line) for line in captions]
@@ -61,18 +63,11 @@ def _fitted(image: Image.Image, side: int) -> Image.Image:
     return image.convert("RGB").resize(size, kind)
 
 
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    try:
-        return ImageFont.load_default(size)
-    except TypeError:  # Pillow before 10.1 has one size
-        return ImageFont.load_default()
-
-
-def _wrapped(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, side: int) -> str:
+def _wrapped(text: str, font: Font, side: int) -> str:
     width = max(1.0, font.getlength("nnnnnnnnnn") / 10)
     return "\n".join(textwrap.wrap(text, max(8, int(side / width)))[:3])
 
 
-def _height(font: ImageFont.ImageFont | ImageFont.FreeTypeFont, text: str) -> int:
+def _height(font: Font, text: str) -> int:
     pen = ImageDraw.Draw(Image.new("L", (1, 1)))
     return int(pen.multiline_textbbox((0, 0), text or "A", font=font, spacing=2)[3]) + 4

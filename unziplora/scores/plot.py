@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from unziplora.images.font import font_of
 from unziplora.scores.measure import Mean
 
 _INK, _PAPER, _QUIET, _LINE = (26, 26, 30), (255, 255, 255), (96, 98, 108), (222, 223, 228)
@@ -21,7 +22,7 @@ def plot(rows: Sequence[tuple[str, Mapping[str, Mean]]]) -> Image.Image:
     """rows: a measure's name, and its mean by pair; at least one of each. The bars are one standard
     error to each side."""
     pairs = list(rows[0][1])
-    font = _font(14)
+    font = font_of(14)
     row_height = _BETWEEN * len(pairs) + _ROW_GAP
     top = _GAP + (len(pairs) + 1) * 20
     height = top + row_height * len(rows) + 40
@@ -70,10 +71,3 @@ def _range(means: Sequence[Mean]) -> tuple[float, float, float]:
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if high - low <= 8 * s)
     low = math.floor(low / step) * step
     return low, max(math.ceil(high / step) * step, low + step), step
-
-
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    try:
-        return ImageFont.load_default(size)
-    except TypeError:  # Pillow before 10.1 has one size
-        return ImageFont.load_default()

@@ -57,6 +57,9 @@ class Settings:
     weight_decay: float = 0.0  # the paper says Adam; authors' script: AdamW with 1e-4
     max_grad_norm: float = 1.0  # authors' script (diffusers' default)
     min_snr_gamma: float | None = None  # off, as in the paper
+    # beyond the paper (docs/beyond.md)
+    weighting: Literal["uniform", "debiased", "x0", "style-friendly"] = "uniform"
+    timesteps: Literal["random", "stratified"] = "random"
 
     columns: float = 30.0  # N in percent (section 4.1; 25 to 40 works)
     recalibrate_every: int | None = None  # t: 200 of 600 steps (section 4.1), so steps / 3
@@ -261,6 +264,10 @@ class Settings:
         ):
             if value is not None:
                 check_range(what, value, low, high, above=above)
+        if self.min_snr_gamma is not None and self.weighting != "uniform":
+            raise InvalidInput(
+                "A min-SNR gamma and a weighting were both chosen. Choose one of them."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

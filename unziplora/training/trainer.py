@@ -27,6 +27,8 @@ from unziplora.training.memory_plans import PLANS, Plan
 from unziplora.training.objective import Objective
 from unziplora.training.optimizer import LoraOptimizer, norms_of
 from unziplora.training.settings import ResolvedSettings
+from unziplora.training.timesteps import stratified
+from unziplora.training.weightings import schedule_weights
 from unziplora.unet.attach import Attachment
 from unziplora.unet.weight_cast import in_fp16
 
@@ -65,11 +67,7 @@ class Trainer:
         self._open: dict[BranchName, float] | None = None  # shares of open columns
         self.host = host
         self.encoded = encoded
-        self._objective = Objective(
-            host.alphas_cumprod.to(host.device),
-            settings.predicted(host.prediction_type),
-            settings.min_snr_gamma,
-        )
+        self._objective = _objective(host, settings)
         self._added = {
             prompt: host.added_conditioning(encoded.pooled[i : i + 1], encoded.sizes)
             for i, prompt in enumerate(PROMPTS)
@@ -184,7 +182,11 @@ class Trainer:
                 branch.step_score.zero_()
         self._optimizer.begin(self.settings.lr_factor(self.step), signed=measuring and signed)
 
-        diffusion = sum(self._backward(one_pass) for one_pass in self.method.passes)
+        first = self.step * len(self.method.passes)
+        diffusion = sum(
+            self._backward(one_pass, number)
+            for number, one_pass in enumerate(self.method.passes, first)
+        )
         penalty = None
         if self.method.columns:
             overlap = orthogonality(
@@ -204,9 +206,9 @@ class Trainer:
         self._check_gradients(measuring)
         return Losses(diffusion / len(self.method.passes), penalty)
 
-    def _backward(self, one_pass: Pass) -> float:
-        """Forward and backward of one pass; the loss."""
-        latents, noise, t = self._draw()
+    def _backward(self, one_pass: Pass, number: int) -> float:
+        """Forward and backward of one pass, the run's `number`-th (from 0); the loss."""
+        latents, noise, t = self._draw(number)
         noisy = self._objective.add_noise(latents, noise, t)
         self.attachment.mode.use_pass(one_pass)
         prediction = self.host.denoise(
@@ -216,13 +218,15 @@ class Trainer:
         self._optimizer.backward(loss)
         return float(loss.detach())
 
-    def _draw(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _draw(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Latents (1, 4, h, w), noise of their shape and timestep (1,), the same on any device."""
         latents = self.encoded.latents
         side = int(torch.randint(len(latents), (1,), generator=self._generator))
         latents = latents[side : side + 1]
         noise = torch.randn(latents.shape, generator=self._generator)
         t = torch.randint(self._objective.timesteps, (1,), generator=self._generator)
+        if self.settings.timesteps == "stratified":
+            t[0] = stratified(number, self._objective.timesteps, self.settings.seed)
         return latents, noise.to(latents), t.to(latents.device)
 
     def _apply(self) -> None:
@@ -316,6 +320,15 @@ class Trainer:
                         "would learn nothing. Another extension or attention option may be in the "
                         "way; turn it off, or report this with the run's log."
                     )
+
+
+def _objective(host: Host, settings: ResolvedSettings) -> Objective:
+    """Raises InvalidInput for a weighting that the model's schedule makes infinite."""
+    abar, prediction = host.alphas_cumprod.to(host.device), settings.predicted(host.prediction_type)
+    weights = None
+    if settings.weighting != "uniform":
+        weights = schedule_weights(settings.weighting, abar, prediction)
+    return Objective(abar, prediction, settings.min_snr_gamma, weights)
 
 
 def _copy(target: Tensor, source: Tensor) -> None:
