@@ -171,16 +171,17 @@ def test_a_merged_file_is_listed_with_a_card_and_deleted_with_it(service: Servic
 @pytest.mark.slow
 def test_two_past_runs_are_compared(service: Service) -> None:
     assert service.past_runs() == ["one", "two"]
-    runs = [(name, *service.past_run(name)) for name in service.past_runs()]
-    assert [len(rows) for _, _, rows in runs] == [4, 6]
+    previews = {"both": service.pair("one").content.with_suffix(".png")}
+    runs = [(name, *service.past_run(name), previews) for name in service.past_runs()]
+    assert [len(rows) for _, _, rows, _ in runs] == [4, 6]
     shown = compare_runs.side_by_side(runs)
     assert shown.count("<polyline") == 6
-    rows = re.findall(r"<tr( class=uz-differs)?><th>([^<]*)</th><td>([^<]*)</td><td>([^<]*)", shown)
-    differing = {name: (one, other) for marked, name, one, other in rows if marked}
-    assert differing["steps"] == ("4", "6")
-    assert {name for _, name, *_ in rows} >= {"rank", "subject", "seed", "model"}
-    assert [bool(marked) for marked, *_ in rows] == sorted(
-        (bool(marked) for marked, *_ in rows), reverse=True
-    )
+    assert shown.count("<figcaption>both") == 2
+    row = r"<tr><th>([^<]*)</th><td>([^<]*)</td><td>([^<]*)"
+    differing, _, same = shown.partition("<details>")
+    assert ("steps", "4", "6") in re.findall(row, differing)
+    assert all(one != other for _, one, other in re.findall(row, differing))
+    assert {name for name, *_ in re.findall(row, same)} >= {"rank", "subject", "seed", "model"}
+    assert all(one == other for _, one, other in re.findall(row, same))
     assert compare_runs.side_by_side([]) == ""
-    assert EVIL not in compare_runs.side_by_side([(EVIL, *service.past_run("one"))])
+    assert EVIL not in compare_runs.side_by_side([(EVIL, *service.past_run("one"), previews)])
