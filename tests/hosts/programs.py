@@ -96,7 +96,10 @@ class WebUI:
 
     def _prepare(self, checkpoints: Sequence[Path], options: Mapping[str, Any]) -> None:
         models = self.data / "models" / "Stable-diffusion"
-        for folder in (models, self.loras, self.data / "extensions", self.data / "embeddings"):
+        # Forge Neo puts images that are not saved into tmp, and does not make it
+        # (modules/shared_options.py:73)
+        others = (self.data / name for name in ("extensions", "embeddings", "tmp"))
+        for folder in (models, self.loras, *others):
             folder.mkdir(parents=True, exist_ok=True)
         for checkpoint in checkpoints:
             copy = models / checkpoint.name
