@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 
+from unziplora.errors import InvalidInput
 from unziplora.host import SizeIds
 from unziplora.images.colour import to_srgb
 from unziplora.images.formats import open_file
@@ -18,6 +20,7 @@ from unziplora.images.mask import alpha_mask, on_ground
 
 LONGEST_SIDE = 4  # times the shorter one: SDXL was trained on 512 x 2048 at most
 _ORIENTATION = 0x0112  # EXIF
+_OTHER_SHAPE = 0.02  # of aspect ratios, so much may differ by rounding
 GRID = 64  # the VAE's factor 8 times the UNet's two halvings, with room for an even number
 
 
@@ -61,6 +64,28 @@ def open_image(source: str | Path | bytes) -> SourceImage:
         notes.append(f"{shown} is longer than {LONGEST_SIDE}:1: its middle is used.")
     rgb.info = {}  # no profile, and nothing else of the file
     return SourceImage(rgb, tuple(notes), mask)
+
+
+def with_mask(image: bytes, mask: bytes) -> bytes:
+    """A PNG of the image whose transparency is the mask: white shows, black hides. A mask of
+    another size is scaled; what was transparent already stays so.
+
+    Raises InvalidInput as `open_image`, and for a mask of another shape.
+    """
+    source, shown = open_image(image), open_image(mask).image.convert("L")
+    width, height = source.image.size
+    if abs(shown.width * height - shown.height * width) > _OTHER_SHAPE * shown.width * height:
+        raise InvalidInput(
+            f"The mask has {shown.width} x {shown.height} pixels, the image {width} x {height}. "
+            "Choose a mask of the same shape."
+        )
+    shown = shown.resize((width, height), Image.Resampling.BILINEAR)
+    if source.mask is not None:
+        shown = ImageChops.darker(shown, source.mask)
+    masked, data = source.image.copy(), io.BytesIO()
+    masked.putalpha(shown)
+    masked.save(data, "PNG", compress_level=1)
+    return data.getvalue()
 
 
 def fit(source: SourceImage, resolution: int, crop: Literal["aspect", "centre"]) -> FittedImage:

@@ -14,7 +14,7 @@ from PIL import Image
 from unziplora import mini
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput, UnZipLoRAError
-from unziplora.images.load import open_image
+from unziplora.images.load import open_image, with_mask
 from unziplora.method.prompts import Prompts
 from unziplora.training.settings import Settings
 from unziplora.ui import advanced_fields, presets
@@ -26,11 +26,13 @@ from unziplora.ui.html import message
 
 @dataclass(frozen=True)
 class Form:
-    """The inputs. fields: the advanced ones, by their settings' names. fetch: by a label, the
-    button that copies an image from a WebUI's page. presets: the part of saved ones. example: the
-    button that fills in an image and words, where the miniature is loaded."""
+    """The inputs. mask: what of the image is shown. fields: the advanced ones, by their settings'
+    names. fetch: by a label, the button that copies an image from a WebUI's page. presets: the part
+    of saved ones. example: the button that fills in an image and words, where the miniature is
+    loaded."""
 
     image: Any
+    mask: Any
     fetch: Mapping[str, Any]
     subject: Any
     style: Any
@@ -45,20 +47,27 @@ class Form:
 
     @property
     def inputs(self) -> list[Any]:
-        return [self.image, self.subject, self.style, self.name, *self.fields.values()]
+        return [self.image, self.mask, self.subject, self.style, self.name, *self.fields.values()]
 
     def read(self, *values: Any) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
         """The image, a run's settings and how it begins (overwrite, start_from), from the values
         of `inputs`. Raises InvalidInput."""
-        image, subject, style, name, *typed = values
+        image, mask, subject, style, name, *typed = values
         if image is None:
             raise InvalidInput("There is no image. Drop one, paste it, or choose a file.")
+        if mask is not None:
+            image = with_mask(image, mask)
         named = dict(zip(self.fields, typed, strict=True))
         return image, *advanced_fields.read_settings(subject, style, name, named)
 
     def values_of(self, image: bytes, settings: Settings) -> list[Any]:
         """Updates of `inputs` that describe a run."""
-        named = (open_image(image).image, settings.subject, settings.style, settings.name or "")
+        source = open_image(image)
+        shown = source.image
+        if source.mask is not None:  # a mask is in the image's transparency by now
+            shown = shown.copy()
+            shown.putalpha(source.mask)
+        named = (shown, None, settings.subject, settings.style, settings.name or "")
         own = advanced_fields.values_of(settings)
         return [*named, *(own.get(name, gr.update()) for name in self.fields)]
 
@@ -69,13 +78,17 @@ def build_form(features: HostFeatures) -> Form:
             image = image_input(label="Image", elem_id="uz_image", height=300)
             with gr.Row(visible=bool(features.images)):
                 fetch = {label: gr.Button(label, size="sm") for label in features.images}
+            with gr.Accordion("Mask", open=False, elem_id="uz_mask_part"):
+                mask = image_input(label="White shows, black hides", elem_id="uz_mask", height=160)
             example = gr.Button("Try the example", size="sm", visible=False, elem_id="uz_example")
         with gr.Column(scale=2, min_width=300):
             words = _build_words(features)
             fields, saved = advanced_fields.build_fields(
                 features.preview_every, features.preview_source
             )
-    return Form(image=image, fetch=fetch, fields=fields, presets=saved, example=example, **words)
+    return Form(
+        image=image, mask=mask, fetch=fetch, fields=fields, presets=saved, example=example, **words
+    )
 
 
 def _build_words(features: HostFeatures) -> dict[str, Any]:
