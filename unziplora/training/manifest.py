@@ -73,11 +73,11 @@ def parse_manifest(
             )
         jobs.append(job)
     if faults:
-        shown = " · ".join(faults[:_SHOWN_FAULTS])
-        more = f" · and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
+        shown = "".join(f"\n· {fault}" for fault in faults[:_SHOWN_FAULTS])  # the page keeps lines
+        more = f"\n· and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
         raise InvalidInput(
             f"{file} has {len(faults)} fault{'s' if len(faults) > 1 else ''}; nothing was "
-            f"started. Correct them: {shown}{more}"
+            f"started. Correct them:{shown}{more}"
         )
     if not jobs:
         raise InvalidInput(f"{file} names no image. Add a line for each image.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from unziplora.app.manifest_upload import ENDINGS, queue_manifest
+from unziplora.app.manifest_upload import queue_manifest
 from unziplora.app.service import Service
 from unziplora.app.uploads import discard
 from unziplora.errors import InvalidInput
@@ -15,21 +15,24 @@ from unziplora.ui.answers import message_from
 from unziplora.ui.gradio_compat import plain_html, when
 
 _ABOUT = (
-    "A CSV file that begins with <code>image,subject,style</code> (any setting may be a column), "
-    "together with the images that it names."
+    "A list, together with the images that it names: CSV with the first line "
+    "<code>image,subject,style</code> (any setting may be a column), or JSON lines. Each line "
+    "becomes a run in the queue."
 )
 
 
-def build(service: Service, answer: Any) -> None:
+def build(service: Service) -> None:
+    """The answer is below its own button: the form's message is far above on a phone."""
     with gr.Accordion("Many images", open=False, elem_id="uz_many"):
         plain_html(f'<p class="uz-lead">{_ABOUT}</p>')
         files = gr.File(
-            label=f"List ({', '.join(ENDINGS)}) and images",
+            label="List and images",
             file_count="multiple",
             elem_id="uz_manifest",
             height=160,
         )
         go = gr.Button("Queue all", elem_id="uz_queue_all")
+        answer = plain_html(elem_id="uz_manifest_message")
 
     def queue(uploaded: Any) -> tuple[str, Any]:
         """uploaded: of gradio 3 file objects, of 4 paths, or None."""

@@ -46,7 +46,7 @@ def build(service: Service, features: HostFeatures, requests: Mapping[str, Any],
     go = gr.Button("Train both LoRAs", variant="primary", elem_id="uz_train")
     answer = plain_html(elem_id="uz_message")
     view = RunView(service, features.to_prompt is not None)
-    manifest_part.build(service, answer)
+    manifest_part.build(service)
     copy_report.build(lambda: service.report(job.id if (job := service.jobs.shown()) else None))
     connect(form, service, features, answer)
     _connect_run(service, form, view, go, answer)
