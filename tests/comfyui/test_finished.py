@@ -160,6 +160,11 @@ def test_pairs_are_combined_and_saved(
 
     expected = change(content) + 0.5 * change(style)
     assert (change(combined) - expected).abs().max() <= 2**-9 * expected.abs().max()
+    projected = loras.merge((content, 1.0), (style, 0.5), "np")
+    assert {key: tensor.shape for key, tensor in projected.items()} == {
+        key: tensor.shape for key, tensor in combined.items()
+    }
+    assert any(not projected[key].equal(combined[key]) for key in combined)
 
     loras.save_pair(content, style, out, "copy", overwrite=False)
     copy = loras.read(out / "copy_content.safetensors")
