@@ -339,9 +339,11 @@ def test_a_batch_ends_with_a_table_and_a_contact_sheet(
     bad = Result("bad", "refused", "A | pipe.", scores=scored)
     better = Result("b", "completed", scores={"dino content.subject": 0.7})
     rows = table([result, bad, better]).splitlines()
-    assert rows[0].split(" | ")[-2:] == ["dino content.subject", "message |"]
+    assert len({len(row) for row in rows}) == 1  # aligned
+    cells = [[cell.strip() for cell in row.strip("| ").split(" | ")] for row in rows]
+    assert cells[0][-2:] == ["dino content.subject", "message"]
     assert "A \\| pipe." in rows[3]
-    assert rows[-1] == "| mean of 2 |  |  |  |  | 0.600 ± 0.100 |  |"
+    assert [cell for cell in cells[-1] if cell] == ["mean of 2", "0.600 ± 0.100"]
     assert "mean" not in table([result])
     image_file.unlink()  # the run has its own copy
     assert write_contact_sheet(out / "batch.png", out, [result])

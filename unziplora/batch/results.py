@@ -12,7 +12,7 @@ from PIL import Image
 
 from unziplora import files
 from unziplora.images.figure import Cell, Row, figure
-from unziplora.scores.measure import CONDITIONS, summary
+from unziplora.scores.measure import CONDITIONS, shown, summary
 from unziplora.training.run_folder import RunFolder, run_path
 
 State = Literal["completed", "refused", "failed", "stopped", "busy", "returned"]
@@ -46,16 +46,18 @@ def append_result(path: Path, result: Result) -> None:
         file.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
 
 
-def table(results: Sequence[Result]) -> str:
+def table(results: Sequence[Result], *, scores: bool = True) -> str:
     """A Markdown table, in the manifest's order; below it the means of scores with their standard
     errors over images, which are a method's row of the paper's Table 2."""
-    measures = sorted({measure for result in results for measure in result.scores})
-    head = ["name", "state", "steps", "minutes", "GB", *measures, "message"]
-    rows = [head, ["---"] * len(head)]
-    rows += [_row(result, measures) for result in results]
+    measures = list(by_measure(results)) if scores else []
+    head = ["name", "state", "steps", "minutes", "GB", *map(shown, measures), "message"]
+    rows = [head, *(_row(result, measures) for result in results)]
     if measures:
-        rows.append(_means([result.scores for result in results if result.scores], measures))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+        rows.append(_means(by_measure(results)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    padded = ([cell.ljust(n) for cell, n in zip(row, widths, strict=True)] for row in rows)
+    return "".join(f"| {' | '.join(row)} |\n" for row in padded)
 
 
 def _row(result: Result, measures: Sequence[str]) -> list[str]:
@@ -66,9 +68,18 @@ def _row(result: Result, measures: Sequence[str]) -> list[str]:
     return [result.name, result.state, str(result.steps), minutes, memory, *scores, message]
 
 
-def _means(scored: Sequence[Mapping[str, float]], measures: Sequence[str]) -> list[str]:
-    means = [str(summary([scores[m] for scores in scored if m in scores])) for m in measures]
-    return [f"mean of {len(scored)}", "", "", "", "", *means, ""]
+def by_measure(results: Sequence[Result]) -> dict[str, list[float]]:
+    """All scores that there are, in the order in which they were measured."""
+    found: dict[str, list[float]] = {}
+    for result in results:
+        for measure, value in result.scores.items():
+            found.setdefault(measure, []).append(value)
+    return found
+
+
+def _means(found: Mapping[str, Sequence[float]]) -> list[str]:
+    count = max(map(len, found.values()))
+    return [f"mean of {count}", "", "", "", "", *(str(summary(v)) for v in found.values()), ""]
 
 
 def write_contact_sheet(path: Path, out: Path, results: Sequence[Result]) -> bool:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unziplora.cli.output import print_aligned
 from unziplora.errors import InvalidInput
 from unziplora.files import check_output_folder, write_text
 
@@ -100,8 +101,7 @@ def drive(
     their scores, if any. show: what to print of a result. 0 where every job has its pair, 1 where
     some have not, 130 or 143 where stopped with all states saved."""
     from unziplora.batch.driver import Batch
-    from unziplora.batch.results import table, write_contact_sheet
-    from unziplora.scores.protocol import as_text
+    from unziplora.batch.results import write_contact_sheet
 
     line = _Line()
     batch_run = Batch(
@@ -119,17 +119,28 @@ def drive(
             results = batch_run.run()
     finally:
         workers.close()
-    text = table(list(results.values()))
-    if protocol:
-        text += f"\n{as_text(protocol)}\n"
-    print(text, end="")
-    write_text(out / f"{stem}.md", text)
+    _write_tables(list(results.values()), out / f"{stem}.md", protocol or {})
     if write_contact_sheet(out / f"{stem}.png", out, list(results.values())):
         line.keep(f"The contact sheet: {out / f'{stem}.png'}")
     if stopped_by:
         print("Stopped; all states are saved. The same command continues.", file=sys.stderr)
         return _EXIT_CODES[stopped_by[0]]
     return 0 if all(result.state == "completed" for result in results.values()) else 1
+
+
+def _write_tables(results: Sequence[Result], path: Path, protocol: Mapping[str, Any]) -> None:
+    """Into the file with each image's scores; on stdout their means, which a terminal has room
+    for."""
+    from unziplora.batch.results import by_measure, table
+    from unziplora.scores.protocol import as_text
+    from unziplora.scores.report import table as means
+
+    measured = f"\n{as_text(protocol)}\n" if protocol else ""
+    write_text(path, table(results) + measured)
+    print(table(results, scores=False) + measured, end="")
+    if found := by_measure(results):
+        print()
+        print_aligned(means({f"mean of {max(map(len, found.values()))}": found}))
 
 
 def _workers(arguments: argparse.Namespace, out: Path, sampling: Sampling | None) -> Workers:

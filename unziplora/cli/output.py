@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from typing import Any, TextIO
 
@@ -73,3 +73,11 @@ def write_any_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # not a console's stream
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def print_aligned(rows: Sequence[Sequence[str]]) -> None:
+    """A table for a terminal: a line a row, columns two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())

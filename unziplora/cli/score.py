@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unziplora.cli.output import print_aligned
 from unziplora.errors import InvalidInput
 from unziplora.files import write_text, writing
 
@@ -114,11 +115,8 @@ def _write(
     from unziplora.scores.report import as_csv, means, table
 
     _check_plot(arguments)
-    rows = table(found)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    print()
+    print_aligned(table(found))
     if arguments.csv is not None:
         write_text(arguments.csv, as_csv(found))
     if arguments.json is not None:

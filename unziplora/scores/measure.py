@@ -18,6 +18,10 @@ CONDITIONS: Mapping[str, tuple[Aspect, ...]] = {
     "both": ("subject", "style"),
 }
 LEAKS = ("content.style", "style.subject")
+LEGEND = (
+    "Measures are LORAS.ASPECT: images drawn with these LoRAs against the training image, as "
+    "cosines (1 is equal). A leak is better low."
+)
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,8 @@ class Mean:
     n: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.value:.3f}"
-            if math.isnan(self.error)
-            else f"{self.value:.3f} ± {self.error:.3f}"
-        )
+        value = round(self.value, 3) + 0.0  # never -0.000
+        return f"{value:.3f}" if math.isnan(self.error) else f"{value:.3f} ± {self.error:.3f}"
 
 
 def similarities(
@@ -52,6 +53,16 @@ def similarities(
                 cosines = vectors[aspect] @ target[aspect][0]
                 found[f"{encoder.name} {condition}.{aspect}"] = [float(c) for c in cosines]
     return found
+
+
+def is_leak(measure: str) -> bool:
+    """measure: as "dino content.style"."""
+    return measure.split()[-1] in LEAKS
+
+
+def shown(measure: str) -> str:
+    """Its name in tables."""
+    return f"{measure} (leak)" if is_leak(measure) else measure
 
 
 def summary(values: Sequence[float]) -> Mean:

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from unziplora.scores.encoders import Encoder
+from unziplora.scores.measure import LEGEND
 
 Protocol = Mapping[str, Any]
 
@@ -33,13 +34,13 @@ def protocol(
 
 
 def as_text(measured: Protocol) -> str:
-    """Two lines or more for people."""
+    """Lines for people, with what the measures' names mean."""
     drawn = (
         f"{measured['samples']} images of each condition on {measured['model']}: "
         f"{measured['steps']} steps, guidance {measured['guidance']:g}, seeds from "
         f"{measured['seed']}"
     )
-    return "\n".join([drawn, *map(_of_encoder, measured["encoders"])])
+    return "\n".join([drawn, *map(_of_encoder, measured["encoders"]), LEGEND])
 
 
 def difference(one: Protocol, other: Protocol) -> str:

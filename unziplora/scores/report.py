@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unziplora.errors import InvalidInput
-from unziplora.scores.measure import LEAKS, Mean, paired, summary
+from unziplora.scores.measure import Mean, is_leak, paired, shown, summary
 from unziplora.scores.protocol import Protocol, difference
 
 # by measure: of one pair sample by sample, or of one method image by image
@@ -21,7 +21,7 @@ def means(found: Mapping[str, Similarities]) -> list[tuple[str, dict[str, Mean]]
     """By measure, its mean by pair or method; leaks are named so."""
     first = next(iter(found.values()))
     return [
-        (_shown(measure), {name: summary(scores[measure]) for name, scores in found.items()})
+        (shown(measure), {name: summary(scores[measure]) for name, scores in found.items()})
         for measure in first
     ]
 
@@ -31,9 +31,9 @@ def table(found: Mapping[str, Similarities]) -> list[list[str]]:
     differences to the first."""
     first, *others = found
     rows = [["measure", *found, *(f"{name} - {first}" for name in others)]]
-    for (shown, values), measure in zip(means(found), found[first], strict=True):
+    for (name_shown, values), measure in zip(means(found), found[first], strict=True):
         less = [str(paired(found[name][measure], found[first][measure])) for name in others]
-        rows.append([shown, *map(str, values.values()), *less])
+        rows.append([name_shown, *map(str, values.values()), *less])
     return rows
 
 
@@ -50,7 +50,7 @@ def as_csv(found: Mapping[str, Similarities]) -> str:
         for name, scores in found.items():
             mean, less = summary(scores[measure]), paired(scores[measure], reference)
             difference = ["", ""] if name == first else [f"{less.value:.6f}", f"{less.error:.6f}"]
-            leak = "yes" if _is_leak(measure) else "no"
+            leak = "yes" if is_leak(measure) else "no"
             row = [measure, leak, name, f"{mean.value:.6f}", f"{mean.error:.6f}", mean.n]
             writer.writerow([*row, *difference])
     return text.getvalue()
@@ -151,11 +151,3 @@ def _latest(folder: Path) -> dict[str, _Stored]:
             if scores:
                 found[name] = _Stored(scores, protocol)
     return found
-
-
-def _is_leak(measure: str) -> bool:
-    return measure.split()[-1] in LEAKS
-
-
-def _shown(measure: str) -> str:
-    return f"{measure} (leak)" if _is_leak(measure) else measure
