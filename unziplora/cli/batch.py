@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unziplora.cli.output import print_aligned
+from unziplora.cli.packages import check_packages
 from unziplora.errors import InvalidInput
 from unziplora.files import check_output_folder, write_text
 
@@ -61,6 +62,7 @@ def batch(arguments: argparse.Namespace) -> int:
         read_manifest(arguments.manifest, {k: v for k, v in settings.items() if v is not None}),
         arguments.shard,
     )
+    check_packages()
     destination = Destination(arguments.out)
     out = destination.folder
     try:

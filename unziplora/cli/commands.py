@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unziplora.cli.arguments import PRECISIONS, parser_of, weighted
 from unziplora.cli.batch import batch
 from unziplora.cli.output import lasting, lasting_output, write_any_character
+from unziplora.cli.packages import check_packages
 from unziplora.cli.signals import Ended, end, handled
 from unziplora.cli.study import study
 from unziplora.errors import InvalidInput, UnZipLoRAError
@@ -158,6 +158,7 @@ def sheet(args: argparse.Namespace) -> int:
 
 def app(args: argparse.Namespace) -> int:
     """`unziplora app`: the page without a WebUI, and the API."""
+    check_packages()
     try:
         from unziplora.app.server import make_app
         from unziplora.app.serving import serve
@@ -252,7 +253,7 @@ def plan(args: argparse.Namespace) -> int:
     from unziplora.training.model_traits import ModelTraits
     from unziplora.training.settings import Settings
 
-    _check_packages()
+    check_packages()
     from unziplora.hosts.standalone.host import unloaded
 
     unet, device, defaults = unloaded(_model_path(args), _dtype(args.precision))
@@ -282,25 +283,13 @@ def _model_path(args: argparse.Namespace) -> Path | str:
 
 
 def _standalone_host(model: Path | str, precision: str = "auto", **options: Any) -> StandaloneHost:
-    _check_packages()
+    check_packages()
     from unziplora.hosts.standalone.host import StandaloneHost
     from unziplora.hosts.standalone.threads import limit_threads
 
     host = StandaloneHost.open(model, dtype=_dtype(precision), **options)
     limit_threads(host.unet, host.device)
     return host
-
-
-def _check_packages() -> None:
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of image processors
-    try:
-        import diffusers  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise InvalidInput(
-            f"The package {error.name} is missing, which is needed outside a WebUI. "
-            "Install it with: pip install 'unziplora[standalone]'"
-        ) from error
 
 
 def _dtype(precision: str) -> Any:
