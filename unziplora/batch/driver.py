@@ -162,9 +162,7 @@ class Batch:
         steps = {name: self._steps(name) for name in self._running}
         known = {name: found for name, found in steps.items() if found is not None}
         if known:
-            parts.append(
-                ", ".join(f"{name} {done}/{total}" for name, (done, total, _) in known.items())
-            )
+            parts.append(", ".join(_shown(name, *found[:2]) for name, found in known.items()))
         left = self._seconds_left(known)
         if left is not None:
             parts.append(f"{int(left // 3600)}:{int(left % 3600 // 60):02} h left")
@@ -190,3 +188,8 @@ class Batch:
         except InvalidInput:  # being written, or damaged: the worker says so
             return None
         return int(rows[-1]["step"]), total, median(recent)
+
+
+def _shown(name: str, done: int, total: int) -> str:
+    """A run's progress; after its last step files are written and samples drawn."""
+    return f"{name} {done}/{total}" if done < total else f"{name} finishing"
