@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections import OrderedDict, deque
 from types import SimpleNamespace
@@ -191,3 +192,37 @@ def test_an_image_that_waits_says_for_what(webui: Any) -> None:
     assert text("task(a)") == "Training: step 210 of 600, your image comes after it"
     webui.state.job = "task(a)"  # another image is drawn now
     assert text("task(b)") == "In queue: 2/2"
+
+
+FORGES = """
+from __future__ import annotations
+from types import SimpleNamespace
+
+class ProgressRequest:
+    id_task = "task(a)"
+
+def progressapi(req: ProgressRequest) -> SimpleNamespace:
+    return SimpleNamespace(queued=False, textinfo=req.id_task)
+"""
+
+
+def test_the_bars_function_keeps_its_types_for_the_web_server(webui: Any) -> None:
+    """Forge's are names of its own module, in which FastAPI 0.104 does not look for them."""
+    names: dict[str, Any] = {}
+    exec(FORGES, names)
+    original = webui.progress.progressapi = names["progressapi"]
+    progress.follow(Queue(), ReloadGate())
+    patched = webui.progress.progressapi
+    assert patched is not original
+    found = inspect.signature(patched)
+    assert found.parameters["req"].annotation is names["ProgressRequest"]
+    assert found.return_annotation is SimpleNamespace
+    assert patched(names["ProgressRequest"]()).textinfo == "task(a)"
+
+
+def test_a_bar_whose_types_nobody_knows_is_left_alone(webui: Any) -> None:
+    names: dict[str, Any] = {}
+    exec(FORGES.replace("class ProgressRequest", "class Renamed"), names)
+    original = webui.progress.progressapi = names["progressapi"]
+    progress.follow(Queue(), ReloadGate())
+    assert webui.progress.progressapi is original

@@ -5,6 +5,7 @@ File and line numbers are those of Automatic1111 1.10.1.
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from collections.abc import Callable, Set
@@ -124,6 +125,12 @@ def say_in_queue(training: Callable[[], str | None]) -> None:
     asked = getattr(progress, "progressapi", None)
     if asked is None or hasattr(asked, _PATCHED):
         return
+    try:
+        # with the types themselves: Forge's are names (its modules/progress.py:1), which FastAPI
+        # 0.104 looks for in the module of the function that it is handed, and that is ours
+        signature = inspect.signature(asked, eval_str=True)
+    except NameError:  # the bar says then what the WebUI says
+        return
 
     @wraps(asked)
     def answer(req: Any) -> Any:
@@ -134,6 +141,7 @@ def say_in_queue(training: Callable[[], str | None]) -> None:
         return given
 
     setattr(answer, _PATCHED, True)
+    answer.__signature__ = signature  # type: ignore[attr-defined]
     progress.progressapi = answer
 
 
