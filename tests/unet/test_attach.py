@@ -13,7 +13,7 @@ from unziplora.host import SizeIds
 from unziplora.method.methods import METHODS, table_for
 from unziplora.unet.attach import Attachment, attach
 from unziplora.unet.layer_names import attention_layers, group_of, reads_text
-from unziplora.unet.patches import checkpointed, frozen
+from unziplora.unet.patches import frozen
 
 TOGETHER = METHODS["unziplora"].passes[0]
 
@@ -142,33 +142,6 @@ def test_frozen_puts_every_flag_back(host: Any) -> None:
     except RuntimeError:
         pass
     assert flags == [parameter.requires_grad for parameter in parameters]
-
-
-def test_gradients_with_checkpointing_are_equal_to_the_bit(host: Any) -> None:
-    texts = contexts(host)
-    attachment = attach_to(host.unet)
-    attachment.mode.set_contexts(texts)
-    attachment.mode.use_pass(TOGETHER)
-    attachment.mode.window = attachment.mode.measuring = True
-
-    def gradients() -> list[Tensor]:
-        for _, parameter in attachment.named_parameters():
-            parameter.grad = None
-        for _, _, branch in attachment.branches():
-            branch.step_score.zero_()
-        predict(host, texts["combined"]).square().mean().backward()
-        found = [p.grad for _, p in attachment.named_parameters() if p.grad is not None]
-        return found + [branch.step_score.clone() for _, _, branch in attachment.branches()]
-
-    with frozen(host.unet):
-        plain = gradients()
-        with checkpointed(host.unet):
-            recomputed = gradients()
-    assert len(plain) == len(recomputed) == 4 * sum(1 for _ in attachment.branches())
-    for left, right in zip(plain, recomputed, strict=True):
-        assert left.any()
-        assert torch.equal(left, right)
-    assert not any("forward" in b.__dict__ for n, b in host.unet.named_modules() if "resnets" in n)
 
 
 def test_a_forward_exchanged_on_the_class_meanwhile_is_the_one_that_is_called(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import torch
@@ -14,7 +14,7 @@ from unziplora.method.branches import Branch, BranchPair, Init
 from unziplora.method.forward_mode import ForwardMode
 from unziplora.method.methods import Method
 from unziplora.method.prompts import BRANCHES, BranchName
-from unziplora.unet.changes import Changes
+from unziplora.unet.changes import Changes, forward_of
 from unziplora.unet.layer_names import attention_layers, group_of, reads_text
 
 
@@ -119,15 +119,8 @@ def attach(
                 branches[branch].initialise(init, generator)
         if branches:
             layers[name] = layer
-            pairs[name] = BranchPair(_base(layer), branches, mode, reads_text=reads_text(name))
+            pairs[name] = BranchPair(forward_of(layer), branches, mode, reads_text=reads_text(name))
     return Attachment(unet, layers, pairs)
-
-
-def _base(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The layer's own forward. That of its class is looked up at each call: A1111 exchanges it, for
-    the time of a casting by hand (modules/devices.py:178) and when its page is reloaded."""
-    own = layer.__dict__.get("forward")
-    return cast(Callable[[Tensor], Tensor], own or (lambda x: type(layer).forward(layer, x)))
 
 
 def _shape(layer: nn.Module) -> tuple[int, int]:

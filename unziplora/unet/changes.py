@@ -28,6 +28,13 @@ _RECORD = "_unziplora_changes"  # on the model itself, so that nothing else keep
 Forward = Callable[..., Any]
 
 
+def forward_of(module: nn.Module) -> Forward:
+    """A module's own forward. That of its class is looked up at each call: A1111 exchanges it, for
+    the time of a casting by hand (modules/devices.py:178) and when its page is reloaded."""
+    own: Forward | None = module.__dict__.get("forward")
+    return own or (lambda *args, **kwargs: type(module).forward(module, *args, **kwargs))
+
+
 class Changes:
     """Changes of one model that end together; a context manager that undoes them.
 

@@ -1,4 +1,4 @@
-"""What makes a borrowed UNet safe to differentiate, and to checkpoint."""
+"""What makes a borrowed UNet safe to differentiate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from unziplora.errors import InvalidInput
 from unziplora.unet.changes import Changes, Forward
@@ -18,11 +17,6 @@ from unziplora.unet.changes import Changes, Forward
 # of Forge: trained on it, a LoRA is that of the fp16 model (its gradients' correlation 0.999998)
 _PROVEN_GGUF = ("Q8_0",)
 _TRANSFORMER_BLOCK = re.compile(r".*\.transformer_blocks\.\d+")
-_CHECKPOINTED = re.compile(
-    r".*\.transformer_blocks\.\d+"  # both layouts
-    r"|(?:down_blocks\.\d+|up_blocks\.\d+|mid_block)\.resnets\.\d+"  # diffusers
-    r"|(?:input_blocks|output_blocks)\.\d+\.0|middle_block\.[02]"  # sgm
-)
 
 
 def refuse_quantised(unet: nn.Module) -> None:
@@ -139,19 +133,6 @@ def _remove_hook(module: nn.Module, hook: Callable[..., Any]) -> None:
 
 
 @contextmanager
-def checkpointed(unet: nn.Module) -> Iterator[None]:
-    """Each transformer block and residual block is recomputed in the backward pass.
-
-    Non-reentrant: a host's own checkpointing differentiates with respect to registered parameters
-    only, so that branches silently get no gradient (sgm), or is not implemented (Forge).
-    Gradients equal those without it to the bit on a CPU.
-    """
-    blocks = [m for name, m in unet.named_modules() if _CHECKPOINTED.fullmatch(name)]
-    with wrapped(unet, blocks, _recomputed):
-        yield
-
-
-@contextmanager
 def wrapped(
     model: nn.Module, blocks: Sequence[nn.Module], wrap: Callable[[Forward], Forward]
 ) -> Iterator[None]:
@@ -161,16 +142,6 @@ def wrapped(
         for block in blocks:
             changes.replace_forward(block, wrap(block.forward))
         yield
-
-
-def _recomputed(forward: Forward) -> Forward:
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        # Nothing in a block draws random numbers (dropout is off), so no state need be kept.
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
-
-    return run
 
 
 def _on_a_copy(forward: Forward) -> Forward:

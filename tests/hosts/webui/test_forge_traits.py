@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unziplora.errors import InvalidInput
-from unziplora.unet.patches import checkpointed, frozen, normal_tensors, out_of_place
+from unziplora.unet.patches import frozen, normal_tensors, out_of_place
+from unziplora.unet.recompute import recomputed
 
 WIDTH = 8
 
@@ -102,7 +103,7 @@ def trainable(unet: UNet, *, again: bool) -> Iterator[list[nn.Parameter]]:
             layer.forward = _beside(base, branch)  # type: ignore[method-assign]
             stack.callback(layer.__dict__.pop, "forward")
         if again:
-            stack.enter_context(checkpointed(unet))
+            stack.enter_context(recomputed(unet, "blocks"))
         yield branches
 
 
@@ -164,7 +165,7 @@ def test_blocks_that_overwrite_the_input_of_the_third_norm_need_its_copy_too() -
     unet = UNet(torch.float64, ErsatzBlock).double()
     x = torch.randn(2, 3, WIDTH, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(_out_of_place(unet, x).square().sum(), x)
-    with frozen(unet), out_of_place(unet, ("norm1", "norm2", "norm3")), checkpointed(unet):
+    with frozen(unet), out_of_place(unet, ("norm1", "norm2", "norm3")), recomputed(unet, "blocks"):
         (found,) = torch.autograd.grad(unet(x).square().sum(), x)
     assert found.equal(expected)
     in_place = pytest.raises(RuntimeError, match="modified by an inplace operation")
