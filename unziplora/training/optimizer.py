@@ -1,7 +1,8 @@
 """From gradients to new weights: checked, clipped, and applied by AdamW.
 
-Mergers, and in most plans A and B, are updated after the backward pass; in the small plans A and B
-are updated during it (training/fused_backward.py).
+Mergers have torch's AdamW, and so have A and B under a plan with moments in fp32. With moments in 8
+bits A and B have their own (training/bucket_adam.py), in the small plans during the backward pass
+(training/fused_backward.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from unziplora.errors import TrainingFailed
 from unziplora.training.adam8bit import FP32, in_fp32
+from unziplora.training.bucket_adam import BucketAdam
 from unziplora.training.fused_backward import InBackward
 from unziplora.training.memory_plans import Plan
 from unziplora.training.settings import ResolvedSettings
@@ -43,7 +45,9 @@ class LoraOptimizer:
         self._attachment, self._settings = attachment, settings
         self._norms: dict[nn.Parameter, float] = {}  # of this step's gradients, before clipping
         self._in_backward = self._make_in_backward() if plan.in_backward else None
+        self._eight_bit = self._in_backward or (self._make_eight_bit() if plan.eight_bit else None)
         self._optimizer = self._make_optimizer()
+        self._all = _Together(self._optimizer, self._eight_bit if not plan.in_backward else None)
         self._scaler = _loss_scaler(device, enabled=fp16 and not plan.in_backward)
 
     @property
@@ -54,15 +58,16 @@ class LoraOptimizer:
         """Before a step's backward passes. signed: in the small plans, the signed importance is
         added to the branches' `step_score`, for afterwards the gradients are gone."""
         self.forget_gradients()
+        if self._eight_bit is not None:
+            self._eight_bit.begin(self.done, self._settings.lr * lr_factor)
         if self._in_backward is not None:
-            lr = self._settings.lr * lr_factor
-            self._in_backward.begin(self.done, lr, signed=signed)
+            self._in_backward.signed = signed
 
     def backward(self, loss: Tensor) -> None:
         self._scaler.scale(loss).backward()
 
     def unscale(self) -> None:
-        self._scaler.unscale_(self._optimizer)
+        self._scaler.unscale_(self._all)
 
     def check(self, step: int) -> None:
         """Reads the gradients' norms. Raises TrainingFailed where one is not finite, unless the
@@ -87,7 +92,7 @@ class LoraOptimizer:
         for group in self._optimizer.param_groups:
             group["lr"] = group["full_lr"] * lr_factor
         scale = self.loss_scale
-        self._scaler.step(self._optimizer)
+        self._scaler.step(self._all)
         self._scaler.update()
         if self.loss_scale >= scale:  # a smaller scale says that the update was skipped
             self.done += 1
@@ -103,8 +108,8 @@ class LoraOptimizer:
         for _, _, branch in self._attachment.branches():
             if not branch.limited:
                 continue
-            if self._in_backward is not None:
-                self._in_backward.forget_momentum(branch, ~branch.mask)
+            if self._eight_bit is not None:
+                self._eight_bit.forget_momentum(branch, ~branch.mask)
             elif branch.up in self._optimizer.state:
                 self._optimizer.state[branch.up]["exp_avg"][~branch.mask] = 0
 
@@ -112,8 +117,8 @@ class LoraOptimizer:
         """The moments of each parameter, by its name; not copies."""
         tensors = {}
         for name, parameter in self._attachment.named_parameters():
-            if self._in_backward is not None and parameter in self._in_backward:
-                moments: Mapping[str, Tensor] = self._in_backward.tensors(parameter)
+            if self._eight_bit is not None and parameter in self._eight_bit:
+                moments: Mapping[str, Tensor] = self._eight_bit.tensors(parameter)
             else:
                 moments = self._optimizer.state.get(parameter, {})
             tensors.update({f"{name}:{key}": value for key, value in moments.items()})
@@ -138,8 +143,8 @@ class LoraOptimizer:
         self, parameter: nn.Parameter, saved: Mapping[str, Tensor], done: int
     ) -> None:
         """In 8 bits or fp32 as this plan keeps them, whatever the state has."""
-        if self._in_backward is not None and parameter in self._in_backward:
-            self._in_backward.restore(parameter, saved)
+        if self._eight_bit is not None and parameter in self._eight_bit:
+            self._eight_bit.restore(parameter, saved)
             return
         moments = in_fp32(saved) if "exp_avg_scale" in saved else saved
         step = saved["step"].clone() if "step" in saved else torch.tensor(float(done))
@@ -177,11 +182,15 @@ class LoraOptimizer:
             before_update=self._begun,
         )
 
+    def _make_eight_bit(self) -> BucketAdam:
+        settings = self._settings
+        return BucketAdam(self._attachment, weight_decay=settings.weight_decay, seed=settings.seed)
+
     def _begun(self) -> None:
         self.consistent = False
 
     def _make_optimizer(self) -> torch.optim.AdamW:
-        """For what is not updated in the backward pass."""
+        """For what has its moments in fp32."""
         settings = self._settings
         weights, mergers = [], []
         for _, _, branch in self._attachment.branches():
@@ -190,13 +199,31 @@ class LoraOptimizer:
         groups: list[dict[str, Any]] = [
             {"params": mergers, "full_lr": settings.merger_lr, "weight_decay": 0.0}
         ]
-        if self._in_backward is None:
+        if self._eight_bit is None:
             decay, lr = settings.weight_decay, settings.lr
             groups.insert(0, {"params": weights, "full_lr": lr, "weight_decay": decay})
         try:
             return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
         except RuntimeError:  # torch 2.1 to 2.3 fuse on CUDA only
             return torch.optim.AdamW(groups, lr=settings.lr, foreach=True)
+
+
+class _Together:
+    """What the loss scaler takes for one optimizer: it steps all of it or nothing.
+
+    param_groups: whose gradients it unscales.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, eight_bit: BucketAdam | None) -> None:
+        self._optimizer, self._eight_bit = optimizer, eight_bit
+        self.param_groups = list(optimizer.param_groups)
+        if eight_bit is not None:
+            self.param_groups.append({"params": list(eight_bit)})
+
+    def step(self) -> None:
+        if self._eight_bit is not None:
+            self._eight_bit.apply_all()
+        self._optimizer.step()
 
 
 def norms_of(tensors: list[Any]) -> list[float]:

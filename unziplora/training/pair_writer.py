@@ -152,7 +152,7 @@ def _header(
         mixed_precision=_mixed_precision(dtype, made.plan),
         plan=made.plan.name,
         fused_backward=made.plan.in_backward,
-        checkpointing=made.plan.checkpointing,
+        checkpointing=made.plan.recompute == "blocks",
         max_grad_norm=settings.max_grad_norm,
         min_snr_gamma=settings.min_snr_gamma,
         software=f"unziplora {__version__}",
@@ -166,6 +166,8 @@ def _optimizer(plan: Plan) -> str:
     """What updated A and B; mergers are torch's AdamW under every plan."""
     if plan.in_backward:
         return "unziplora.training.fused_backward.InBackward(AdamW with 8-bit moments)"
+    if plan.eight_bit:
+        return "unziplora.training.bucket_adam.BucketAdam(AdamW with 8-bit moments)"
     return "torch.optim.AdamW"
 
 
