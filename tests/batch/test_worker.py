@@ -197,7 +197,7 @@ def test_full_memory_takes_the_next_plan(host: Any, image_file: Path, tmp_path: 
     small = Small()
     result = Worker(lambda: small, tmp_path / "out", "w").train(job(image_file, memory="full"))  # type: ignore[arg-type, return-value]
     assert result.state == "completed"
-    assert result.plan not in ("full", "checkpoint")
+    assert result.plan not in ("full", "selective")
 
 
 class InProcess:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import unziplora
 from unziplora.errors import UnZipLoRAError
 from unziplora.training.events import Finished, GivingWay, Previewed, StateSaved, StepDone
+from unziplora.training.memory_plans import PLANS
 
 pytestmark = pytest.mark.slow
 SETTINGS = {"steps": 6, "name": "pair", "rank": 2, "lr": 1e-3, "resolution": 64,
@@ -76,7 +77,7 @@ def tensors(out: Path) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("memory", ["full", "checkpoint", "low", "lowest"])
+@pytest.mark.parametrize("memory", list(PLANS))
 def test_others_go_first_and_the_pair_is_the_same(
     make_shared: Any, image_file: Path, tmp_path: Path, memory: str
 ) -> None:

@@ -24,7 +24,7 @@ from unziplora.training.settings import Settings
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SETTINGS = Settings("cat", "ink", rank=64, resolution=1024).resolve()
-BARS = {"full": 14.8, "checkpoint": 8.6, "low": 6.9, "lowest": 4.5}
+BARS = {"full": 12.2, "selective": 9.4, "checkpoint": 7.4, "low": 6.3, "lowest": 3.7}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,8 @@ def sdxl() -> Any:
 
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Sets how many GB are free."""
+    """Sets how many GB are free, of 12."""
+    monkeypatch.setattr(memory, "total_memory", lambda device: 12)
     return lambda gb: monkeypatch.setattr(memory, "free_memory", lambda device, unet: gb)
 
 
@@ -64,17 +65,62 @@ def test_between_its_rows_the_table_is_linear_in_rank_and_pixels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gb", "plan"), [(40, "full"), (10.4, "checkpoint"), (7.9, "low"), (5.5, "lowest")]
+    ("gb", "plan"),
+    [(40, "full"), (10.4, "selective"), (8.0, "checkpoint"), (7.2, "low"), (5.5, "lowest")],
 )
 def test_auto_takes_the_fastest_plan_that_fits(sdxl: Any, free: Any, gb: float, plan: str) -> None:
     free(gb)
     found = forecast(sdxl, CUDA, SETTINGS)
     assert found.plan.name == plan
     assert found.fits
-    assert (
-        found.text == f"VRAM: about {found.needs[plan]:.1f} GB of {gb:.1f} GB free (plan: {plan})"
-    )
+    assert found.text == f"VRAM: about {found.need:.1f} GB of {gb:.1f} GB free (plan: {plan})"
     assert found.needs[plan] > (simulated("sdxl", 1024, 64, plan) or 0)
+
+
+def test_checkpoint_keeps_as_many_blocks_as_fit(sdxl: Any, free: Any) -> None:
+    free(40)
+    needs = forecast(sdxl, CUDA, SETTINGS).needs
+    least, most = needs["checkpoint"], needs["selective"]
+    kept = []
+    for share in (0.01, 0.5, 0.99):
+        gb = least + share * (most - least)
+        free(gb)
+        found = forecast(sdxl, CUDA, SETTINGS)
+        assert found.plan.name == "checkpoint"
+        assert least <= found.need <= gb
+        assert found.need == pytest.approx(gb, abs=0.05)
+        kept.append(found.plan.kept_blocks)
+    assert kept[0] == 0 < kept[1] < kept[2] < 70, "SDXL has 70 blocks"
+    stepped = smaller(found.plan, sdxl, CUDA)
+    assert stepped is PLANS["checkpoint"]
+    assert forecast(sdxl, CUDA, replace(SETTINGS, memory="checkpoint")).plan.kept_blocks == 0
+
+
+def test_the_choice_is_told_in_words(sdxl: Any, free: Any, monkeypatch: Any) -> None:
+    def choice(gb: float) -> str:
+        free(gb)
+        return forecast(sdxl, CUDA, SETTINGS).choice
+
+    def percent(text: str) -> int:
+        found = re.fullmatch(r"Fits your 12 GB: about (\d+) % slower than the fastest plan", text)
+        assert found, text
+        return int(found[1])
+
+    assert choice(40) == "Fits your 12 GB: the fastest plan"
+    slower = [percent(choice(gb)) for gb in (10.4, 9.6, 8.0, 7.2, 5.5)]
+    assert slower == sorted(slower)
+    assert slower[0] < slower[1] < slower[2], "blocks that are kept save time"
+    assert choice(2.0).startswith("May not fit your 12 GB: about ")
+    monkeypatch.setattr(memory, "total_memory", lambda device: None)
+    assert choice(40) == "The fastest plan"
+
+
+def test_every_plan_is_slower_than_the_one_before_and_needs_less(sdxl: Any, free: Any) -> None:
+    free(40)
+    needs = list(forecast(sdxl, CUDA, SETTINGS).needs.values())
+    assert needs == sorted(needs, reverse=True)
+    slowdowns = [plan.slowdown for plan in PLANS.values()]
+    assert slowdowns == sorted(slowdowns)
 
 
 def test_where_nothing_fits_the_smallest_is_tried_and_said_to_be_doubtful(
@@ -185,6 +231,7 @@ def test_plan_prints_the_models_row(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (report["resolution"], report["rank"]) == (128, 8)
     assert report["plan"] in PLANS
     assert report["needs"].keys() == PLANS.keys()
+    assert report["choice"] in text
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

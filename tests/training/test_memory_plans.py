@@ -16,11 +16,24 @@ import unziplora
 from tests.training.test_trainer import SETTINGS, forward, make_trainer, same, snapshot
 from tests.unet.test_weight_cast import near_fp8
 from unziplora.errors import TrainingFailed
+from unziplora.method.methods import METHODS
+from unziplora.training import memory_plans
 from unziplora.training.events import Message, Started, StepDone
 from unziplora.training.memory_plans import PLANS, Plan
 from unziplora.training.trainer import Trainer
 
 SMALL = ["low", "lowest"]
+IN_FP32 = [
+    replace(PLANS["full"], name="cheap"),
+    replace(PLANS["selective"], eight_bit=False),
+    replace(PLANS["checkpoint"], eight_bit=False),
+    replace(PLANS["checkpoint"], eight_bit=False, kept_blocks=2),
+]
+IN_EIGHT_BITS = [
+    PLANS["selective"],
+    PLANS["checkpoint"],
+    replace(PLANS["checkpoint"], kept_blocks=2),
+]
 
 
 def under(plan: str | Plan, documented: dict[str, Any], settings: Any = SETTINGS) -> Trainer:
@@ -34,8 +47,51 @@ def losses(trainer: Trainer, steps: int) -> list[float]:
         return [trainer.advance().diffusion for _ in range(steps)]
 
 
-def test_losses_of_full_and_checkpoint_are_equal_to_the_bit(documented: dict[str, Any]) -> None:
-    assert losses(under("full", documented), 5) == losses(under("checkpoint", documented), 5)
+@pytest.fixture
+def no_unet_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that `full` makes cheap things again here too."""
+    monkeypatch.setattr(memory_plans, "SMALL_UNET", 0)
+
+
+@pytest.mark.parametrize("plans", [IN_FP32, IN_EIGHT_BITS], ids=["fp32", "8 bits"])
+def test_losses_of_plans_with_the_same_moments_are_equal_to_the_bit(
+    documented: dict[str, Any], no_unet_is_small: None, plans: list[Plan]
+) -> None:
+    first, *others = [losses(under(plan, documented), 5) for plan in plans]
+    assert len(set(first)) == 5
+    assert all(found == first for found in others)
+
+
+def test_a_small_unet_keeps_all_that_is_cheap_to_make_again(
+    documented: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = under("full", documented)
+    unet, attachment = trainer.host.unet, trainer.attachment
+    before = [module for module in unet.modules() if "forward" in module.__dict__]
+    with trainer.plan.on(unet, attachment):
+        assert before == [module for module in unet.modules() if "forward" in module.__dict__]
+    monkeypatch.setattr(memory_plans, "SMALL_UNET", 0)
+    with trainer.plan.on(unet, attachment):
+        assert before != [module for module in unet.modules() if "forward" in module.__dict__]
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_plan_with_moments_in_8_bits_trains_all_that_full_does(
+    documented: dict[str, Any], method: str
+) -> None:
+    settings = replace(SETTINGS, method=method)
+
+    def moved(plan: str) -> set[str]:
+        trainer = under(plan, documented, settings)
+        before = {name: p.detach().clone() for name, p in trainer.attachment.named_parameters()}
+        losses(trainer, 6)
+        return {
+            name
+            for name, parameter in trainer.attachment.named_parameters()
+            if not torch.equal(parameter, before[name])
+        }
+
+    assert moved("full") == moved("selective") != set()
 
 
 def gain(trainer: Trainer, steps: int) -> float:
@@ -60,7 +116,7 @@ def test_updates_in_8_bits_and_in_bf16_learn_what_full_does(documented: dict[str
     full = gain(under(PLANS["full"], documented, settings), 30)
     assert full > 0.04
     for dtype in (torch.float32, torch.bfloat16):
-        small = Plan("small", checkpointing=False, in_backward=True, lora_dtype=dtype)
+        small = Plan("small", in_backward=True, lora_dtype=dtype)
         found = gain(under(small, documented, settings), 30)
         assert found == pytest.approx(full, rel=0.15), dtype
 
@@ -68,7 +124,7 @@ def test_updates_in_8_bits_and_in_bf16_learn_what_full_does(documented: dict[str
 def test_a_base_in_fp8_trains_as_the_same_model_with_rounded_weights(
     documented: dict[str, Any],
 ) -> None:
-    stored = under(Plan("fp8", fp8_base=True), documented)
+    stored = under(Plan("fp8", eight_bit=False, fp8_base=True), documented)
     full = under(PLANS["full"], documented)
     for module in full.host.unet.modules():
         weight = module._parameters.get("weight")
@@ -80,6 +136,8 @@ def test_a_base_in_fp8_trains_as_the_same_model_with_rounded_weights(
 @pytest.mark.parametrize(
     ("plan", "method", "importance"),
     [
+        ("selective", "unziplora", "magnitude"),
+        ("checkpoint", "dreambooth", "signed"),
         ("low", "unziplora", "magnitude"),
         ("low", "dreambooth", "signed"),
         ("low", "b-lora", "magnitude"),
@@ -154,7 +212,14 @@ def test_infinite_gradients_end_a_small_plan_with_weights_that_are_finite(
 
 @pytest.mark.parametrize(
     ("earlier", "later"),
-    [("full", "low"), ("low", "full"), ("checkpoint", "lowest"), ("lowest", "checkpoint")],
+    [
+        ("full", "selective"),
+        ("selective", "full"),
+        ("full", "low"),
+        ("low", "full"),
+        ("checkpoint", "lowest"),
+        ("lowest", "checkpoint"),
+    ],
 )
 def test_a_state_of_one_plan_goes_on_under_another(
     documented: dict[str, Any], earlier: str, later: str
@@ -168,7 +233,7 @@ def test_a_state_of_one_plan_goes_on_under_another(
     assert second.step == 7
 
 
-@pytest.mark.parametrize("plan", SMALL)
+@pytest.mark.parametrize("plan", ["selective", *SMALL])
 def test_a_run_under_a_small_plan_resumes_from_its_state_on_disk(
     documented: dict[str, Any], image_file: Path, tmp_path: Path, plan: str
 ) -> None:
@@ -270,10 +335,13 @@ def test_out_of_memory_steps_down_once_and_loses_no_step(
     assert isinstance(stepped[0], Started)
     assert stepped[0].plan == "full"
     said = [event.text for event in stepped if isinstance(event, Message)]
-    assert any("memory plan checkpoint" in text for text in said)
+    assert any("memory plan selective" in text for text in said)
     found, expected = (
-        [(e.step, e.loss) for e in events if isinstance(e, StepDone)] for events in (stepped, whole)
+        {e.step: e.loss for e in events if isinstance(e, StepDone)} for events in (stepped, whole)
     )
-    assert found == expected
+    assert list(found) == list(expected) == [1, 2, 3, 4, 5, 6]
+    # the step that failed is made from the weights of before; then moments are in 8 bits
+    assert [found[step] for step in (1, 2, 3)] == [expected[step] for step in (1, 2, 3)]
+    assert list(found.values()) == pytest.approx(list(expected.values()), rel=0.02)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         run("twice", 2)

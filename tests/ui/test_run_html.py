@@ -138,7 +138,7 @@ def test_the_prompt_calls_what_is_used_and_has_a_weight(
 def test_the_memory_line_shows_need_free_memory_and_plan(
     free: float | None, light: str, text: str
 ) -> None:
-    needs = {"full": 13.5, "checkpoint": 9.1}
+    needs = {"full": 12.8, "selective": 10.1, "checkpoint": 9.1}
     expected = Forecast("sdxl", 1024, 64, needs, free, PLANS["checkpoint"])
     assert expected.text == text
     assert model_header.light(expected) == light
@@ -154,6 +154,7 @@ def test_the_models_line_has_its_name_family_memory_and_time(host: Any, tmp_path
     line = model_header.header(service, {"rank": 2}).line
     assert "Checkpoint: base.safetensors (SDXL 1.0)" in line
     assert ">RAM: about " in line
+    assert "he fastest plan<" in line
     assert "data-loaded" in line
     assert "rank cannot be 0" in model_header.header(service, {"rank": 0}).line
     empty = Service(lambda: host, lambda: tmp_path)

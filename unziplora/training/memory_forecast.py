@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,26 @@ from torch import nn
 from unziplora.errors import InvalidInput
 from unziplora.method.methods import METHODS
 from unziplora.method.prompts import BRANCHES
-from unziplora.training.memory_plans import PLANS, Plan
+from unziplora.training.memory_plans import PLANS, Plan, is_small
 from unziplora.training.settings import ResolvedSettings
 from unziplora.unet.architectures import recognise
 from unziplora.unet.attach import layer_shapes
 from unziplora.unet.layer_names import group_of
+from unziplora.unet.recompute import transformer_blocks
 from unziplora.unet.weight_cast import fp8_bytes, in_fp16
 
 TABLE = Path(__file__).with_name("memory.json")
 _MARGIN, _FIXED_MARGIN = 1.05, 0.3  # a factor, GB
-_SMALL_UNET = 200_000_000  # parameters; fits unrecomputed wherever its program runs
+_ALL_KEPT = 1.45  # of what "full" works with on a large UNet, where a small one keeps all
 
 
 @dataclass(frozen=True)
 class Forecast:
     """needs: GB of each plan, the margin included; free: GB that a run can have, the model's own
-    included, or None where that is not known. plan: the one that will be taken. kind: of memory,
-    "VRAM" or, without a GPU, "RAM"."""
+    included, or None where that is not known. plan: the one that will be taken. kept_share: of what
+    "selective" keeps and "checkpoint" does not, the share that the plan keeps, 0 to 1. kind: of
+    memory, "VRAM" or, without a GPU, "RAM". total: of the device's memory, in GB as it is sold
+    (2^30 bytes), where that is known."""
 
     architecture: str
     resolution: int
@@ -46,19 +49,41 @@ class Forecast:
     needs: Mapping[str, float]
     free: float | None
     plan: Plan
+    kept_share: float = 0.0
     kind: str = "VRAM"
+    total: int | None = None
+
+    @property
+    def need(self) -> float:
+        """GB of the plan that will be taken."""
+        least, share = self.needs[self.plan.name], self.kept_share
+        return least + share * (self.needs["selective"] - least)
 
     @property
     def fits(self) -> bool:
-        return self.free is None or self.needs[self.plan.name] <= self.free
+        return self.free is None or self.need <= self.free
 
     @property
     def text(self) -> str:
         """ "VRAM: about 9.1 GB of 10.4 GB free (plan: checkpoint)" """
         free = "" if self.free is None else f" of {self.free:.1f} GB free"
         doubt = "" if self.fits else ", may not fit"
-        need = self.needs[self.plan.name]
-        return f"{self.kind}: about {need:.1f} GB{free} (plan: {self.plan.name}{doubt})"
+        return f"{self.kind}: about {self.need:.1f} GB{free} (plan: {self.plan.name}{doubt})"
+
+    @property
+    def percent_slower(self) -> int:
+        """Than the fastest plan, in time of a step, as expected."""
+        saved = PLANS["checkpoint"].slowdown - PLANS["selective"].slowdown
+        return round(100 * (self.plan.slowdown - self.kept_share * saved))
+
+    @property
+    def choice(self) -> str:
+        """ "Fits your 12 GB: about 20 % slower than the fastest plan" """
+        slower = f"about {self.percent_slower} % slower than the fastest plan"
+        pace = slower if self.percent_slower else "the fastest plan"
+        if self.total is None:
+            return pace[0].upper() + pace[1:]
+        return f"{'Fits' if self.fits else 'May not fit'} your {self.total} GB: {pace}"
 
     def as_text(self) -> str:
         """A line for each plan, and what auto does."""
@@ -66,10 +91,11 @@ class Forecast:
         lines += [f"  {name:<10} {need:5.1f} GB" for name, need in self.needs.items()]
         margin = f"{100 * (_MARGIN - 1):.0f} % and {_FIXED_MARGIN} GB"
         lines.append(f"Simulated, with {margin} more for what a simulation does not see.")
-        return "\n".join([*lines, self.text])
+        return "\n".join([*lines, self.text, self.choice])
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "plan": self.plan.name, "fits": self.fits, "text": self.text}
+        told = {"plan": self.plan.name, "need": self.need, "fits": self.fits}
+        return {**asdict(self), **told, "text": self.text, "choice": self.choice}
 
 
 def forecast(
@@ -86,9 +112,10 @@ def forecast(
     architecture = recognise(unet, stated).name
     needs = {name: _need(unet, settings, plan, architecture) for name, plan in PLANS.items()}
     free = free_memory(device, unet)
-    plan = _chosen(settings.memory, needs, free, unet, device)
+    plan, share = _chosen(settings.memory, needs, free, unet, device)
     kind = "RAM" if device.type == "cpu" else "VRAM"
-    return Forecast(architecture, settings.resolution, settings.rank, needs, free, plan, kind)
+    place = (architecture, settings.resolution, settings.rank)
+    return Forecast(*place, needs, free, plan, share, kind, total_memory(device))
 
 
 def _chosen(
@@ -97,21 +124,38 @@ def _chosen(
     free: float | None,
     unet: nn.Module,
     device: torch.device,
-) -> Plan:
-    """The plan of that name; for "auto" the fastest that fits, or the smallest where none does."""
+) -> tuple[Plan, float]:
+    """The plan of that name; for "auto" the fastest that fits, or the smallest where none does.
+    Beside it the share of its blocks' activations that it keeps."""
     if name != "auto":
         if reason := _refusal(PLANS[name], unet, device):
             raise InvalidInput(reason)
-        return PLANS[name]
+        return PLANS[name], 0.0
     if free is None:
-        small = sum(parameter.numel() for parameter in unet.parameters()) < _SMALL_UNET
-        return PLANS["full" if small else "checkpoint"]
+        return PLANS["full" if is_small(unet) else "checkpoint"], 0.0
     able = [plan for plan in PLANS.values() if _pays(plan, unet, device)]
-    return next((plan for plan in able if needs[plan.name] <= free), able[-1])
+    plan = next((plan for plan in able if needs[plan.name] <= free), able[-1])
+    return _with_blocks_kept(plan, needs, free, unet) if plan.name == "checkpoint" else (plan, 0.0)
+
+
+def _with_blocks_kept(
+    plan: Plan, needs: Mapping[str, float], free: float, unet: nn.Module
+) -> tuple[Plan, float]:
+    """As many blocks as fit are not made again as a whole."""
+    more = needs["selective"] - needs["checkpoint"]
+    room = (free - needs["checkpoint"]) / more if more > 0 else 0.0
+    kept, share = 0, 0.0
+    for _, cost in transformer_blocks(unet):
+        if share + cost > room:
+            break
+        kept, share = kept + 1, share + cost
+    return (replace(plan, kept_blocks=kept), share) if kept else (plan, 0.0)
 
 
 def smaller(plan: Plan, unet: nn.Module, device: torch.device) -> Plan | None:
     """The next plan that this model and device can run, or None."""
+    if plan.kept_blocks:
+        return PLANS[plan.name]
     for other in list(PLANS.values())[list(PLANS).index(plan.name) + 1 :]:
         if _pays(other, unet, device):
             return other
@@ -141,9 +185,17 @@ def free_memory(device: torch.device, unet: nn.Module) -> float | None:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (free + unused + own) / 1e9
     if device.type == "cpu":
-        available = _available()
+        available = _memory_of_computer("MemAvailable")
         return None if available is None else (available + own) / 1e9
     return None
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Of the device, in GB as it is sold; None where that is not known."""
+    if device.type == "cuda":
+        return round(torch.cuda.get_device_properties(device).total_memory / 2**30)
+    total = _memory_of_computer("MemTotal") if device.type == "cpu" else None
+    return None if total is None else round(total / 2**30)
 
 
 def simulated(
@@ -201,7 +253,7 @@ def is_full(error: BaseException) -> bool:
 def _need(unet: nn.Module, settings: ResolvedSettings, plan: Plan, architecture: str) -> float:
     """GB of a plan at its peak, the margin included."""
     base = sum(p.numel() * p.element_size() for p in unet.parameters())
-    moments = 2 if plan.in_backward else 8  # bytes a weight; scales are a 32nd of them
+    moments = 2 if plan.eight_bit else 8  # bytes a weight; scales are a 32nd of them
     per_weight = plan.lora_dtype.itemsize + moments
     loras = trained_weights(unet, settings, architecture) * per_weight / 1e9
     working = _working(unet, settings, plan.name, architecture)
@@ -213,14 +265,24 @@ def _working(unet: nn.Module, settings: ResolvedSettings, plan: str, architectur
     """GB of activations, gradients and temporaries at the peak, in the base's own precision."""
     scale = 1.0
     size = (settings.resolution, settings.rank)
-    found = simulated(architecture, *size, plan, "working_gb")
+    found = _measured(architecture, *size, plan)
     if found is None:  # another size of the same shape
-        known = {row["plan"] for row in _table()}
-        measured = plan if plan in known else "full"  # no plan needs more
-        found = simulated("sdxl", *size, measured, "working_gb") or 0.0
+        found = _measured("sdxl", *size, plan) or 0.0
         scale = sum(p.numel() for p in unet.parameters()) / 2.567e9
+    if plan == "full" and is_small(unet):
+        scale *= _ALL_KEPT
     width = max(2, next(unet.parameters()).element_size())  # the table's is 2 bytes
     return max(0.0, found) * scale * width / 2
+
+
+def _measured(architecture: str, resolution: int, rank: int, plan: str) -> float | None:
+    """What a plan works with by the table, or, where it has no rows, what `full` does: no plan
+    needs more."""
+    for known in (plan, "full"):
+        found = simulated(architecture, resolution, rank, known, "working_gb")
+        if found is not None:
+            return found
+    return None
 
 
 def _pays(plan: Plan, unet: nn.Module, device: torch.device) -> bool:
@@ -251,13 +313,14 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def _available() -> int | None:
-    """Bytes of the computer's memory that programs can have without swapping; Linux says."""
+def _memory_of_computer(what: str) -> int | None:
+    """Bytes of all its memory ("MemTotal"), or of what programs can have without swapping
+    ("MemAvailable"); Linux says."""
     try:
         text = Path("/proc/meminfo").read_text("ascii")
     except OSError:
         return None
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    found = re.search(rf"^{what}:\s+(\d+) kB", text, re.MULTILINE)
     return 1024 * int(found[1]) if found else None
 
 

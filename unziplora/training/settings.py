@@ -81,7 +81,7 @@ class Settings:
     flip: bool = False
     latent: Literal["mean", "sample"] = "mean"
 
-    memory: Literal["auto", "full", "checkpoint", "low", "lowest"] = "auto"
+    memory: Literal["auto", "full", "selective", "checkpoint", "low", "lowest"] = "auto"
     save_minutes: float = 5.0
     snapshot_every: int = 0  # steps; 0: never
     preview_every: int = 0  # steps; 0: never

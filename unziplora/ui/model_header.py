@@ -41,7 +41,7 @@ def header(service: Service, settings: Mapping[str, Any]) -> Header:
         return Header(_line(None, _name(identity) or [_NOT_LOADED], loaded=False))
     forecast, seconds = expected
     time = [] if seconds is None else [f"about {rough_duration(seconds)}"]
-    parts = [*_name(identity), forecast.text, *time]
+    parts = [*_name(identity), forecast.text, forecast.choice, *time]
     return Header(_line(light(forecast), parts, loaded=True), forecast.architecture)
 
 
@@ -61,7 +61,7 @@ def light(of: Forecast) -> Light:
     """Green: fits. Amber: fits tightly. Red: may not fit."""
     if not of.fits:
         return "red"
-    tight = of.free is not None and of.needs[of.plan.name] > _TIGHT * of.free
+    tight = of.free is not None and of.need > _TIGHT * of.free
     return "amber" if tight else "green"
 
 
