@@ -23,7 +23,7 @@ from unziplora.testing.random_checkpoint import FULL, meta_models
 from unziplora.training.run_folder import RunFolder
 from unziplora.unet.attach import layer_shapes
 
-MOMENTS = {"fp32 (plans full, checkpoint)": torch.float32, "8 bits (low, lowest)": torch.uint8}
+MOMENTS = {"fp32 (plan full)": torch.float32, "8 bits (other plans)": torch.uint8}
 BLOCK = 256  # numbers of an 8-bit moment that share a scale
 
 

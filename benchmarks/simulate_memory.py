@@ -13,7 +13,8 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 from unittest import mock
 
 import torch
@@ -34,6 +35,10 @@ from unziplora.training.trainer import Trainer
 from unziplora.unet.attach import attach
 
 TOKENS = 77
+_IN_PLACE = (
+    "mul_", "add_", "sub_", "div_", "copy_", "zero_", "fill_", "sqrt_", "clamp_", "lerp_", "floor_",
+    "addcmul_", "addcdiv_", "normal_", "uniform_", "random_", "masked_fill_", "bernoulli_",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Live(TorchDispatchMode):
         super().__init__()
         self.bytes = self.peak = 0
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._shapes = _Shapes()
 
     def count(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
@@ -61,7 +67,11 @@ class Live(TorchDispatchMode):
                 self._known.add(storage)
                 self.bytes += storage.nbytes()
                 weakref.finalize(storage, self._gone, storage.nbytes())
+                self.added(tensor)
         self.peak = max(self.peak, self.bytes)
+
+    def added(self, tensor: Tensor) -> None:
+        """A storage is counted for the first time."""
 
     def _gone(self, nbytes: int) -> None:
         self.bytes -= nbytes
@@ -72,9 +82,66 @@ class Live(TorchDispatchMode):
             return True if dtype == torch.bool else 1.0 if dtype.is_floating_point else 0
         if func is torch.ops.aten._to_copy.default and _to_cpu(kwargs or {}):
             return torch.ones(args[0].shape, dtype=(kwargs or {}).get("dtype") or args[0].dtype)
-        result = func(*args, **(kwargs or {}))
+        result = self._shapes(func, args, kwargs or {})
         self.count(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
         return result
+
+
+class _Shapes:
+    """Runs an operation on the meta device. What came of the same shapes before comes again without
+    it: torch works most of them out in Python, and a step has tens of thousands of few kinds."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def __call__(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        kind = _kind(func)
+        if kind == "other":
+            return func(*args, **kwargs)
+        key = (func, _key(args), _key(tuple(kwargs.items())))
+        known = self._known.get(key)
+        if known is not None:
+            return args[0] if kind == "in place" else _made(known)
+        result = func(*args, **kwargs)
+        if (found := _described(result)) is not None:
+            self._known[key] = found
+        return result
+
+
+def _described(result: Any) -> Any:
+    """What `_made` makes the like of; None for what is no tensor without data."""
+    if isinstance(result, Tensor) and result.device.type == "meta":
+        return (result.shape, result.stride(), result.dtype)
+    if isinstance(result, tuple) and result:
+        parts = [_described(part) for part in result]
+        return None if None in parts else parts
+    return None
+
+
+def _made(known: Any) -> Any:
+    if isinstance(known, list):
+        return tuple(map(_made, known))
+    shape, stride, dtype = known
+    return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+
+
+@cache
+def _kind(func: Any) -> Literal["new", "in place", "other"]:
+    """new: the result shares no storage with anything. in place: it is the first tensor, whose
+    numbers alone change."""
+    shared = [x for x in func._schema.arguments if x.alias_info is not None]
+    if not shared and all(x.alias_info is None for x in func._schema.returns):
+        return "new"
+    return "in place" if func._schema.name.removeprefix("aten::") in _IN_PLACE else "other"
+
+
+def _key(values: Any) -> Any:
+    """What a result's shape can depend on."""
+    if isinstance(values, Tensor):
+        return (values.shape, values.stride(), values.dtype, values.device.type)
+    if isinstance(values, (list, tuple)):
+        return tuple(_key(value) for value in values)
+    return (type(values), values)
 
 
 def _to_cpu(options: dict[str, Any]) -> bool:
@@ -114,15 +181,32 @@ class _Host(StandaloneHost):
 def simulate(architecture: str, resolution: int, rank: int, plan: str) -> Simulated:
     """A measuring step in the middle of a run, which needs a little more than another: dense
     matrices of a layer are formed."""
+    live = Live()
+    with at_rest(live, architecture, resolution, rank, plan) as trainer:
+        held = live.bytes
+        with live:
+            trainer.advance()
+    return Simulated(held, live.peak)
+
+
+def held_bytes(architecture: str, resolution: int, rank: int, plan: str) -> int:
+    """What is there all the time: base weights, A, B, mergers and moments."""
+    live = Live()
+    with at_rest(live, architecture, resolution, rank, plan):
+        return live.bytes
+
+
+@contextmanager
+def at_rest(
+    live: Live, architecture: str, resolution: int, rank: int, plan: str
+) -> Iterator[Trainer]:
+    """A trainer under its plan, what it holds counted."""
     with without_data():
         trainer = real_trainer(architecture, resolution, rank, plan)
-        unet, live = trainer.host.unet, Live()
+        unet = trainer.host.unet
         with trainer.plan.on(unet, trainer.attachment):
             live.count([*unet.parameters(), *unet.buffers(), *trainer.tensors().values()])
-            held = live.bytes
-            with live:
-                trainer.advance()
-    return Simulated(held, live.peak)
+            yield trainer
 
 
 def real_trainer(
@@ -146,7 +230,7 @@ def real_trainer(
         table_for(architecture),
         rank=rank,
         alpha=rank,
-        init="zero",
+        init=settings.init,
         generator=torch.Generator(),
     )
     side = resolution // 8
@@ -174,7 +258,9 @@ def _unet(architecture: str, widths: Widths, dtype: torch.dtype) -> nn.Module:
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 drawn = torch.empty(parameter.shape, dtype=dtype)
-                if parameter.ndim > 1:
+                if drawn.device.type == "meta":
+                    pass
+                elif parameter.ndim > 1:
                     drawn.normal_(0, 0.02)
                 else:
                     drawn.fill_(1.0 if name == "weight" else 0.0)

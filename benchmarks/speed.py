@@ -1,8 +1,11 @@
-"""python -m benchmarks.speed [--json FILE] [--trials 7] [--part steps|outside|all] [--profile]
+"""python -m benchmarks.speed [--json FILE] [--trials 7] [--part PART] [--profile]
 
+PART is steps, plans, outside or all:
 steps     our step for two LoRAs against a plain step for one (peft on diffusers, the same UNet,
           the same checkpointing, AdamW) and against a bare forward: SDXL's topology with widths
           128/256/512, 64 x 64 latents, rank 64, fp32. Trials alternate; medians and quartiles.
+plans     a step of each memory plan against one of `full`, in the same topology; "nothing made
+          again" is `full` as it is on a small UNet.
 outside   the share of a whole 600-step run on the miniature that is not ordinary steps: loading,
           encoding, measuring importance, saving, events.
 --profile prints where one step's time goes instead.
@@ -30,18 +33,19 @@ from benchmarks.results import described, write
 from benchmarks.simulate_memory import real_trainer
 from benchmarks.timing import alternating, clock, ratio
 from unziplora.testing.random_checkpoint import Widths, unet_of
+from unziplora.training.memory_plans import PLANS
 from unziplora.training.trainer import Trainer
 from unziplora.unet.layer_names import PROJECTIONS
-from unziplora.unet.patches import checkpointed
+from unziplora.unet.recompute import recomputed
 
 WIDTHS = Widths(unet=(128, 256, 512), text=(768, 1280))
 RESOLUTION, RANK = 512, 64  # 64 x 64 latents
 BARS = {
-    "pair_over_plain": 1.10,
-    "pair_over_plain_checkpoint": 1.10,
-    "pair_over_forward": 2.6,
-    "pair_over_forward_checkpoint": 4.2,
-    "outside_share": 0.05,
+    "pair_over_plain": 1.05,
+    "pair_over_plain_checkpoint": 1.05,
+    "pair_over_forward": 2.4,
+    "pair_over_forward_checkpoint": 3.4,
+    "outside_share": 0.02,
 }
 
 
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Our step against a plain one.")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--trials", type=int, default=7)
-    parser.add_argument("--part", choices=("steps", "outside", "all"), default="all")
+    parser.add_argument("--part", choices=("steps", "plans", "outside", "all"), default="all")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args(arguments)
     print(described())
@@ -57,9 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         profile()
         return 0
     result: dict[str, Any] = {}
-    if args.part != "outside":
+    if args.part in ("steps", "all"):
         result |= steps("full", args.trials) | steps("checkpoint", args.trials)
-    if args.part != "steps":
+    if args.part in ("plans", "all"):
+        result |= plans(args.trials)
+    if args.part in ("outside", "all"):
         result |= outside()
     for name, value in result.items():
         bar = f"   (at most {BARS[name]} wanted)" if name in BARS else ""
@@ -78,7 +84,8 @@ def steps(plan: str, trials: int) -> dict[str, Any]:
         "plain": _plain_step(plain, ours),
         "pair": ours.advance,
     }
-    same = checkpointed(plain) if ours.plan.checkpointing else contextlib.nullcontext()
+    again = ours.plan.recompute == "blocks"
+    same = recomputed(plain, "blocks") if again else contextlib.nullcontext()
     with ours.plan.on(ours.host.unet, ours.attachment), same:
         times = alternating(works, trials)
     suffix = "" if plan == "full" else "_checkpoint"
@@ -87,6 +94,29 @@ def steps(plan: str, trials: int) -> dict[str, Any]:
         f"pair_over_forward{suffix}": ratio(times["pair"], times["forward"]),
         f"seconds{suffix}": {name: round(median(taken), 3) for name, taken in times.items()},
     }
+
+
+def plans(trials: int) -> dict[str, Any]:
+    """A step of each plan over one of `full`, and median seconds. A plan is entered and left
+    outside of what is timed."""
+    bare = trained("full")  # its plan is left again
+    works: dict[str, Callable[[], Any]] = {"nothing made again": bare.advance}
+    with contextlib.ExitStack() as stack:
+        for name in PLANS:
+            trainer = trained(name)
+            _share_weights(trainer.host.unet, bare.host.unet)
+            stack.enter_context(trainer.plan.on(trainer.host.unet, trainer.attachment))
+            works[name] = trainer.advance
+        times = alternating(works, trials)
+    ratios = {name: ratio(times[name], times["full"]) for name in works if name != "full"}
+    seconds = {name: round(median(taken), 3) for name, taken in times.items()}
+    return {"over_full": ratios, "seconds_of_plans": seconds}
+
+
+def _share_weights(unet: nn.Module, other: nn.Module) -> None:
+    """A UNet of the same shape has the other's very weights, which are there once then."""
+    for module, same in zip(unet.modules(), other.modules(), strict=True):
+        module._parameters.update(same._parameters)
 
 
 def trained(plan: str) -> Trainer:
@@ -101,8 +131,7 @@ def _same_unet(unet: nn.Module) -> Any:
     """Another UNet on the very same weights, without branches."""
     with torch.device("meta"):
         other = UNet2DConditionModel(**unet_of("sdxl", WIDTHS).config(WIDTHS.text[1])).eval()
-    for module, same in zip(other.modules(), unet.modules(), strict=True):
-        module._parameters.update(same._parameters)
+    _share_weights(other, unet)
     return other
 
 
