@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ SECONDS = "processor seconds"
 HEAVY = {"StandaloneHost", "write_random_model", "make_sgm_unet", "subprocess", "mini"}
 HEAVY_FOLDERS = {"reliability", "benchmarks", "mini_world", "browser"}
 BEGAN = pytest.StashKey[float]()
+
+
+def pytest_configure() -> None:
+    """A shell starts what it runs in the background with SIGINT ignored, and programs that tests
+    start would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

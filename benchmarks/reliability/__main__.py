@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -53,6 +54,9 @@ def main() -> int:
         print(_table(figures))
         return 0
     torch.set_num_threads(1)  # tiny tensors: more threads cost more than they give
+    # a shell starts what it runs in the background with SIGINT ignored, which runs would inherit
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         cases = [
             case

@@ -9,6 +9,7 @@ import site
 import sys
 import sysconfig
 import threading
+import zoneinfo
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def opened_outside(heard: Sequence[tuple[str, str]], allowed: Sequence[Path]) ->
 def pythons_own() -> list[Path]:
     """What Python imports, and what the system says of itself."""
     python = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()}
+    python.update(zoneinfo.TZPATH)  # which dates with a time zone read
     if "matplotlib" in sys.modules:  # which gradio imports at its first call
         python.add(sys.modules["matplotlib"].get_cachedir())
     system = ["/etc/mime.types", "/etc/httpd", "/etc/apache", "/usr/local/etc", "/dev/null",
