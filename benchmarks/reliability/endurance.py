@@ -27,7 +27,8 @@ MOST_SLOWER = 1.25
 @dataclass
 class Result:
     """Each at step 100 and at the end; seconds: of the processor, medians of a step in the 100
-    steps from there and in the last 100. events: bytes in memory of a run's events, which the page can ask for."""
+    steps from there and in the last 100. events: bytes in memory of a run's events, which the page
+    can ask for."""
 
     steps: int = 0
     memory: tuple[int, int] = (0, 0)
