@@ -180,7 +180,8 @@ def previews_as_in_txt2img(visitor: Visitor) -> None:
     )
     assert visitor.field("uz_preview_prompt").input_value() == PROMPT
     assert visitor.field("uz_preview_steps").input_value() == "2"
-    assert visitor.field("uz_preview_guidance").input_value() == "7"
+    guidance = page.locator("#txt2img_cfg_scale input[type=number]").input_value()
+    assert visitor.field("uz_preview_guidance").input_value() == guidance
     assert visitor.field("uz_preview_sampler").input_value()
     visitor.shot("previews-as-in-txt2img")
 
