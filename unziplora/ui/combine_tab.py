@@ -79,8 +79,8 @@ class _Combine:
                 placeholder="from the names of both", elem_id="uz_merged_name",
             )  # fmt: skip
             self.how = gr.Dropdown(
-                [(f"{m.name}: {m.summary}", m.name) for m in MERGE_METHODS.values()],
-                value="add", label="How", elem_id="uz_merge_how",
+                list(MERGE_METHODS), value="add", label="How", elem_id="uz_merge_how",
+                info="; ".join(f"{m.name}: {m.summary}" for m in MERGE_METHODS.values()),
             )  # fmt: skip
             self.merge = action("Merge into one file", "uz_merge")
         self.merged = plain_html(elem_id="uz_merged")

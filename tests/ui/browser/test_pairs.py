@@ -29,7 +29,7 @@ def test_two_pairs_are_compared_drawn_and_merged(page: Page, served: Served, tra
     assert (served.folder / "mixed.safetensors").exists()
     page.click("merge")
     page.says("combine_message", "exists already")
-    page.choose("merge_how", "np: content gives way where the style reads (NP-LoRA)")
+    page.choose("merge_how", "np")
     page.fill("merged_name", "mixed-np")
     page.click("merge")
     page.says("combine_message", "<lora:mixed-np:1>")
