@@ -17,9 +17,11 @@ import unziplora
 from benchmarks.reliability.small import begin
 from benchmarks.results import model_checksum, pair_hashes
 from unziplora.errors import UnZipLoRAError
+from unziplora.lora.metadata import read_info
 from unziplora.training import pair_writer as output
 from unziplora.training import run_folder as state
 from unziplora.training.events import Event
+from unziplora.training.memory_plans import PLANS
 
 SETTINGS: dict[str, Any] = {
     "steps": 4, "save_minutes": 1e-9, "preview_every": 3, "preview_steps": 1, "snapshot_every": 3,
@@ -90,6 +92,13 @@ def listeners(make_host: Callable[[], Any], folder: Path, every: int = 1) -> Res
     return result
 
 
+def _is_exact(out: Path) -> bool:
+    """Whether the run kept to a plan with moments in fp32: where memory ran out under `auto`, it
+    went on under one with moments in 8 bits."""
+    plan = read_info(out / "pair_content.safetensors").plan
+    return plan is not None and not PLANS[plan].eight_bit
+
+
 def _case(
     make_host: Callable[[], Any],
     folder: Path,
@@ -124,7 +133,7 @@ def _case(
             result.begun_again += 1
         else:
             result.completed += 1
-        if pair_hashes(out) != expected:
+        if _is_exact(out) and pair_hashes(out) != expected:
             result.findings.append(f"{what}: other tensors")
     except UnZipLoRAError as error:
         result.findings.append(f"{what}: {failed!r}, then {error}")

@@ -288,7 +288,7 @@ def test_a_image_made_meanwhile_is_computed_in_fp16_as_ever(documented: dict[str
     trainer = make_trainer(in_dtype(documented, torch.float16), SETTINGS, PLANS["low"])
     losses(trainer, 2)
     trainer.attachment.mode.use_weights({"content": 1.0})
-    latents, _, t = trainer._draw()
+    latents, _, t = trainer._draw(0)
     inputs = (latents, t, trainer._contexts["content"], trainer._added["content"])
     with torch.no_grad():
         expected = trainer.host.denoise(*inputs)

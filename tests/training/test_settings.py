@@ -64,7 +64,8 @@ def test_what_is_open_comes_from_the_model_and_what_is_chosen_stays() -> None:
 def test_settings_that_are_resolved_have_nothing_open() -> None:
     resolved = Settings(**WORDS).resolve()
     still_open = {f.name for f in fields(resolved) if getattr(resolved, f.name) is None}
-    assert still_open == {"blocks", "min_snr_gamma"}
+    previews = {"preview_guidance", "preview_width", "preview_height"}  # the host's
+    assert still_open == {"blocks", "min_snr_gamma", *previews}
     assert Settings.from_json(resolved.as_json()).resolve() == resolved
 
 
@@ -118,7 +119,7 @@ BAD = [
     ({"columns": 101}, "at most 100"),
     ({"resolution": 10}, "at least 64"),
     ({"fold": "m"}, r"h\*m, h"),
-    ({"memory": "tiny"}, "auto, full, checkpoint"),
+    ({"memory": "tiny"}, "auto, full, selective, checkpoint"),
     ({"seed": -1}, "at least 0"),
     ({"blocks": ["output_blocks.0.1"]}, "block table is not readable"),
     ({"flip": "yes"}, "true or false"),

@@ -223,7 +223,7 @@ def test_the_loss_falls(host: Any) -> None:
 
 
 def forward(trainer: Trainer) -> float:
-    latents, noise, t = trainer._draw()
+    latents, noise, t = trainer._draw(0)
     one_pass = trainer.method.passes[0]
     trainer.attachment.mode.use_pass(one_pass)
     prediction = trainer.host.denoise(

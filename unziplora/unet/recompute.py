@@ -191,8 +191,10 @@ def _unpack(kept: _Recipe | tuple[Tensor, int]) -> Tensor:
         source = _unpack(kept.source)
     else:
         source = _unchanged(kept.source, kept.version)
-    with torch.no_grad():
-        return kept.make(source).view(kept.shape)
+    # as it was made: norms of a base in fp16 run in fp32 only where gradients are on
+    # (weight_cast.py); nothing is kept of this, for neither the source nor the base has any
+    with torch.enable_grad():
+        return kept.make(source).view(kept.shape).detach()
 
 
 def _unchanged(tensor: Tensor, version: int) -> Tensor:
