@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -14,8 +15,13 @@ HEAD = "image,subject,style,name,steps,rank,resolution"
 
 
 def upload(page: Page, *files: Path) -> None:
-    """Into the list's field, until all are there."""
-    page.page.locator("#uz_manifest input[type=file]").first.set_input_files(files)
+    """Into the list's field, until all are there: gradio 3 shows their names before they are."""
+
+    def is_upload(answer: Any) -> bool:
+        return bool(answer.request.method == "POST" and "upload" in answer.url)
+
+    with page.page.expect_response(is_upload):
+        page.page.locator("#uz_manifest input[type=file]").first.set_input_files(files)
     for file in files:
         page.says("manifest", file.stem)
 
