@@ -362,6 +362,7 @@ def score(chosen: argparse.Namespace) -> int:
     if is_comparison(chosen):
         return compare(chosen)
     check(chosen)
+    check_packages()
     from unziplora.hosts.standalone.generate import drawing
 
     return run(chosen, drawing(_open_host(chosen), steps=chosen.steps, guidance=chosen.guidance))
