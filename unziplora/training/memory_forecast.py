@@ -94,8 +94,8 @@ class Forecast:
         return "\n".join([*lines, self.text, self.choice])
 
     def as_json(self) -> dict[str, Any]:
-        told = {"plan": self.plan.name, "need": self.need, "fits": self.fits}
-        return {**asdict(self), **told, "text": self.text, "choice": self.choice}
+        derived = {"plan": self.plan.name, "need": self.need, "fits": self.fits}
+        return {**asdict(self), **derived, "text": self.text, "choice": self.choice}
 
 
 def forecast(

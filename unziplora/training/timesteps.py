@@ -1,4 +1,4 @@
-"""Which timestep a step trains at: drawn anew each time (the paper), or stratified."""
+"""Which timestep a step trains at: drawn at random (the paper), or stratified."""
 
 from __future__ import annotations
 
