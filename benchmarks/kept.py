@@ -6,7 +6,6 @@ made it: a simulation as in benchmarks/memory.py, each storage counted once.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import weakref
 from collections import Counter
@@ -16,8 +15,7 @@ from unittest import mock
 
 from torch import Tensor
 
-from benchmarks.simulate_memory import Live, at_rest
-from unziplora.training.memory_plans import PLANS
+from benchmarks.simulate_memory import Live, at_rest, chosen_plans
 from unziplora.training.optimizer import LoraOptimizer
 
 _SMALLEST = 0.01e9  # bytes of a line of its own
@@ -70,12 +68,7 @@ def kept(architecture: str, resolution: int, rank: int, plan: str) -> Counter[st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="What each memory plan keeps of a forward pass.")
-    parser.add_argument("--architecture", default="sdxl")
-    parser.add_argument("--resolution", type=int, default=1024)
-    parser.add_argument("--rank", type=int, default=64)
-    parser.add_argument("--only", nargs="+", default=list(PLANS), choices=PLANS)
-    args = parser.parse_args(arguments)
+    args = chosen_plans("What each memory plan keeps of a forward pass.", arguments)
     for plan in args.only:
         found = kept(args.architecture, args.resolution, args.rank, plan)
         print(f"{plan:<12} {sum(found.values()) / 1e9:6.3f} GB", flush=True)

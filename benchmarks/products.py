@@ -7,13 +7,11 @@ follows from; elementwise operations, and what an optimizer or a transfer takes,
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.simulate_memory import Live, at_rest
-from unziplora.training.memory_plans import PLANS
+from benchmarks.simulate_memory import Live, at_rest, chosen_plans
 
 
 def flops(architecture: str, resolution: int, rank: int, plan: str) -> int:
@@ -25,12 +23,7 @@ def flops(architecture: str, resolution: int, rank: int, plan: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="The arithmetic of a step under each plan.")
-    parser.add_argument("--architecture", default="sdxl")
-    parser.add_argument("--resolution", type=int, default=1024)
-    parser.add_argument("--rank", type=int, default=64)
-    parser.add_argument("--only", nargs="+", default=list(PLANS), choices=PLANS)
-    args = parser.parse_args(arguments)
+    args = chosen_plans("The arithmetic of a step under each plan.", arguments)
     for plan in args.only:
         found = flops(args.architecture, args.resolution, args.rank, plan)
         print(f"{plan:<12} {found / 1e12:7.3f} TFLOP", flush=True)

@@ -9,8 +9,9 @@ the same figures (within 0.02 % on KOALA-700M) and took longer.
 
 from __future__ import annotations
 
+import argparse
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -266,3 +267,14 @@ def _unet(architecture: str, widths: Widths, dtype: torch.dtype) -> nn.Module:
                     drawn.fill_(1.0 if name == "weight" else 0.0)
                 module._parameters[name] = nn.Parameter(drawn, requires_grad=False)
     return unet
+
+
+def chosen_plans(description: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Which steps a benchmark of the plans simulates: architecture, resolution, rank, and of `only`
+    the plans."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--architecture", default="sdxl")
+    parser.add_argument("--resolution", type=int, default=1024)
+    parser.add_argument("--rank", type=int, default=64)
+    parser.add_argument("--only", nargs="+", default=list(PLANS), choices=PLANS)
+    return parser.parse_args(arguments)
