@@ -107,14 +107,18 @@ async function unziploraImage(tab) {
 }
 
 // txt2img's settings, in the order of the fields of previews (ui/advanced_fields.py), without the
-// prompt's LoRAs: a preview shows the ones that are trained.
+// prompt's LoRAs: a preview shows the ones that are trained. The schedule type stands behind the
+// sampler, where one is chosen: "DPM++ 2M Karras".
 // eslint-disable-next-line no-unused-vars
 function unziploraPreviewSettings() {
-    const fields = ['prompt', 'neg_prompt', 'steps', 'sampling', 'cfg_scale', 'width', 'height'];
-    return fields.map((field) => {
+    const value = (field) => {
         const box = gradioApp().querySelector(`#txt2img_${field} :is(textarea, input)`);
         return (box?.value ?? '').replace(/\s*<lora:[^>]*>/g, '');
-    });
+    };
+    const schedule = value('scheduler');
+    const sampler = [value('sampling'), schedule === 'Automatic' ? '' : schedule];
+    return [value('prompt'), value('neg_prompt'), value('steps'), sampler.filter(Boolean).join(' '),
+            value('cfg_scale'), value('width'), value('height')];
 }
 
 // gradio 3 gives its tabs' buttons no role.

@@ -91,7 +91,7 @@ def test_a_run_that_is_taken_out_of_the_queue_stands_in_the_fields_as_it_was() -
     chosen = Settings(
         "cat", "ink", token="ohwx", method="m1", memory="low", steps=300, lr=5e-5, rank=8,
         alpha=4.0, lr_warmup=10, lr_schedule="cosine", resolution=512, seed=7, preview_every=50,
-        preview_snapshots=True, snapshot_every=100, prompt_style="an ink image",
+        preview_snapshots=True, flip=True, snapshot_every=100, prompt_style="an ink image",
         prediction_type="v_prediction",
     )  # fmt: skip
     settings, _ = read_settings("cat", "ink", "", {**VALUES, **values_of(chosen)})

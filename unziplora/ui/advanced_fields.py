@@ -44,7 +44,7 @@ TEXTS: Mapping[str, Field] = {
     "preview_prompt": Field("Preview prompt", "of all four", str, "the trained prompts"),
     "preview_negative": Field("Negative prompt", "what they should not show"),
     "preview_steps": Field("Preview steps", "fewer are faster", int, "20"),
-    "preview_sampler": Field("Sampler", "by its name", str, "default"),
+    "preview_sampler": Field("Sampler", "and schedule type", str, "default"),
     "preview_guidance": Field("CFG scale", "guidance", float, "default"),
     "preview_width": Field("Width", "pixels", int, "resolution"),
     "preview_height": Field("Height", "pixels", int, "resolution"),
@@ -55,7 +55,7 @@ TEXTS: Mapping[str, Field] = {
 }
 FORECAST_FIELDS = ("method", "steps", "rank", "resolution", "memory")  # memory and time need these
 DEFAULT_FIELDS = ("steps", "lr", "rank", "resolution")  # their defaults are the model's
-FLAGS = ("preview_snapshots", "image_on_cards")
+FLAGS = ("flip", "preview_snapshots", "image_on_cards")
 NO_PAIR = "no pair"
 PREVIEW_FIELDS = (  # in the order in which javascript/unziplora.js gives txt2img's
     "preview_prompt", "preview_negative", "preview_steps", "preview_sampler", "preview_guidance",
@@ -107,6 +107,7 @@ def _training_fields() -> dict[str, Any]:
             [NO_PAIR], value=NO_PAIR, label="Start from", elem_id="uz_start_from", min_width=120,
             info="Trains a finished pair further: same rank, fresh optimizer",
         )  # fmt: skip
+    fields["flip"] = gr.Checkbox(False, label="Train on the mirrored image too", elem_id="uz_flip")
     return fields
 
 

@@ -73,6 +73,8 @@ def _update(field: Any, value: str | None) -> Any:
     """Of a field; a dropdown keeps its value where it does not know the saved one."""
     if value is None:
         return gr.update()
+    if isinstance(field, gr.Checkbox):
+        return gr.update(value=value == "True")
     choices = getattr(field, "choices", None)
     if choices and value not in [choice[-1] if isinstance(choice, (list, tuple)) else choice
                                  for choice in choices]:  # fmt: skip

@@ -35,36 +35,53 @@ def job(
     guidance: float | None = None,
 ) -> Any:
     """What the WebUI calls a processing, with its own defaults for all that is not given. size:
-    (height, width). Raises InvalidInput for a sampler that the WebUI does not have."""
+    (height, width). sampler: its name, perhaps with a schedule type's behind it. Raises
+    InvalidInput for one that the WebUI does not have."""
+    sampler_name, schedule = _sampler(sampler)
     made = webui("processing").StableDiffusionProcessingTxt2Img(
         sd_model=webui("shared").sd_model,
         prompt=prompt,
         negative_prompt=negative,
         seed=seed,
-        sampler_name=_sampler(sampler),
+        sampler_name=sampler_name,
         steps=steps,
         height=size[0],
         width=size[1],
         do_not_save_samples=True,
         do_not_save_grid=True,
         **({} if guidance is None else {"cfg_scale": guidance}),
+        **({} if schedule is None else {"scheduler": schedule}),
     )
     made.scripts = webui("scripts").ScriptRunner()  # none; reForge asks it (processing.py:1065)
     return made
 
 
-def _sampler(chosen: str) -> str | None:
-    """The chosen one, else the first: what the WebUIs take for None, and forge-classic would not
-    write into the infotext."""
+def _sampler(chosen: str) -> tuple[str | None, str | None]:
+    """The chosen sampler and schedule type, of "DPM++ 2M Karras" as of "DPM++ 2M"; None: the
+    WebUI's own. Where nothing is chosen, the first sampler: what the WebUIs take for None, and
+    forge-classic would not write into the infotext."""
     names = [str(sampler.name) for sampler in getattr(webui("sd_samplers"), "samplers", None) or ()]
     if not chosen:
-        return names[0] if names else None
-    known = next((name for name in names if name.lower() == chosen.lower()), None)
-    if known is None:
-        raise InvalidInput(
-            f"This WebUI has no sampler {chosen!r}. Choose one of {', '.join(names)}."
-        )
-    return known
+        return (names[0] if names else None), None
+    known = {name.lower(): name for name in names}
+    if name := known.get(chosen.lower()):
+        return name, None
+    for schedule in _schedule_types():
+        name = known.get(chosen.lower().removesuffix(f" {schedule.lower()}"))
+        if name is not None:
+            return name, schedule
+    raise InvalidInput(
+        f"This WebUI has no sampler {chosen!r}. Choose one of {', '.join(names)}; a schedule type "
+        "may stand behind it."
+    )
+
+
+def _schedule_types() -> list[str]:
+    """Their labels; none in forge-classic, whose samplers are named with them."""
+    try:
+        return [str(kind.label) for kind in webui("sd_schedulers").schedulers]
+    except ImportError:
+        return []
 
 
 def image(job: Any) -> Image.Image:
