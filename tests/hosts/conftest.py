@@ -3,6 +3,8 @@ pair that it trained."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from PIL import Image, ImageDraw
 from tests.hosts.checkpoints import miniature, random_model
 from tests.hosts.pairs import state
 from tests.hosts.programs import KINDS, WebUI, place
+from tests.hosts.visitor import Visitor
 
 
 @pytest.fixture(scope="session")
@@ -73,3 +76,25 @@ def slowly(webui: WebUI) -> Iterator[None]:
     webui.post("/test/slow", seconds=1)
     yield
     webui.post("/test/slow", seconds=0)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = os.environ.get("UNZIPLORA_CHROMIUM") or shutil.which("chromium")
+    if found is None:
+        pytest.skip("There is no Chromium: UNZIPLORA_CHROMIUM does not say where.")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visitor(browser: Any, webui: WebUI) -> Iterator[Visitor]:
+    visitor = Visitor(browser, webui)
+    yield visitor
+    toasts = visitor.page.evaluate("() => window.toasts")
+    visitor.page.close()
+    assert not toasts
+    assert not [error for error in visitor.errors if "unzip" in error.lower()]

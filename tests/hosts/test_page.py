@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,70 +11,11 @@ import pytest
 from PIL import Image
 
 from tests.hosts.pairs import PROMPT
-from tests.hosts.programs import WebUI
+from tests.hosts.visitor import Visitor
 
 BOTH = f"{PROMPT} <lora:clicked_content:1> <lora:clicked_style:1>"
-SHOTS = Path(os.environ.get("UNZIPLORA_SHOTS", "build/screenshots"))
 PROGRAMS = {"a1111": "Automatic1111", "forge": "Forge", "neo": "Forge Neo", "reforge": "reForge",
             "classic": "forge-classic"}  # fmt: skip
-HANGS = 900_000  # milliseconds
-# the error messages in the corner of the page, kept when they are gone
-TOASTS = """window.toasts = [];
-new MutationObserver(() => {
-    for (const toast of document.querySelectorAll('.toast-body.error')) {
-        if (!toast.dataset.seen) window.toasts.push(toast.textContent);
-        toast.dataset.seen = 1;
-    }
-}).observe(document, {subtree: true, childList: true});"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = os.environ.get("UNZIPLORA_CHROMIUM") or shutil.which("chromium")
-    if found is None:
-        pytest.skip("There is no Chromium: UNZIPLORA_CHROMIUM does not say where.")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Visitor:
-    """Someone at the WebUI's page."""
-
-    def __init__(self, browser: Any, webui: WebUI) -> None:
-        self.webui, self.page = webui, browser.new_page(viewport={"width": 1300, "height": 1100})
-        self.page.set_default_timeout(HANGS)
-        self.errors: list[str] = []
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.add_init_script(TOASTS)
-        self.page.goto(webui.url)
-        self.tab("UnZipLoRA")
-
-    def tab(self, name: str, inside: str = "#tabs") -> None:
-        self.page.locator(f"{inside} button").filter(has_text=name).first.click()
-
-    def field(self, elem_id: str) -> Any:
-        return self.page.locator(f"#{elem_id} textarea, #{elem_id} input").first
-
-    def shot(self, name: str) -> None:
-        folder = SHOTS / self.webui.kind
-        folder.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=folder / f"{name}.png", full_page=True)
-
-    def prompt(self) -> str:
-        return str(self.field("txt2img_prompt").input_value())
-
-
-@pytest.fixture
-def visitor(browser: Any, webui: WebUI) -> Iterator[Visitor]:
-    visitor = Visitor(browser, webui)
-    yield visitor
-    toasts = visitor.page.evaluate("() => window.toasts")
-    visitor.page.close()
-    assert not toasts
-    assert not [error for error in visitor.errors if "unzip" in error.lower()]
 
 
 def fill_in_and_train(visitor: Visitor, image: Path) -> None:
