@@ -31,6 +31,7 @@ from benchmarks.reliability.audit_events import (
     opened_outside,
     pythons_own,
 )
+from tests.app.walks import requests_with, split_names
 from tests.conftest import ROOT
 from tests.samples import by_turns
 from unziplora.app.http_api import PREFIX
@@ -245,21 +246,3 @@ def gradio_routes(walked: Walked) -> list[tuple[str, str]]:
             path = getattr(inner, "path", "").removeprefix("/gradio_api")
             found |= {(method, path) for method in getattr(inner, "methods", None) or ()}
     return sorted(found)
-
-
-def split_names(path: str) -> list[str]:
-    """The parts of a route's path: "/file=", "{path_or_url:path}"."""
-    parts = path.replace("{", "\0{").replace("}", "}\0").split("\0")
-    return [part for part in parts if part]
-
-
-def requests_with(path: str, way: dict[str, Any], value: Any) -> Iterator[tuple[str, Any]]:
-    """Addresses and bodies with the value in one place of a route at a time."""
-    if "requestBody" in way:
-        schema = way["requestBody"]["content"]["application/json"]["schema"]
-        for field in schema["properties"]:
-            good = {name: "x" for name in schema["required"] if name != field}
-            yield path.replace("{job_id}", "x"), {**good, field: value}
-    elif isinstance(value, str):
-        filled = "".join(quote(value, safe="") if "{" in p else p for p in split_names(path))
-        yield filled, None

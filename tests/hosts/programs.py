@@ -117,6 +117,7 @@ class WebUI:
             "HF_HUB_OFFLINE": "1",
             "GRADIO_ANALYTICS_ENABLED": "False",
             "UNZIPLORA_TEST_CONFIGS": str(self.data / "configs"),
+            "GRADIO_TEMP_DIR": str(self.data / "uploads"),
             "COLUMNS": "400",  # Forge Neo breaks its lines at the width of a window
             "PYTHONPATH": "",  # the extension finds itself
             "no_proxy": "127.0.0.1,localhost",

@@ -14,6 +14,7 @@ import torch
 from modules import script_callbacks, sd_models, shared
 
 CONFIGS = Path(os.environ["UNZIPLORA_TEST_CONFIGS"])
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def tell_forge():
@@ -221,10 +222,49 @@ def other():
     }
 
 
+listening = []  # the audit's block, while it lasts
+
+
+def listen():
+    """From now on everything that this process opens and connects to is written down."""
+    block = audit_events().audited()
+    listening.append((block, block.__enter__()))
+    return {"listening": True}
+
+
+def heard():
+    """What was opened outside the WebUI's folders, Python's and the extension's; and every
+    connection, since `listen`."""
+    block, events = listening.pop()
+    block.__exit__(None, None, None)
+    audit, paths = audit_events(), importlib.import_module("modules.paths_internal")
+    own = [
+        Path(paths.data_path),
+        Path(paths.script_path),
+        ROOT / "unziplora",
+        ROOT / "javascript",
+        Path(os.environ["GRADIO_TEMP_DIR"]),
+    ]
+    return {
+        "opened": audit.opened_outside(events, [*own, *audit.pythons_own()]),
+        "connected": audit.connected(events),
+        "all": len(events),
+    }
+
+
+def audit_events():
+    """The project's own module of that name, which the WebUI's Python does not find by itself."""
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
+    return importlib.import_module("benchmarks.reliability.audit_events")
+
+
 def routes(_, app):
-    for function in (weights, traits, matched, packages, other, embedding, host, sheet, schedule):
+    for function in (
+        weights, traits, matched, packages, other, embedding, host, sheet, schedule, heard,
+    ):  # fmt: skip
         app.add_api_route(f"/test/{function.__name__}", function, methods=["GET"])
-    for function in (fail, slow, reload, hypertile, leave):
+    for function in (fail, slow, reload, hypertile, leave, listen):
         app.add_api_route(f"/test/{function.__name__}", function, methods=["POST"])
 
 
