@@ -18,8 +18,9 @@ from unziplora.hosts.webui.shutdown import SaveAtExit
 from unziplora.hosts.webui.txt2img import webui
 
 if TYPE_CHECKING:
-    from unziplora.app.service import ModelInfo, Service
+    from unziplora.app.service import Service
     from unziplora.host import Host, ModelIdentity
+    from unziplora.training.model_traits import ModelInfo
 
 TITLE = "UnZipLoRA"
 _log = logging.getLogger(__name__)
@@ -122,8 +123,13 @@ def open_host() -> Host:
 def model_info() -> ModelInfo | None:
     """What the page's estimate needs of the model, where it is loaded; waits for nothing. Raises
     InvalidInput where it cannot be trained on."""
+    from unziplora.training.model_traits import ModelInfo
+
     host = loaded_host()
-    return None if host is None else (host.unet, host.device, host.defaults)
+    if host is None:
+        return None
+    freed = getattr(host, "freed", 0)
+    return ModelInfo(host.unet, host.device, host.defaults, freed)
 
 
 def checkpoint() -> ModelIdentity | None:

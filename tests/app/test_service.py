@@ -15,6 +15,7 @@ from unziplora.app.job import ENDED
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
 from unziplora.lora.read import read_lora
+from unziplora.training.model_traits import ModelInfo
 
 SETTINGS = {"subject": "tree", "style": "flat drawing", "steps": 2, "rank": 2,
             "image_on_cards": True}  # fmt: skip
@@ -36,7 +37,7 @@ def service(host: Any, tmp_path: Path, saved: list[dict[str, Path]]) -> Service:
         lambda: tmp_path,
         lambda files: saved.append(dict(files)),
         draw,
-        model_info=lambda: (host.unet, host.device, host.defaults),
+        model_info=lambda: ModelInfo(host.unet, host.device, host.defaults),
     )
 
 

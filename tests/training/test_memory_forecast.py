@@ -143,7 +143,7 @@ def test_where_free_memory_cannot_be_asked_a_large_model_is_checkpointed(
 
 def test_the_miniature_is_called_what_it_says_it_is(free: Any) -> None:
     free(None)
-    unet, _, defaults = unloaded(mini.MODEL)
+    unet, _, defaults, _ = unloaded(mini.MODEL)
     assert forecast(unet, CPU, SETTINGS, defaults.architecture).architecture == "mini"
     assert forecast(unet, CPU, SETTINGS).architecture == "sdxl-like"
 
@@ -164,12 +164,20 @@ def test_the_base_counts_in_its_own_precision(sdxl: Any, free: Any) -> None:
     assert more > 1.05 * 2 * 2.567  # another two bytes a weight, and activations
 
 
-def test_free_memory_counts_the_models_own(host: Any) -> None:
-    own = sum(p.numel() * p.element_size() for p in host.unet.parameters()) / 1e9
-    with_model, without = (memory.free_memory(CPU, m) for m in (host.unet, torch.nn.Identity()))
-    if with_model is None or without is None:
-        pytest.skip("this system does not say how much memory is free")
-    assert with_model - without == pytest.approx(own, abs=0.5)
+def test_what_a_run_moves_away_first_is_free_for_it(sdxl: Any, free: Any) -> None:
+    free(6.0)
+    assert forecast(sdxl, CUDA, SETTINGS).plan.name == "lowest"
+    found = forecast(sdxl, CUDA, SETTINGS, freed=1_800_000_000)  # SDXL's text encoders and VAE
+    assert (found.plan.name, found.free) == ("low", pytest.approx(7.8))
+
+
+def test_free_memory_counts_the_models_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9000000 kB\nMemAvailable: 2929687 kB\n")
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    model = torch.nn.Linear(1000, 1000, bias=False)
+    assert memory.free_memory(CPU, model) == pytest.approx(3.004, abs=1e-5)
 
 
 def test_each_plan_has_a_smaller_one_until_the_last(sdxl: Any) -> None:

@@ -22,6 +22,7 @@ from unziplora.lora.pair import Pair
 from unziplora.training.events import Drawing, Message, Previewed, Started, StepDone
 from unziplora.training.memory_forecast import Forecast
 from unziplora.training.memory_plans import PLANS
+from unziplora.training.model_traits import ModelInfo
 from unziplora.training.settings import Settings
 from unziplora.ui import finish_html, html, model_header, pair_html, queue_html, run_html
 from unziplora.ui.answers import attempt, message_from, parse_request
@@ -148,7 +149,7 @@ def test_the_models_line_has_its_name_family_memory_and_time(host: Any, tmp_path
     service = Service(
         lambda: host,
         lambda: tmp_path,
-        model_info=lambda: (host.unet, host.device, host.defaults),
+        model_info=lambda: ModelInfo(host.unet, host.device, host.defaults),
         checkpoint=lambda: ModelIdentity("base.safetensors", family="SDXL 1.0"),
     )
     line = model_header.header(service, {"rank": 2}).line

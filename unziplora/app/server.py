@@ -14,10 +14,11 @@ from unziplora.app.auth import check_login, is_loopback, require_user
 from unziplora.app.http_api import add_routes
 from unziplora.app.page_values import PageValues
 from unziplora.app.request_guard import RequestGuard
-from unziplora.app.service import ModelInfo, Service
+from unziplora.app.service import Service
 from unziplora.app.sheet import Draw, WeightedLora
 from unziplora.app.uploads import upload_folder
 from unziplora.host import ModelIdentity
+from unziplora.training.model_traits import ModelInfo
 
 
 def make_app(
@@ -82,7 +83,7 @@ def _service(
     def model_info() -> ModelInfo | None:
         if opened.cache_info().currsize:
             host = opened()
-            return host.unet, host.device, host.defaults
+            return ModelInfo(host.unet, host.device, host.defaults)
         return known.result() if known.done() else None
 
     # it may take seconds, in which the page is there already

@@ -14,9 +14,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-from torch import nn
-
 from unziplora import python_api as api
 from unziplora.app.bug_report import report
 from unziplora.app.job import ENDED, Job
@@ -25,19 +22,16 @@ from unziplora.app.products import Products
 from unziplora.app.sheet import Draw
 from unziplora.app.uploads import remove_all
 from unziplora.errors import InvalidInput
-from unziplora.host import Defaults, Host, ModelIdentity
+from unziplora.host import Host, ModelIdentity
 from unziplora.images.load import open_image
 from unziplora.lora.pair import Pair
 from unziplora.training.destination import check_destination
 from unziplora.training.events import Finished, LorasSaved, Message, Started, StepDone
 from unziplora.training.memory_forecast import Forecast, forecast, smallest
-from unziplora.training.model_traits import ModelTraits
+from unziplora.training.model_traits import ModelInfo, ModelTraits
 from unziplora.training.run import Run
 from unziplora.training.run_folder import run_path
 from unziplora.training.settings import ResolvedSettings, Settings
-
-# A model's UNet (on the meta device, where it is not loaded yet), its device and what suits it
-ModelInfo = tuple[nn.Module, torch.device, Defaults]
 
 
 class Service(Products):
@@ -177,11 +171,10 @@ class Service(Products):
         model = self._model_info()
         if model is None:
             return None
-        unet, device, defaults = model
         words = {"subject": "any", "style": "any"}  # may not be typed yet
-        traits = ModelTraits.of(unet, defaults)
+        traits = ModelTraits.of(model.unet, model.defaults)
         chosen = settings_of({**settings, **words}).resolve(traits)
-        expected = self._forecast(unet, device, chosen, defaults.architecture)
+        expected = self._forecast(model, chosen)
         kind = _kind(chosen, expected.architecture, expected.plan.name)
         pace = self._seconds_per_step.get(kind)
         return expected, None if pace is None else pace * chosen.steps
@@ -194,7 +187,7 @@ class Service(Products):
             return None
         try:
             model = self._model_info()
-            traits = None if model is None else ModelTraits.of(model[0], model[2])
+            traits = None if model is None else ModelTraits.of(model.unet, model.defaults)
             chosen = job.settings.resolve(traits)
         except InvalidInput:  # said when its turn comes
             return None
@@ -209,34 +202,32 @@ class Service(Products):
             model = self._model_info()
         except InvalidInput:  # it cannot be trained on, which `forecast` says
             model = None
-        traits = ModelTraits() if model is None else ModelTraits.of(model[0], model[2])
+        traits = ModelTraits()
+        if model is not None:
+            traits = ModelTraits.of(model.unet, model.defaults)
         resolved = Settings("any", "any", method=method).resolve(traits)
         values = {n: getattr(resolved, n) for n in ("steps", "lr", "rank", "resolution")}
         return {**values, "architecture": traits.defaults.architecture}
 
-    def _forecast(
-        self,
-        unet: nn.Module,
-        device: torch.device,
-        chosen: ResolvedSettings,
-        architecture: str | None,
-    ) -> Forecast:
+    def _forecast(self, model: ModelInfo, chosen: ResolvedSettings) -> Forecast:
         """Asked again for the same only after a while: a page asks all the time, and SDXL's UNet
         takes 0.2 s to count."""
-        wanted, now = (id(unet), device, chosen), time.monotonic()
+        wanted, now = (id(model.unet), model.device, model.freed, chosen), time.monotonic()
         if (
             self._forecast_cache is None
             or self._forecast_cache[0] != wanted
             or now > self._forecast_cache[1] + 10
         ):
-            self._forecast_cache = wanted, now, forecast(unet, device, chosen, architecture)
+            stated = model.defaults.architecture
+            expected = forecast(model.unet, model.device, chosen, stated, model.freed)
+            self._forecast_cache = wanted, now, expected
         return self._forecast_cache[2]
 
     def smallest_plan(self) -> str:
         """The memory plan that needs least of those that the model can run; "auto" where it is not
         known yet."""
         model = self._model_info()
-        return "auto" if model is None else smallest(model[0], model[1]).name
+        return "auto" if model is None else smallest(model.unet, model.device).name
 
     def report(self, job_id: str | None = None) -> str:
         """For a bug report: of the program, and of a run where one is named. Raises NotFound for an

@@ -256,7 +256,7 @@ def plan(args: argparse.Namespace) -> int:
     check_packages()
     from unziplora.hosts.standalone.host import unloaded
 
-    unet, device, defaults = unloaded(_model_path(args), _dtype(args.precision))
+    unet, device, defaults, _ = unloaded(_model_path(args), _dtype(args.precision))
     settings = Settings("any", "any", rank=args.rank, resolution=args.resolution)
     resolved = settings.resolve(ModelTraits.of(unet, defaults))
     report = forecast(unet, device, resolved, defaults.architecture)

@@ -22,6 +22,7 @@ from torch import nn
 from unziplora.errors import InvalidInput
 from unziplora.method.methods import METHODS
 from unziplora.method.prompts import BRANCHES
+from unziplora.training.device import bytes_on
 from unziplora.training.memory_plans import PLANS, Plan, is_small
 from unziplora.training.settings import ResolvedSettings
 from unziplora.unet.architectures import recognise
@@ -31,6 +32,7 @@ from unziplora.unet.recompute import transformer_blocks
 from unziplora.unet.weight_cast import fp8_bytes, in_fp16
 
 TABLE = Path(__file__).with_name("memory.json")
+MEMINFO = Path("/proc/meminfo")  # Linux
 _MARGIN, _FIXED_MARGIN = 1.05, 0.3  # a factor, GB
 _ALL_KEPT = 1.45  # of what "full" works with on a large UNet, where a small one keeps all
 
@@ -103,15 +105,17 @@ def forecast(
     device: torch.device,
     settings: ResolvedSettings,
     stated: str | None = None,
+    freed: int = 0,
 ) -> Forecast:
     """The UNet may be on the meta device, to know before loading. stated: which architecture the
-    model says it is, where it does.
+    model says it is, where it does. freed: bytes of the device that a run frees before its steps.
 
     Raises InvalidInput where the settings name a plan that this model or device cannot run.
     """
     architecture = recognise(unet, stated).name
     needs = {name: _need(unet, settings, plan, architecture) for name, plan in PLANS.items()}
     free = free_memory(device, unet)
+    free = None if free is None else free + freed / 1e9
     plan, share = _chosen(settings.memory, needs, free, unet, device)
     kind = "RAM" if device.type == "cpu" else "VRAM"
     place = (architecture, settings.resolution, settings.rank)
@@ -179,7 +183,7 @@ def trained_weights(unet: nn.Module, settings: ResolvedSettings, architecture: s
 
 def free_memory(device: torch.device, unet: nn.Module) -> float | None:
     """GB that a run can have: what is free, what torch holds unused, and the model's own."""
-    own = sum(p.numel() * p.element_size() for p in unet.parameters() if p.device == device)
+    own = bytes_on(device, unet.parameters())
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -317,7 +321,7 @@ def _memory_of_computer(what: str) -> int | None:
     """Bytes of all its memory ("MemTotal"), or of what programs can have without swapping
     ("MemAvailable"); Linux says."""
     try:
-        text = Path("/proc/meminfo").read_text("ascii")
+        text = MEMINFO.read_text("ascii")
     except OSError:
         return None
     found = re.search(rf"^{what}:\s+(\d+) kB", text, re.MULTILINE)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from unziplora.host import Defaults
@@ -22,3 +24,13 @@ class ModelTraits:
     def of(cls, unet: nn.Module, defaults: Defaults) -> ModelTraits:
         """Of a UNet of either layout, also on the meta device."""
         return cls(defaults, min(min(shape) for shape in layer_shapes(unet).values()))
+
+
+class ModelInfo(NamedTuple):
+    """Of the model that a run would get. unet: on the meta device, where it is not loaded yet.
+    freed: bytes of its device that hold other parts now, which a run moves away first."""
+
+    unet: nn.Module
+    device: torch.device
+    defaults: Defaults
+    freed: int = 0

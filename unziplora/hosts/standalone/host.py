@@ -25,6 +25,7 @@ from unziplora.hosts.standalone import sampling
 from unziplora.hosts.standalone.text import encode, pad
 from unziplora.images.infotext import KEY, infotext
 from unziplora.training.memory_forecast import has_bf16
+from unziplora.training.model_traits import ModelInfo
 from unziplora.unet.changes import borrowed
 from unziplora.unet.patches import frozen, in_eval_mode
 
@@ -294,14 +295,11 @@ class StandaloneHost:
             torch.cuda.empty_cache()
 
 
-def unloaded(
-    path: str | Path, dtype: torch.dtype | None = None
-) -> tuple[nn.Module, torch.device, Defaults]:
-    """A model's UNet on the meta device, the device and what suits it: enough to plan a run, with
-    no weight read. Raises InvalidInput as `StandaloneHost.open`."""
+def unloaded(path: str | Path, dtype: torch.dtype | None = None) -> ModelInfo:
+    """Enough to plan a run, with no weight read. Raises InvalidInput as `StandaloneHost.open`."""
     file, device = identify(path, None), _device()
     unet = open_checkpoint(file).unet("meta", dtype or chosen_dtype(device))
-    return unet, device, file.defaults
+    return ModelInfo(unet, device, file.defaults)
 
 
 def identity_of(path: str | Path) -> ModelIdentity:

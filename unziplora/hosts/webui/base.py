@@ -26,6 +26,7 @@ from unziplora.hosts.webui.foreign_hooks import ForeignHooks
 from unziplora.hosts.webui.options import extension_folders, option
 from unziplora.hosts.webui.txt2img import webui
 from unziplora.lora.tensor_file import read_metadata
+from unziplora.training.device import bytes_on
 from unziplora.unet.changes import borrowed
 from unziplora.unet.patches import in_eval_mode
 
@@ -172,6 +173,14 @@ class WebUIHost:
             finally:
                 progress.finish_task(task)
                 shared.state.end()
+
+    @property
+    def freed(self) -> int:
+        """Bytes of the device that text encoders and VAE hold now, which are moved off it for a
+        run."""
+        if self.device.type == "cpu":
+            return 0
+        return bytes_on(self.device, (p for part in self._encoders() for p in part.parameters()))
 
     def _encoders(self) -> list[nn.Module]:
         """The VAE and the text encoders."""
