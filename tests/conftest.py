@@ -24,7 +24,7 @@ SECONDS = "processor seconds"
 # what a test module imports that makes its tests slow: checkpoints and UNets of full topology,
 # other processes, the miniature
 HEAVY = {"StandaloneHost", "write_random_model", "make_sgm_unet", "subprocess", "mini"}
-HEAVY_FOLDERS = {"reliability", "benchmarks", "mini_world", "browser"}
+HEAVY_FOLDERS = {"reliability", "benchmarks", "mini_world", "browser", "batch", "comfyui"}
 BEGAN = pytest.StashKey[float]()
 
 

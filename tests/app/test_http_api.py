@@ -155,6 +155,7 @@ def test_a_body_that_is_too_large_is_refused(
     assert answer.status_code == 413
 
 
+@pytest.mark.slow
 def test_a_pair_is_renamed_trained_further_and_published(
     client: TestClient, service: Service, image_file: Path
 ) -> None:

@@ -168,6 +168,7 @@ LEADING_OUT = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_no_name_leads_out_of_the_folders(
     open_app: TestClient, image_file: Path, tmp_path: Path, out: Path
 ) -> None:
@@ -194,6 +195,7 @@ def test_no_name_leads_out_of_the_folders(
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
 def test_no_link_leads_out_of_the_folders(
     open_app: TestClient, image_file: Path, tmp_path: Path, out: Path
@@ -270,6 +272,7 @@ def fail_once(host: Any, text: str) -> None:
     host.preview = failing
 
 
+@pytest.mark.slow
 def test_files_that_are_shared_do_not_say_whose_they_are(
     host: Any, tmp_path: Path, home: Path
 ) -> None:

@@ -115,6 +115,7 @@ def test_each_part_of_a_sheet_has_its_own_weight(
     assert asked == [[0.5], [0.8], [0.5, 0.8]]
 
 
+@pytest.mark.slow
 def test_a_sheet_and_a_run_never_use_the_model_at_once(service: Service, image_file: Path) -> None:
     trained(service, image_file, "one")
     with service.jobs.reserve_model():
@@ -134,6 +135,7 @@ def test_without_a_name_the_words_get_a_number_where_they_are_taken(
     assert names == ["tree-flat-drawing", "tree-flat-drawing-2", "tree-flat-drawing-3"]
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_no_pair_and_hides_no_other(
     service: Service, image_file: Path, tmp_path: Path
 ) -> None:
@@ -145,6 +147,7 @@ def test_a_damaged_file_is_no_pair_and_hides_no_other(
         service.pair("broken")
 
 
+@pytest.mark.slow
 def test_a_deleted_run_leaves_the_pair_and_what_others_put_beside_it(
     service: Service, image_file: Path, tmp_path: Path
 ) -> None:
@@ -159,6 +162,7 @@ def test_a_deleted_run_leaves_the_pair_and_what_others_put_beside_it(
         service.delete_run("one")
 
 
+@pytest.mark.slow
 def test_a_deleted_pair_leaves_the_run_and_other_files(
     service: Service, image_file: Path, tmp_path: Path
 ) -> None:

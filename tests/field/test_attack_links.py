@@ -77,6 +77,7 @@ def test_a_pair_of_links_is_no_pair(
     assert (elsewhere / file.name).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("linked", ["previews", "snapshots", "."])
 def test_a_runs_folder_with_a_link_in_it_is_not_cleared(
     service: Service, trained: Callable[[], None], tmp_path: Path, linked: str

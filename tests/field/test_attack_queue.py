@@ -36,6 +36,7 @@ def images_of(size: tuple[int, int]) -> int:
     return sum(isinstance(kept, Image.Image) and kept.size == size for kept in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_a_waiting_run_holds_its_images_file_and_a_cancelled_one_nothing(
     service: Service, tmp_path: Path
 ) -> None:
@@ -51,6 +52,7 @@ def test_a_waiting_run_holds_its_images_file_and_a_cancelled_one_nothing(
         assert not any(isinstance(value, bytes) for value in held)
 
 
+@pytest.mark.slow
 def test_the_images_that_wait_have_a_limit_together(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from tests.hosts.programs import WebUI
 
 SHOTS = Path(os.environ.get("UNZIPLORA_SHOTS", "build/screenshots"))
-HANGS = 900_000  # milliseconds
+HANGS = 300_000  # milliseconds
 # the error messages in the corner of the page, kept when they are gone
 TOASTS = """window.toasts = [];
 new MutationObserver(() => {

@@ -70,6 +70,7 @@ def answer_all(study: Any, folders: list[Path], token: str, *, attentive: bool =
     return clicks
 
 
+@pytest.mark.slow
 def test_two_participants_see_all_in_their_own_order_and_results_count_both(
     study: Any, folders: list[Path]
 ) -> None:

@@ -171,9 +171,7 @@ def test_what_a_run_moves_away_first_is_free_for_it(sdxl: Any, free: Any) -> Non
     assert (found.plan.name, found.free) == ("low", pytest.approx(7.8))
 
 
-def test_free_memory_counts_the_models_own(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_free_memory_counts_the_models_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9000000 kB\nMemAvailable: 2929687 kB\n")
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
     model = torch.nn.Linear(1000, 1000, bias=False)

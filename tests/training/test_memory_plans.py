@@ -53,6 +53,7 @@ def no_unet_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_plans, "SMALL_UNET", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plans", [IN_FP32, IN_EIGHT_BITS], ids=["fp32", "8 bits"])
 def test_losses_of_plans_with_the_same_moments_are_equal_to_the_bit(
     documented: dict[str, Any], no_unet_is_small: None, plans: list[Plan]
@@ -75,6 +76,7 @@ def test_a_small_unet_keeps_all_that_is_cheap_to_make_again(
         assert before != [module for module in unet.modules() if "forward" in module.__dict__]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", list(METHODS))
 def test_a_plan_with_moments_in_8_bits_trains_all_that_full_does(
     documented: dict[str, Any], method: str
@@ -133,6 +135,7 @@ def test_a_base_in_fp8_trains_as_the_same_model_with_rounded_weights(
     assert losses(stored, 4) == pytest.approx(losses(full, 4), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "method", "importance"),
     [
@@ -210,6 +213,7 @@ def test_infinite_gradients_end_a_small_plan_with_weights_that_are_finite(
     assert trainer.all_finite()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("earlier", "later"),
     [
@@ -233,6 +237,7 @@ def test_a_state_of_one_plan_goes_on_under_another(
     assert second.step == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["selective", *SMALL])
 def test_a_run_under_a_small_plan_resumes_from_its_state_on_disk(
     documented: dict[str, Any], image_file: Path, tmp_path: Path, plan: str
@@ -309,6 +314,7 @@ def test_a_state_without_a_loss_scale_goes_on_under_a_plan_that_has_one(
     assert large.step == 3
 
 
+@pytest.mark.slow
 def test_out_of_memory_steps_down_once_and_loses_no_step(
     documented: dict[str, Any], image_file: Path, tmp_path: Path
 ) -> None:

@@ -114,6 +114,7 @@ def test_save_now_and_snapshots_have_names_of_their_own(
     assert names == {f"pair-00000{s}_{b}.safetensors" for s in (2, 4) for b in ("content", "style")}
 
 
+@pytest.mark.slow
 def test_previews_show_base_content_style_and_both(
     host: Any, image_file: Path, tmp_path: Path
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_sampler_that_the_host_lacks_is_named_and_the_run_goes_on(
     assert isinstance(events[-1], Finished)
 
 
+@pytest.mark.slow
 def test_previews_change_no_tensor_and_a_failed_one_ends_no_run(
     make_host: Any, image_file: Path, tmp_path: Path
 ) -> None:
@@ -147,6 +149,7 @@ def test_previews_change_no_tensor_and_a_failed_one_ends_no_run(
     assert hashes(tmp_path, "shown") == hashes(tmp_path, "broken") == hashes(tmp_path, "whole")
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_unless_requested(
     make_host: Any, image_file: Path, tmp_path: Path
 ) -> None:

@@ -191,6 +191,7 @@ def test_the_same_seed_gives_the_same_tensors_and_another_seed_others(
     assert not same(end(1), end(2))
 
 
+@pytest.mark.slow
 def test_what_the_backward_pass_makes_again_changes_no_bit(documented: dict[str, Any]) -> None:
     ends = []
     for what in (None, "cheap", "products", "blocks"):

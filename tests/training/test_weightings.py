@@ -80,6 +80,7 @@ def test_a_seed_draws_the_same_and_another_draws_others() -> None:
     assert one != other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"weighting": "style-friendly"}, {"timesteps": "stratified"}])
 def test_a_setting_changes_the_run_and_is_resumed_exactly(
     make_host: Any, image_file: Path, tmp_path: Path, options: dict[str, Any]

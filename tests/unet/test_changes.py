@@ -20,6 +20,7 @@ def linear() -> nn.Linear:
     return nn.Linear(4, 4).requires_grad_(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "error", "forge", "full"),
     [
@@ -72,6 +73,7 @@ def test_an_interruption_is_passed_on_after_all_was_undone() -> None:
     assert not is_changed(model)
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_restored_refuses_to_run_until_it_can() -> None:
     model, x = linear(), torch.ones(1, 4)
     wanted = model(x)
