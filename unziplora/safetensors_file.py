@@ -111,6 +111,39 @@ def read_tensor(file: IO[bytes], entry: TensorEntry) -> Tensor:
     return torch.frombuffer(data, dtype=dtype).view(entry.shape)
 
 
+def write_tensors(
+    file: IO[bytes], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """A whole .safetensors file, one tensor after another: of tensors on a GPU, one at a time is in
+    the computer's memory. The library's own writer first makes bytes of all of them.
+
+    Raises OSError, and ValueError for a dtype that the format does not have.
+    """
+    # the library's order: what has the widest numbers first, so that all of them are aligned
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in names:
+        tensor, start = tensors[name], end
+        end += tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _name_of(tensor.dtype), "shape": list(tensor.shape),
+                        "data_offsets": [start, end]}  # fmt: skip
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        whole = tensors[name].detach().cpu().contiguous()
+        if whole.numel():
+            file.write(whole.view(-1).view(torch.uint8).numpy().data)
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    for name, known in _DTYPES.items():
+        if known == dtype:
+            return name
+    raise ValueError(f"the format has no dtype {dtype}")
+
+
 def _entry(entry: Any, base: int) -> TensorEntry:
     shape = tuple(int(n) for n in entry["shape"])
     first, last = (int(n) for n in entry["data_offsets"])

@@ -40,7 +40,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "backward": (torch.Tensor, "backward"),
     "update": (torch.optim.AdamW, "step"),
     "preview": ("host", "preview"),
-    "saving the state": (state, "save_file"),
+    "saving the state": (state, "write_tensors"),
     "writing a LoRA": (output, "save_lora"),
 }
 

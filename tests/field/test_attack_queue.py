@@ -92,7 +92,7 @@ def test_what_is_said_of_a_failed_runs_state_is_what_is_on_the_disk(
         def refuse(*arguments: Any, **named: Any) -> None:
             raise OSError(24, "Too many open files")
 
-        monkeypatch.setattr("unziplora.training.run_folder.save_file", refuse)
+        monkeypatch.setattr("unziplora.training.run_folder.write_tensors", refuse)
     encode = host.encode_prompts
     assert encode is not None
 

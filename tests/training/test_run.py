@@ -216,7 +216,7 @@ def test_a_save_that_fails_does_not_end_the_run(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(state, "save_file", full)
+    monkeypatch.setattr(state, "write_tensors", full)
     events = list(begin(image_file, host, tmp_path, save_minutes=1e-9))
     assert isinstance(events[-1], Finished)
     assert events[-1].outcome == "completed"

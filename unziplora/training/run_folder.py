@@ -27,12 +27,12 @@ from typing import IO, Any
 
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from unziplora import files
 from unziplora.errors import InvalidInput, WriteError
 from unziplora.host import ModelIdentity
+from unziplora.safetensors_file import write_tensors
 from unziplora.training.settings import ResolvedSettings, Settings
 from unziplora.training.trainer import Trainer
 
@@ -227,16 +227,10 @@ class RunFolder:
 
         Raises WriteError where the disk is full or refuses.
         """
-        tensors = {name: t.detach().cpu().contiguous() for name, t in trainer.tensors().items()}
         numbers = json.dumps(trainer.numbers())
         metadata = {"version": str(VERSION), "pair": pair, "numbers": numbers}
-        with files.writing(self.state) as temporary:
-            try:
-                save_file(tensors, temporary, metadata)
-            except SafetensorError as error:  # its writer wraps the system's errors
-                raise WriteError(
-                    f"The state could not be saved ({error}). Make room on the disk."
-                ) from error
+        with files.writing(self.state) as temporary, open(temporary, "wb") as file:
+            write_tensors(file, trainer.tensors(), metadata)
 
     def read_state(self, pair: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and numbers as the trainer gave them. Raises InvalidInput, also for a state of
