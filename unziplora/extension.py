@@ -102,6 +102,7 @@ def service() -> Service:
         program=about,
         checkpoint=checkpoint,
         publish_to=options.publish_folder,
+        runs_at=options.runs_folder,
     )
     progress.follow(service.jobs, _reload)
     return service

@@ -27,10 +27,23 @@ def test_a_preset_is_found_again_and_replaced_by_one_of_its_name(
     assert presets.read(" Posters ") == {"steps": "500"}
 
 
-def test_presets_lie_where_no_webui_looks_for_loras(presets: PresetFiles, tmp_path: Path) -> None:
+def test_presets_lie_beside_the_runs(presets: PresetFiles, tmp_path: Path) -> None:
     presets.write("mine", {"steps": "4"})
     (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
-    assert file.relative_to(tmp_path).parts[0].startswith(".")
+    assert file.relative_to(tmp_path).parts[0] == ".unziplora"
+
+
+def test_presets_that_lay_in_the_output_folder_are_read_where_runs_lie_elsewhere_now(
+    presets: PresetFiles, tmp_path: Path
+) -> None:
+    presets.write("old", {"steps": "4"})
+    now = PresetFiles(lambda: tmp_path, lambda: tmp_path / "elsewhere")
+    now.write("new", {"steps": "5"})
+    assert now.names() == ["new", "old"]
+    assert now.read("old") == {"steps": "4"}
+    now.write("old", {"steps": "6"})
+    assert now.read("old") == {"steps": "6"}
+    assert (tmp_path / "elsewhere" / ".presets" / "new.json").is_file()
 
 
 def test_a_deleted_preset_is_gone(presets: PresetFiles) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 import unziplora
+from tests.waiting import until
+from unziplora.app.job import ENDED
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
 from unziplora.training.events import Finished, StepDone
 from unziplora.training.run_folder import RunFolder, find_run, list_runs, run_path
 
+WORDS = {"subject": "fox", "style": "ink"}
 SETTINGS = {"steps": 4, "rank": 2, "lr": 1e-3, "resolution": 64}
 
 
@@ -116,3 +119,61 @@ def test_folders_and_links_of_others_are_no_runs(
     (out / "linked").symlink_to(elsewhere.path)
     assert list_runs(out) == []
     assert run_path(out, "my loras") == out / ".unziplora" / "my loras"
+
+
+@pytest.fixture
+def apart(make_host: Callable[[], Any], out: Path, tmp_path: Path) -> Service:
+    """Of a WebUI: runs lie outside the folder of LoRAs, whose hidden folders it lists."""
+    out.mkdir()
+    return Service(make_host, lambda: out, runs_at=lambda: tmp_path / "runs")
+
+
+def ended(service: Service, job: Any) -> None:
+    until(lambda: job.state in ENDED or job.state == "paused")
+
+
+def test_where_runs_lie_apart_nothing_but_pairs_is_below_the_output_folder(
+    apart: Service, image_file: Path, out: Path, tmp_path: Path
+) -> None:
+    job = apart.start(image_file, {**SETTINGS, **WORDS, "name": "fox", "snapshot_every": 2})
+    ended(apart, job)
+    assert job.state == "completed", job.error
+    assert {path.suffix for path in out.rglob("*")} == {".safetensors", ".json"}
+    assert len(list(out.rglob("*.safetensors"))) == 2
+    assert apart.run_folder("fox").path == tmp_path / "runs" / "fox"
+    assert apart.snapshot("fox", 2).keys() == {"content", "style"}
+    assert apart.past_runs() == ["fox"]
+    assert apart.rename("fox", "wolf").name == "wolf"
+    assert apart.run_folder("wolf").exists()
+
+
+def test_a_stopped_run_that_lies_apart_is_listed_resumed_and_deleted(
+    apart: Service, image_file: Path, out: Path
+) -> None:
+    job = apart.start(image_file, {**SETTINGS, **WORDS, "name": "fox", "steps": 3000})
+    until(lambda: job.step > 1)
+    apart.jobs.send(job.id, "stop")
+    ended(apart, job)
+    assert [(run.name, run.has_state) for run in apart.runs()] == [("fox", True)]
+    again = apart.resume("fox")
+    until(lambda: again.step > job.step)
+    apart.jobs.send(again.id, "stop and save")
+    ended(apart, again)
+    assert again.state == "stopped", again.error
+    assert [pair.name for pair in apart.pairs()] == ["fox"]
+    apart.delete_run("fox")
+    assert apart.runs() == []
+
+
+def test_runs_of_an_earlier_version_are_found_where_runs_lie_apart_now(
+    make_host: Callable[[], Any], image_file: Path, out: Path, tmp_path: Path
+) -> None:
+    stop_at_once(image_file, make_host(), out, "hidden")
+    as_an_earlier_version_left_it(stop_at_once(image_file, make_host(), out, "plain"))
+    service = Service(make_host, lambda: out, runs_at=lambda: tmp_path / "runs")
+    assert [run.name for run in service.runs()] == ["hidden", "plain"]
+    for name in ("hidden", "plain"):
+        job = service.resume(name)
+        ended(service, job)
+        assert job.state == "completed", job.error
+    assert {pair.name for pair in service.pairs()} == {"hidden", "plain"}

@@ -79,6 +79,7 @@ class WebUI:
         self.kind, self.data = kind, data
         self.checkout, self.python = place(kind)
         self.loras = data / "models" / "Lora"
+        self.runs = data / "models" / ".unziplora"
         self.log = data / "console.txt"
         self._port = _free_port()
         self.url = f"http://127.0.0.1:{self._port}"

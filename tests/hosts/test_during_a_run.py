@@ -115,4 +115,4 @@ def test_a_webui_that_is_interrupted_saves_the_run_first(
         job = closing.start("closed", source_image, steps=3000)
         closing.at_step(job, 2)
         closing.interrupt()
-    assert (closing.loras / ".unziplora" / "closed" / "state.safetensors").is_file()
+    assert (closing.runs / "closed" / "state.safetensors").is_file()

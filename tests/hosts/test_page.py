@@ -141,7 +141,7 @@ def test_a_pair_is_trained_found_put_into_the_prompt_and_drawn(
 
     fill_in_and_train(visitor, source_image)
     assert (webui.loras / "clicked_content.safetensors").is_file()
-    settings = (webui.loras / ".unziplora" / "clicked" / "settings.json").read_text("utf-8")
+    settings = (webui.runs / "clicked" / "settings.json").read_text("utf-8")
     assert json.loads(settings)["settings"]["preview_steps"] == 2
 
     report = copied_report(visitor)

@@ -103,7 +103,7 @@ def test_a_mask_image_is_laid_over_the_image(
     visitor.shot("mask")
     page.locator("#uz_train").click()
     page.locator('#uz_live [data-state="completed"]').filter(has_text="masked").wait_for()
-    with Image.open(visitor.webui.loras / ".unziplora" / "masked" / "image.png") as trained:
+    with Image.open(visitor.webui.runs / "masked" / "image.png") as trained:
         assert trained.mode == "RGBA"
         assert trained.getchannel("A").getpixel((5, 5)) == 0
         assert trained.getchannel("A").getpixel((80, 80)) == 255

@@ -40,7 +40,6 @@ from fastapi.routing import APIRoute
 
 from unziplora.app import api_bodies as bodies
 from unziplora.app.auth import from_another_site
-from unziplora.app.own_files import is_own_file
 from unziplora.app.preset_files import PresetFiles
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput, NotFound, UnZipLoRAError
@@ -244,7 +243,7 @@ def _add_pairs(router: APIRouter, service: Service) -> None:
 
 
 def _add_presets(router: APIRouter, service: Service) -> None:
-    store = PresetFiles(service.folder)
+    store = PresetFiles(service.folder, service.runs_at)
 
     @router.get("/presets", summary="Names of the saved presets")
     def presets() -> list[str]:
@@ -312,6 +311,6 @@ def _add_products(router: APIRouter, service: Service) -> None:
 
 def _file(service: Service, path: Path) -> FileResponse:
     """404 for what is no file, and for what is reached by links below the folder."""
-    if not is_own_file(service.folder(), path):
+    if not service.is_own(path):
         raise HTTPException(404, "There is no such file.")
     return FileResponse(path, filename=path.name)

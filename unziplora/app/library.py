@@ -35,9 +35,10 @@ class StoredRun:
 
 
 class Library:
-    """folder: where pairs and runs go, asked for each time, because it may be an option.
-    publish_to: where folders to publish go. saved: hears of each file that is made, so that a WebUI
-    can refresh its list. busy: names of the runs in the queue."""
+    """folder: where pairs go, asked for each time, because it may be an option. runs_at: where runs
+    go, where a program would take them for LoRAs in `folder`. publish_to: where folders to publish
+    go. saved: hears of each file that is made, so that a WebUI can refresh its list. busy: names of
+    the runs in the queue."""
 
     def __init__(
         self,
@@ -45,8 +46,9 @@ class Library:
         publish_to: Callable[[], Path] | None = None,
         saved: Callable[[Mapping[str, Path]], None] = lambda files: None,
         busy: Callable[[], Collection[str]] = frozenset,
+        runs_at: Callable[[], Path | None] = lambda: None,
     ) -> None:
-        self.folder, self.saved = folder, saved
+        self.folder, self.saved, self.runs_at = folder, saved, runs_at
         self._publish_to, self._busy = publish_to, busy
 
     def out(self) -> Path:
@@ -63,11 +65,11 @@ class Library:
 
     def pairs(self) -> list[Pair]:
         """The pairs in the output folder, the newest first."""
-        return find_pairs(self.folder(), self._is_own)
+        return find_pairs(self.folder(), self.is_own)
 
     def pair(self, name: str) -> Pair:
         """Raises NotFound where there is none of this name."""
-        pair = find_pair(self.folder(), name, self._is_own)
+        pair = find_pair(self.folder(), name, self.is_own)
         if pair is None:
             raise NotFound(
                 f"There is no pair named {short(name)} in the output folder. Choose one of the "
@@ -79,7 +81,7 @@ class Library:
         """A LoRA file of the output folder by its base name. Raises NotFound."""
         path = self.folder() / name
         is_name = Path(name).name == name and name.endswith(".safetensors")
-        if not is_name or not self._is_own(path):
+        if not is_name or not self.is_own(path):
             raise NotFound(f"There is no file {short(name)} in the output folder. Check the name.")
         return path
 
@@ -121,7 +123,7 @@ class Library:
         found: dict[int, dict[str, Path]] = {}
         for path in sorted(self.run_folder(name).previews.glob("*_*.png")):
             step, _, what = path.stem.partition("_")
-            if step.isdecimal() and self._is_own(path):
+            if step.isdecimal() and self.is_own(path):
                 found.setdefault(int(step), {})[what] = path
         return found
 
@@ -130,11 +132,11 @@ class Library:
         were killed before their first state."""
         busy = self._busy()
         found = []
-        for run in list_runs(self.folder()):
-            if run.name in busy or not is_own_folder(self.folder(), run.path):
+        for run in list_runs(self.folder(), self.runs_at()):
+            if run.name in busy or not self._is_own_folder(run.path):
                 continue
             if run.has_state or not self._has_pair(run.name):
-                image = run.image if self._is_own(run.image) else None
+                image = run.image if self.is_own(run.image) else None
                 found.append(StoredRun(run.name, run.has_state, run.saved_step(), image))
         return found
 
@@ -142,8 +144,8 @@ class Library:
         """Names of the runs on disk whose progress is known."""
         return [
             run.name
-            for run in list_runs(self.folder())
-            if is_own_folder(self.folder(), run.path) and self._is_own(run.progress)
+            for run in list_runs(self.folder(), self.runs_at())
+            if self._is_own_folder(run.path) and self.is_own(run.progress)
         ]
 
     def past_run(self, name: str) -> tuple[RunInfo, list[dict[str, float]]]:
@@ -162,9 +164,9 @@ class Library:
             raise InvalidInput(
                 "A run's name is that of its folder, without any path. Leave that out."
             )
-        run = RunFolder(run_path(self.folder(), name))
+        run = RunFolder(self.run_path(name), self.folder())
         for path in (run.path, run.previews, run.snapshots):
-            if os.path.lexists(path) and not is_own_folder(self.folder(), path):
+            if os.path.lexists(path) and not self._is_own_folder(path):
                 raise InvalidInput(
                     f"The folder of the run {short(name)} is a link, or has one in it. Links are "
                     "not followed; put the folder itself there."
@@ -187,17 +189,29 @@ class Library:
         folder, busy = self.folder(), self._busy()
 
         def taken(name: str) -> bool:
-            there = (run_path(folder, name), *pair_files(folder, name).values())
+            there = (self.run_path(name), *pair_files(folder, name).values())
             return name in busy or any(os.path.lexists(path) for path in there)
 
         numbered = (f"{words}-{number}" for number in itertools.count(2))
         return next(name for name in itertools.chain([words], numbered) if not taken(name))
 
-    def _files_of(self, name: str) -> list[Path]:
-        return [path for path in self.pair(name).all_files() if self._is_own(path)]
+    def run_path(self, name: str) -> Path:
+        """Where the run of this name is, or would be."""
+        return run_path(self.folder(), name, self.runs_at())
 
-    def _is_own(self, path: Path) -> bool:
-        return is_own_file(self.folder(), path)
+    def is_own(self, path: Path) -> bool:
+        """Whether a file lies in the folder of pairs or of runs, on a way without links."""
+        return any(is_own_file(root, path) for root in self._roots())
+
+    def _files_of(self, name: str) -> list[Path]:
+        return [path for path in self.pair(name).all_files() if self.is_own(path)]
+
+    def _is_own_folder(self, path: Path) -> bool:
+        return any(is_own_folder(root, path) for root in self._roots())
+
+    def _roots(self) -> list[Path]:
+        runs = self.runs_at()
+        return [self.folder()] if runs is None else [self.folder(), runs]
 
     def _has_pair(self, name: str) -> bool:
         return all(path.is_file() for path in pair_files(self.folder(), name).values())

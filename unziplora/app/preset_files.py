@@ -9,21 +9,29 @@ from pathlib import Path
 from unziplora import files as atomic
 from unziplora.app.own_files import is_own_file
 from unziplora.errors import InvalidInput, NotFound, WriteError
+from unziplora.training.run_folder import HIDDEN
 
-# of the output folder; runs lie beside it, and no run's name begins with a dot
-_FOLDER = Path(".unziplora") / ".presets"
+_FOLDER = ".presets"  # beside the runs, none of whose names begins with a dot
 _MOST_BYTES = 100_000  # of a file
 
 
 class PresetFiles:
-    """out: gives the output folder, asked for each time, because it may be an option."""
+    """out: gives the output folder, asked for each time, because it may be an option; runs: where
+    runs go, where that is not in it (app/library.py)."""
 
-    def __init__(self, out: Callable[[], Path]) -> None:
-        self._out = out
+    def __init__(
+        self, out: Callable[[], Path], runs: Callable[[], Path | None] = lambda: None
+    ) -> None:
+        self._out, self._runs = out, runs
 
     def names(self) -> list[str]:
         """In alphabetical order."""
-        found = (path.stem for path in self._folder().glob("*.json") if self._is_own(path))
+        found = {
+            path.stem
+            for folder in self._folders()
+            for path in folder.glob("*.json")
+            if self._is_own(path)
+        }
         return sorted(found, key=str.lower)
 
     def read(self, name: str) -> dict[str, str]:
@@ -51,7 +59,7 @@ class PresetFiles:
     def write(self, name: str, values: Mapping[str, str]) -> None:
         """Replaces one of the same name. Raises InvalidInput for a name that no file can have, and
         WriteError."""
-        path = self._path(name)
+        path = self._folders()[0] / _file_name(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -77,10 +85,19 @@ class PresetFiles:
             ) from error
 
     def _is_own(self, path: Path) -> bool:
-        return is_own_file(self._out(), path)
+        runs = self._runs()
+        return any(is_own_file(root, path) for root in (self._out(), runs) if root is not None)
 
-    def _folder(self) -> Path:
-        return self._out() / _FOLDER
+    def _folders(self) -> list[Path]:
+        """Where presets are written, and where else an earlier version wrote them."""
+        runs, own = self._runs(), self._out() / HIDDEN / _FOLDER
+        return [own] if runs is None else [runs / _FOLDER, own]
 
     def _path(self, name: str) -> Path:
-        return self._folder() / f"{atomic.check_name((name or '').strip())}.json"
+        """Of the first that there is; where there is none, of the one to write."""
+        paths = [folder / _file_name(name) for folder in self._folders()]
+        return next((path for path in paths if path.exists()), paths[0])
+
+
+def _file_name(name: str) -> str:
+    return f"{atomic.check_name((name or '').strip())}.json"

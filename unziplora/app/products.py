@@ -34,7 +34,6 @@ from unziplora.lora.rename import copy_renamed
 from unziplora.lora.sidecars import Card, write_card
 from unziplora.method.prompts import BRANCHES, BranchName
 from unziplora.training.pair_writer import check_free
-from unziplora.training.run_folder import run_path
 
 _ROLE_ENDS = tuple(f"_{role}" for role in BRANCHES)
 _MOST_GRIDS = 8  # that are remembered
@@ -60,8 +59,9 @@ class Products(Library):
         draw: Draw | None = None,
         reserve_model: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         busy: Callable[[], Collection[str]] = frozenset,
+        runs_at: Callable[[], Path | None] = lambda: None,
     ) -> None:
-        super().__init__(folder, publish_to, saved, busy)
+        super().__init__(folder, publish_to, saved, busy, runs_at)
         self.draw, self._reserve_model = draw, reserve_model
         self._grids: dict[Any, WeightGrid] = {}  # the latest ones
 
@@ -74,7 +74,7 @@ class Products(Library):
         for run in {name, new} & set(self._busy()):
             raise InvalidInput(f"The run {short(run)} has not ended. Wait for it, or stop it.")
         old_files, new_files = pair.files, pair_files(self.folder(), new)
-        folder, new_folder = self.run_folder(name), run_path(self.folder(), new)
+        folder, new_folder = self.run_folder(name), self.run_path(new)
         check_free(self.folder(), new)
         if os.path.lexists(new_folder):
             raise InvalidInput(f"There is a run named {new} already. Choose another name.")
@@ -98,7 +98,7 @@ class Products(Library):
         folder = self.run_folder(name).snapshots
         found = {
             branch: next(
-                filter(self._is_own, folder.glob(f"*-{step:06d}_{branch}.safetensors")), None
+                filter(self.is_own, folder.glob(f"*-{step:06d}_{branch}.safetensors")), None
             )
             for branch in BRANCHES
         }
@@ -136,7 +136,7 @@ class Products(Library):
         MERGE_METHODS. Raises InvalidInput."""
         path = self.out() / f"{atomic.check_name(name)}.safetensors"
         beside = parts[0][0].with_suffix(".png") if parts else path
-        image = open_image(beside).image if self._is_own(beside) else None
+        image = open_image(beside).image if self.is_own(beside) else None
         merge(path, parts, image, how=how)
         self.saved({"merged": path})
         return path
@@ -145,7 +145,7 @@ class Products(Library):
         """The merged files of the output folder, the newest first."""
         found = []
         for path in sorted(self.folder().glob("*.safetensors"), key=lambda p: p.name.lower()):
-            if path.stem.endswith(_ROLE_ENDS) or not self._is_own(path):
+            if path.stem.endswith(_ROLE_ENDS) or not self.is_own(path):
                 continue
             changed = path.stat().st_mtime_ns
             info = _info_at(path, changed)
@@ -160,7 +160,7 @@ class Products(Library):
             raise NotFound(f"There is no merged file {short(name)}. It may be deleted already.")
         removed = []
         for path in (found, found.with_suffix(".json"), found.with_suffix(".png")):
-            if self._is_own(path):
+            if self.is_own(path):
                 with removing(path.name):
                     path.unlink()
                 removed.append(path.name)
@@ -183,7 +183,7 @@ class Products(Library):
         for what in ("content", "style", "both"):
             drawn = sorted(previews.glob(f"*_{what}.png"))
             beside = self.folder() / f"{name}_{what}.png"
-            own = [path for path in (beside, *drawn) if self._is_own(path)]
+            own = [path for path in (beside, *drawn) if self.is_own(path)]
             if own:
                 images[what] = own[-1]
         target = self.publish_folder()
@@ -199,7 +199,7 @@ class Products(Library):
         with, or the model is in use."""
         files = self._both(content, style)
         copy = self.run_folder(content).image
-        image = open_image(copy).image if self._is_own(copy) else None
+        image = open_image(copy).image if self.is_own(copy) else None
         with self._drawing(files) as (draw, prompts):
             return sheet(draw, *files, prompts, image=image, weights=(weights,), seed=seed)
 

@@ -36,9 +36,10 @@ from unziplora.training.settings import ResolvedSettings, Settings
 
 class Service(Products):
     """open_host: the program's model, asked for when a run's turn comes. folder, saved, draw,
-    publish_to: the library's. model_info: the model that a run would get, as far as that is known
-    without loading it. defaults: the program's own, for settings that are not given. program: what
-    a report says of it. checkpoint: name and family of that model, as far as they are known."""
+    publish_to, runs_at: the library's. model_info: the model that a run would get, as far as that
+    is known without loading it. defaults: the program's own, for settings that are not given.
+    program: what a report says of it. checkpoint: name and family of that model, as far as they are
+    known."""
 
     def __init__(
         self,
@@ -51,11 +52,12 @@ class Service(Products):
         program: Callable[[], Mapping[str, str]] = lambda: {"program": "unziplora app"},
         checkpoint: Callable[[], ModelIdentity | None] = lambda: None,
         publish_to: Callable[[], Path] | None = None,
+        runs_at: Callable[[], Path | None] = lambda: None,
     ) -> None:
         self.jobs = Jobs()
         self.jobs.on_event = self._heard
         super().__init__(
-            folder, publish_to, saved, draw, self.jobs.reserve_model, self.jobs.busy_names
+            folder, publish_to, saved, draw, self.jobs.reserve_model, self.jobs.busy_names, runs_at
         )
         self.open_host, self._model_info = open_host, model_info
         self._defaults, self._program, self.checkpoint = defaults, program, checkpoint
@@ -87,8 +89,8 @@ class Service(Products):
             chosen = replace(chosen, name=self.free_name(chosen.file_name))
         open_image(image)
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
-        out = self.out()
-        check_destination(chosen, out, overwrite=overwrite)
+        out, runs = self.out(), self.runs_at()
+        check_destination(chosen, out, overwrite=overwrite, runs=runs)
         if start_from is not None:
             self.pair(start_from)
 
@@ -102,10 +104,12 @@ class Service(Products):
                 out=out,
                 overwrite=overwrite,
                 start_from=start_from,
+                runs=runs,
             )
 
         name = chosen.file_name
-        return self.jobs.submit(name, begin, lambda: self._again(run_path(out, name)), data, chosen)
+        folder = run_path(out, name, runs)
+        return self.jobs.submit(name, begin, lambda: self._again(folder, out), data, chosen)
 
     def restart(self, name: str) -> Job:
         """Begins a run of the output folder once more from its first step, with its own settings
@@ -156,13 +160,13 @@ class Service(Products):
             )
         return self.jobs.submit(
             name,
-            lambda: self._again(folder.path),
-            lambda: self._again(folder.path),
+            lambda: self._again(folder.path, folder.out),
+            lambda: self._again(folder.path, folder.out),
             settings=info.settings,
         )
 
-    def _again(self, folder: Path) -> Run:
-        return api.resume(folder, host=self.open_host())
+    def _again(self, folder: Path, out: Path) -> Run:
+        return api.resume(folder, host=self.open_host(), out=out)
 
     def forecast(self, settings: Mapping[str, Any]) -> tuple[Forecast, float | None] | None:
         """What a run with these settings needs of memory, and its seconds, once a run of its kind

@@ -20,7 +20,7 @@ from unziplora.training.settings import Settings
 
 def new_run_folder(out: Path, name: str, runs: Path | None = None) -> RunFolder:
     """The folder of a run whose pair goes to `out`: in `runs`, or where it always is in `out`."""
-    return RunFolder(run_path(out, name) if runs is None else runs / name, out)
+    return RunFolder(run_path(out, name, runs), out)
 
 
 def check_destination(

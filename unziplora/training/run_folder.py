@@ -38,7 +38,7 @@ from unziplora.training.trainer import Trainer
 
 VERSION = 1
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # by another process
-HIDDEN = ".unziplora"  # in the output folder; WebUIs skip names that begin with a dot
+HIDDEN = ".unziplora"  # in the output folder, or where a program looks for no LoRAs
 _ROW = re.compile(r"([0-9]{1,9}),[^\n]*\n")
 
 
@@ -303,12 +303,16 @@ class RunFolder:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 
-def run_path(out: Path, name: str) -> Path:
-    """The folder of the run NAME whose pair goes to `out`: out/.unziplora/NAME, or out/NAME where
-    an earlier version put one there."""
-    path, older = out / HIDDEN / name, out / name
-    if not RunFolder(path).exists() and _is_older_run(RunFolder(older)):
-        return older
+def run_path(out: Path, name: str, runs: Path | None = None) -> Path:
+    """The folder of the run NAME whose pair goes to `out`: runs/NAME, or out/.unziplora/NAME where
+    no folder for runs is named; or where an earlier version put one, there or in out/NAME."""
+    hidden, older = out / HIDDEN / name, out / name
+    path = hidden if runs is None else runs / name
+    if not RunFolder(path).exists():
+        if path != hidden and RunFolder(hidden).exists():
+            return hidden
+        if _is_older_run(RunFolder(older)):
+            return older
     return path
 
 
@@ -318,11 +322,14 @@ def find_run(path: Path) -> RunFolder:
     return folder if folder.exists() else RunFolder(run_path(folder.path.parent, path.name))
 
 
-def list_runs(out: Path) -> list[RunFolder]:
-    """The runs of an output folder by name, also those without a state (`RunFolder.has_state`)."""
-    hidden = {folder.name: folder for folder in _subfolders(out / HIDDEN) if folder.exists()}
-    older = {folder.name: folder for folder in _subfolders(out) if _is_older_run(folder)}
-    return [folder for _, folder in sorted({**older, **hidden}.items())]
+def list_runs(out: Path, runs: Path | None = None) -> list[RunFolder]:
+    """The runs whose pairs go to `out`, by name, also those without a state
+    (`RunFolder.has_state`): those that `run_path` gives."""
+    found = {folder.name: folder for folder in _subfolders(out, out) if _is_older_run(folder)}
+    for place in (out / HIDDEN, runs):
+        if place is not None:
+            found |= {run.name: run for run in _subfolders(place, out) if run.exists()}
+    return [folder for _, folder in sorted(found.items())]
 
 
 def _is_older_run(folder: RunFolder) -> bool:
@@ -336,12 +343,12 @@ def _is_older_run(folder: RunFolder) -> bool:
     return True
 
 
-def _subfolders(folder: Path) -> Iterator[RunFolder]:
+def _subfolders(folder: Path, out: Path) -> Iterator[RunFolder]:
     """As runs; links are left out: what they lead to is not ours."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                yield RunFolder(folder / entry.name)
+                yield RunFolder(folder / entry.name, out)
 
 
 def damaged(file: str) -> str:

@@ -125,7 +125,7 @@ def _connect_news(
     service: Service, form: Form, view: RunView, poll: Any, header: Any, answer: Any
 ) -> None:
     """What page.js asks for every few seconds."""
-    store = PresetFiles(service.folder)
+    store = PresetFiles(service.folder, service.runs_at)
     list_presets = connect_presets(form.presets, form.fields, store, answer)
     of_model = [form.fields[name] for name in (*fields.DEFAULT_FIELDS, *BLOCK_LISTS)]
     outputs = [form.preset_note, form.example, form.presets["name"], *of_model]

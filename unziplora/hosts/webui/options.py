@@ -68,6 +68,14 @@ def pair_folder() -> Path:
     return Path(chosen).absolute() if chosen else lora_folder()
 
 
+def runs_folder() -> Path:
+    """Where runs go. Not below the Lora folder: WebUIs list hidden folders of it too, unless two
+    options say otherwise (Automatic1111's modules/util.py:48, modules/ui_extra_networks.py:536)."""
+    from unziplora.training.run_folder import HIDDEN  # imports torch
+
+    return (Path(webui("paths").models_path) / HIDDEN).absolute()
+
+
 def publish_folder() -> Path:
     """Below the folder of the WebUI's images, where no WebUI looks for LoRAs."""
     paths = webui("paths_internal")
