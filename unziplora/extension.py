@@ -105,6 +105,7 @@ def service() -> Service:
         runs_at=options.runs_folder,
     )
     progress.follow(service.jobs, _reload)
+    progress.follow_merges(service.merges)
     return service
 
 

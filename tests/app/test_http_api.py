@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,21 @@ def test_every_body_is_described_for_those_who_try_it_out(client: TestClient) ->
         assert set(schema["required"]) <= schema["example"].keys() <= schema["properties"].keys(), (
             where
         )
+
+
+def test_a_merge_that_learns_is_watched_and_stopped(client: TestClient, image_file: Path) -> None:
+    finished(client, client.post(f"{PREFIX}/runs", json=body(image_file)).json()["id"])
+    assert client.get(f"{PREFIX}/merge").json() is None
+    parts = [{"pair": "pair", "role": role} for role in ("content", "style")]
+    asked = {"name": "zipped", "parts": parts, "how": "zip"}
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.post, f"{PREFIX}/merge", json=asked)
+        until(lambda: (client.get(f"{PREFIX}/merge").json() or {}).get("step", 0) >= 1)
+        assert client.get(f"{PREFIX}/merge").json()["steps"] == 100
+        client.post(f"{PREFIX}/merge/stop")
+        assert answer.result().json() == {"file": "zipped.safetensors"}
+    shown = client.get(f"{PREFIX}/merge").json()
+    assert (shown["state"], shown["file"]) == ("stopped", "zipped.safetensors")
+    turned = client.post(f"{PREFIX}/merge", json={**asked, "name": "other", "parts": parts[::-1]})
+    assert turned.status_code == 422
+    assert "Name the content first" in turned.json()["detail"]

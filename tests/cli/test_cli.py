@@ -323,7 +323,8 @@ def test_merge_makes_one_file_of_two_and_says_where(
     for bad, message in {
         (*parts, "--out", "merged.txt"): "does not end in .safetensors",
         (*parts, "--out", "no-folder/merged.safetensors"): "There is no folder no-folder",
-        (*parts, "--how", "zip", "--out", str(tmp_path / "x.safetensors")): "Choose one of add, np",
+        (*parts, "--how", "zop", "--out", str(tmp_path / "x.safetensors")): "Choose one of add, np",
+        (*parts, "--how", "zip", "--out", str(tmp_path / "x.safetensors")): "--content-prompt",
     }.items():
         assert main(["merge", *bad]) == 2
         assert message in capsys.readouterr().err

@@ -121,12 +121,14 @@ def test_a_layer_that_one_of_them_lacks_is_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "how", "mu", "message"),
     [
-        (["style", "content"], "np", 1.0, "changes the first file, which is a style"),
+        (["style", "content"], "np", 1.0, "the first file is a style"),
         (["content"], "np", 1.0, "takes two files, not 1"),
         (["content", "style", "style"], "np", 1.0, "takes two files, not 3"),
         (["content", "style"], "np", -0.5, "mu is -0.5"),
         (["content", "style"], "np", float("nan"), "mu is nan"),
-        (["content", "style"], "zip", 1.0, "Choose one of add, np"),
+        (["content", "style"], "zop", 1.0, "Choose one of add, np, zip"),
+        (["content", "style"], "zip", 1.0, "learns on a model, and there is none here"),
+        (["style", "content"], "zip", 1.0, "the first file is a style"),
     ],
 )
 def test_what_cannot_be_projected_is_refused_and_writes_nothing(

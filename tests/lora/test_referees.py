@@ -25,6 +25,7 @@ from unziplora.hosts.standalone.generate import loaded
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.hosts.standalone.sampling import bare_pipeline
 from unziplora.lora.merge import merge
+from unziplora.lora.mergers import Learned
 from unziplora.lora.read import read_lora
 from unziplora.testing.random_checkpoint import Widths, write_random_model
 
@@ -86,6 +87,34 @@ def test_diffusers_draws_a_merge_of_different_ranks_as_we_do(
     with loaded(host, [(path, 1.0)]):
         assert worst(outputs(host.unet), right, base) < 2e-3  # written in fp16
     assert worst(with_diffusers(host.unet, path, 1.0), right, base) < 2e-3
+
+
+def test_diffusers_draws_what_zip_has_learned_as_we_do(
+    host: StandaloneHost, tmp_path: Path
+) -> None:
+    files = [
+        Made(kohya(pairs(linears(host.unet), rank=rank, seed=rank)), {}).write(
+            tmp_path / f"{rank}.safetensors"
+        )
+        for rank in (3, 8)
+    ]
+    generator = torch.Generator().manual_seed(0)
+    mergers = {
+        target: tuple(
+            torch.rand(read_lora(file).adapters[target].down.shape[1], generator=generator)
+            for file in files
+        )
+        for target in read_lora(files[0]).adapters
+    }
+    parts = [(files[0], 0.7), (files[1], 1.2)]
+    learned = Learned(mergers, (0.7, 1.2), {})
+    path = merge(tmp_path / "zip.safetensors", parts, how="zip", learned=learned).path
+    base = outputs(host.unet)
+    with loaded(host, [(path, 1.0)]):
+        ours = outputs(host.unet)
+    assert worst(with_diffusers(host.unet, path, 1.0), ours, base) < 1e-3
+    with loaded(host, parts):
+        assert worst(outputs(host.unet), ours, base) > 0.1  # it is not the plain sum
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ from tests.waiting import until
 from unziplora.app.products import Merged
 from unziplora.app.service import Service
 from unziplora.app.sheet import WeightGrid
-from unziplora.errors import InvalidInput, NotFound
+from unziplora.errors import InvalidInput, NotFound, UnZipLoRAError
 from unziplora.lora.pair import Pair
 from unziplora.ui import combine_html, compare_runs, grid_html, pair_html
 from unziplora.ui.combine_tab import mixed
+from unziplora.ziplora.learn import MergeMessage
 
 EVIL = "<script>alert(1)</script>"
 SETTINGS = {"subject": "tree", "style": "flat drawing", "steps": 4, "rank": 2, "lr": 1e-2,
@@ -145,10 +146,53 @@ def test_a_content_gives_way_to_a_style_where_that_is_chosen(service: Service) -
     assert described == (
         "The sum of one_content, projected against two_style (NP-LoRA, mu 1), and two_style."
     )
-    with pytest.raises(InvalidInput, match="first file, which is a style"):
+    with pytest.raises(InvalidInput, match="the first file is a style"):
         service.merge_pairs("turned", parts[::-1], "np")
     for how in made:
         service.delete_merged(f"merged-{how}")
+
+
+@pytest.mark.slow
+def test_mergers_are_learned_on_the_services_model_until_it_is_stopped(service: Service) -> None:
+    parts = [(service.file("one", "content"), 1.0), (service.file("two", "style"), 0.9)]
+    events = []
+    service.merges.on_event = events.append
+    merging = service.start_merge("zipped", parts)
+    with pytest.raises(InvalidInput, match="zipped is being merged already"):
+        service.start_merge("other", parts)
+    until(lambda: merging.step >= 1 or merging.state != "running")
+    assert "data-active" in combine_html.merge_progress(merging)
+    assert {"do": "stop"} in requests(combine_html.merge_progress(merging))
+    with pytest.raises(InvalidInput, match="model is in use"):
+        service.sheet("one", "two")
+    service.merges.stop()
+    assert merging.result().name == "zipped.safetensors"
+    assert merging.state == "stopped"
+    assert 1 <= merging.step < merging.steps
+    assert isinstance(events[-1], MergeMessage)
+    assert combine_html.merge_progress(merging) == ""
+    assert "Merged into zipped.safetensors" in combine_html.merge_result(merging)
+    assert "of step" in combine_html.merge_result(merging)
+    assert merging.as_json()["file"] == "zipped.safetensors"
+    assert "zipped" in [merged.path.stem for merged in service.merged()]
+    service.delete_merged("zipped")
+
+
+@pytest.mark.slow
+def test_a_merge_that_fails_says_why_and_leaves_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [("one", "content", 1.0), ("two", "style", 1.0)]
+    host = service.open_host()
+    monkeypatch.setattr(host, "encode_image", lambda *_: 1 / 0)
+    with pytest.raises(UnZipLoRAError, match="ended unexpectedly"):
+        service.merge_pairs("zipped", parts, "zip")
+    assert "ZeroDivisionError" in combine_html.merge_result(service.merges.current)
+    assert service.merges.current.as_json()["error"].startswith("The merge ended unexpectedly")
+    assert not list(service.folder().glob("zipped*"))
+    assert "forward" not in next(iter(host.unet.children())).__dict__
+    with service.jobs.reserve_model():  # it is free again
+        pass
 
 
 @pytest.mark.slow

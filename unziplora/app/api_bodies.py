@@ -19,7 +19,7 @@ from fastapi import HTTPException, Request
 from unziplora.app.job_queue import COMMANDS
 from unziplora.app.page_values import parse
 from unziplora.errors import InvalidInput
-from unziplora.lora.merge_methods import MERGE_METHODS
+from unziplora.lora.merge_methods import MERGE_METHODS, summaries
 from unziplora.lora.publish import LICENCES
 from unziplora.training.settings import Settings
 
@@ -209,7 +209,7 @@ def schema_of_merge() -> Schema:
         "type": "string",
         "enum": list(MERGE_METHODS),
         "default": "add",
-        "description": "; ".join(f"{m.name}: {m.summary}" for m in MERGE_METHODS.values()),
+        "description": summaries(),
     }
     properties = {"name": {"type": "string"}, "parts": parts, "how": how}
     return _object(properties, ["name", "parts"], example)

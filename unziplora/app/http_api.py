@@ -21,6 +21,7 @@
     POST /pairs/{name}/step        one of them as a pair: {"steps": 200}
     GET  /presets, GET, PUT, DELETE /presets/{name}
     POST /merge, /sheet, /publish, /inspect
+    GET /merge; POST /merge/stop
 
 Whoever adds these routes says who may use them: `allow` raises for a request that may not. An id or
 a name in an address that is not there answers 404, what a body says that cannot be 422.
@@ -274,6 +275,16 @@ def _add_products(router: APIRouter, service: Service) -> None:
         how = bodies.text_of(body, "how") or "add"
         path = service.merge_pairs(bodies.text_of(body, "name"), bodies.parts_of(body), how)
         return {"file": path.name}
+
+    @router.get("/merge", summary="How far a merge is that learns on the model, or null")
+    def merging() -> dict[str, Any] | None:
+        current = service.merges.current
+        return None if current is None else current.as_json()
+
+    @router.post("/merge/stop", summary="End it after its step, with what was learned by then")
+    def stop_merge() -> dict[str, Any] | None:
+        service.merges.stop()
+        return merging()
 
     @_post(
         router,

@@ -134,12 +134,19 @@ class Products(Library):
     def merge(self, name: str, parts: Sequence[tuple[Path, float]], how: str = "add") -> Path:
         """NAME.safetensors in the output folder, of the parts with their weights. how: of
         MERGE_METHODS. Raises InvalidInput."""
-        path = self.out() / f"{atomic.check_name(name)}.safetensors"
-        beside = parts[0][0].with_suffix(".png") if parts else path
-        image = open_image(beside).image if self.is_own(beside) else None
+        path, image = self.merge_target(name, parts)
         merge(path, parts, image, how=how)
         self.saved({"merged": path})
         return path
+
+    def merge_target(
+        self, name: str, parts: Sequence[tuple[Path, float]]
+    ) -> tuple[Path, Image.Image | None]:
+        """Where a merged file goes, and the image of its card: the first part's. Raises
+        InvalidInput for what is no file's name."""
+        path = self.out() / f"{atomic.check_name(name)}.safetensors"
+        beside = parts[0][0].with_suffix(".png") if parts else path
+        return path, open_image(beside).image if self.is_own(beside) else None
 
     def merged(self) -> list[Merged]:
         """The merged files of the output folder, the newest first."""

@@ -8,7 +8,7 @@ library's (app/library.py), what waits and runs its queue's (app/job_queue.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from statistics import median
@@ -18,12 +18,14 @@ from unziplora import python_api as api
 from unziplora.app.bug_report import report
 from unziplora.app.job import ENDED, Job
 from unziplora.app.job_queue import Jobs
+from unziplora.app.merging import Merges, Merging
 from unziplora.app.products import Products
 from unziplora.app.sheet import Draw
 from unziplora.app.uploads import remove_all
 from unziplora.errors import InvalidInput
 from unziplora.host import Host, ModelIdentity
 from unziplora.images.load import open_image
+from unziplora.lora.merge_methods import find_merge_method
 from unziplora.lora.pair import Pair
 from unziplora.training.destination import check_destination
 from unziplora.training.events import Finished, LorasSaved, Message, Started, StepDone
@@ -32,7 +34,9 @@ from unziplora.training.model_traits import ModelInfo, ModelTraits
 from unziplora.training.run import Run
 from unziplora.training.run_folder import run_path
 from unziplora.training.settings import ResolvedSettings, Settings
+from unziplora.ziplora.merging import ZipMerge
 
+_MERGE_SECONDS = 20.0  # that a merge has to write what it learned, when the program ends
 
 class Service(Products):
     """open_host: the program's model, asked for when a run's turn comes. folder, saved, draw,
@@ -60,12 +64,14 @@ class Service(Products):
             folder, publish_to, saved, draw, self.jobs.reserve_model, self.jobs.busy_names, runs_at
         )
         self.open_host, self._model_info = open_host, model_info
+        self.merges = Merges(open_host, self.jobs.reserve_model)
         self._defaults, self._program, self.checkpoint = defaults, program, checkpoint
         self._seconds_per_step: dict[tuple[Any, ...], float] = {}  # of the last run of a kind
         self._forecast_cache: tuple[Any, float, Forecast] | None = None  # for what, when
 
     def close(self) -> None:
         """When the program ends: what runs saves its state, what was uploaded is removed."""
+        self.merges.close(_MERGE_SECONDS)
         self.jobs.close()
         remove_all()
 
@@ -139,6 +145,20 @@ class Service(Products):
         values = _values(folder.read_info().settings)
         own = {"name": self.free_name(f"{name}-more"), "steps": steps, "recalibrate_every": None}
         return self.start(folder.image, {**values, **own}, start_from=name)
+
+    def merge(self, name: str, parts: Sequence[tuple[Path, float]], how: str = "add") -> Path:
+        """`Products.merge`; a method that learns does it on the program's model, which takes
+        minutes. Raises InvalidInput while that is in use."""
+        if find_merge_method(how).learns:
+            return self.start_merge(name, parts).result()
+        return super().merge(name, parts, how)
+
+    def start_merge(self, name: str, parts: Sequence[tuple[Path, float]]) -> Merging:
+        """ZipLoRA, in a thread of its own. Raises InvalidInput for what cannot be merged, and while
+        another one runs."""
+        path, image = self.merge_target(name, parts)
+        merge = ZipMerge(path, parts, image=image)
+        return self.merges.start(merge, lambda made: self.saved({"merged": made}))
 
     def rename(self, name: str, new: str) -> Pair:
         """`Products.rename`; what the queue knows of it follows."""

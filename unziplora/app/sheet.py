@@ -15,6 +15,7 @@ from PIL import Image
 from unziplora.errors import InvalidInput
 from unziplora.images.figure import Cell, Row, figure
 from unziplora.lora.metadata import read_info
+from unziplora.method.prompts import with_article
 
 WeightedLora = tuple[Path, float]
 # prompts, LoRAs with weights, the first one's seed -> an image for each prompt
@@ -45,7 +46,7 @@ class SheetPrompts:
 
     def by_row(self) -> dict[str, list[str]]:
         """Rows: content, style, both."""
-        subject = _with_article(self.content)
+        subject = with_article(self.content)
         return {
             "content": [f"{subject} {scene}" for scene in self.scenes],
             "style": [f"{thing} in {self.style}" for thing in self.objects],
@@ -150,7 +151,7 @@ def four_images(
 ) -> Image.Image:  # fmt: skip
     """A first look at a content with a style: each alone, both, and both in another scene."""
     both, texts = [(content, weights[0]), (style, weights[1])], prompts.by_row()
-    subject = _with_article(prompts.content)
+    subject = with_article(prompts.content)
     plans = [
         _Plan("", [subject], both[:1]),
         _Plan("", texts["style"][:1], both[1:]),
@@ -166,12 +167,8 @@ def weight_grid(
     seed: int = 0,
 ) -> WeightGrid:  # fmt: skip
     """Both LoRAs at each pair of weights, from one prompt and seed."""
-    prompt = f"{_with_article(prompts.content)} in {prompts.style}"
+    prompt = f"{with_article(prompts.content)} in {prompts.style}"
     images = {}
     for one, other in itertools.product(weights, repeat=2):
         (images[one, other],) = draw([prompt], [(content, one), (style, other)], seed)
     return WeightGrid(tuple(weights), images)
-
-
-def _with_article(noun: str) -> str:
-    return noun if noun.split()[0] in ("a", "an", "the") else f"a {noun}"

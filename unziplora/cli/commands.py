@@ -368,11 +368,12 @@ def score(chosen: argparse.Namespace) -> int:
     return run(chosen, drawing(_open_host(chosen), steps=chosen.steps, guidance=chosen.guidance))
 
 
+@lasting
 def merge(chosen: argparse.Namespace) -> int:
     """`unziplora merge`: one file of several."""
     from unziplora.cli.merge import merge as run
 
-    return run([weighted(text) for text in chosen.files], chosen)
+    return run([weighted(text) for text in chosen.files], chosen, lambda: _open_host(chosen))
 
 
 COMMANDS = {

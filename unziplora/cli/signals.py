@@ -9,10 +9,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:  # torch takes seconds to import
-    from unziplora.training.run import Run
+from typing import Any, Literal, Protocol
 
 _NAMES = ("SIGTERM", "SIGHUP", "SIGBREAK")  # beside SIGINT; of those that the system has
 _STOPPING = b"\nStopping after this step (Ctrl-C again: at once).\n"
@@ -26,6 +23,19 @@ class Ended(BaseException):
         self.code = 128 + number
 
 
+class Stoppable(Protocol):
+    """A run, or something else that takes minutes and can be stopped after a step. training: its
+    steps have begun. interruptible: an exception raised now loses nothing."""
+
+    @property
+    def training(self) -> bool: ...
+
+    @property
+    def interruptible(self) -> bool: ...
+
+    def send(self, command: Literal["stop"]) -> None: ...
+
+
 class RunSignals:
     """The handler while a run is driven in this thread. number: of the first signal, or None.
 
@@ -34,7 +44,7 @@ class RunSignals:
     is under way to the disk.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Stoppable) -> None:
         self._run = run
         self._hurried = False
         self.number: int | None = None

@@ -12,7 +12,7 @@ from unziplora import files
 from unziplora.comfyui import folders, loras
 from unziplora.comfyui.apply import apply
 from unziplora.errors import NotFound
-from unziplora.lora.merge_methods import MERGE_METHODS
+from unziplora.lora.merge_methods import MERGE_METHODS, summaries
 from unziplora.lora.pair import Pair, find_pair, find_pairs
 
 CATEGORY = "UnZipLoRA"
@@ -97,8 +97,8 @@ class CombinePairs(io.ComfyNode):  # type: ignore[misc]
                 _strength("content_weight", "content weight"),
                 _strength("style_weight", "style weight"),
                 io.Combo.Input(
-                    "how", options=list(MERGE_METHODS),
-                    tooltip=". ".join(f"{m.name}: {m.summary}" for m in MERGE_METHODS.values()),
+                    "how", options=[m.name for m in MERGE_METHODS.values() if not m.learns],
+                    tooltip=summaries(learning=False),
                 ),
                 io.String.Input(
                     "file_name", display_name="file name", default="",

@@ -1,4 +1,5 @@
-"""LoRAs as one file: the sum of what they change, exactly, or after a projection of the first."""
+"""LoRAs as one file: the sum of what they change, exactly, after a projection of the first, or with
+mergers that were learned."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from unziplora.errors import InvalidInput
 from unziplora.lora.algorithms import LoraLayer
 from unziplora.lora.key_layouts import Target
 from unziplora.lora.merge_methods import DEFAULT_MU, MergeMethod, find_merge_method
+from unziplora.lora.mergers import Learned
 from unziplora.lora.metadata import info_of, merged_metadata
 from unziplora.lora.projection import projected
 from unziplora.lora.read import LoraFile, read_lora
@@ -29,10 +31,11 @@ def merge(
     *,
     how: str = "add",
     mu: float = DEFAULT_MU,
+    learned: Learned | None = None,
 ) -> SavedLora:
     """One file that adds up the parts with their weights: the sum of the weight changes is exact,
     because the ranks stand side by side. how: of MERGE_METHODS, which may project the first part
-    before, with mu.
+    before, with mu. learned: what a method that learns has learned of these parts and weights.
 
         sum_i w_i (alpha_i / r_i) B_i A_i  =  [w_1 (alpha_1 / r_1) B_1, ...] [A_1; A_2; ...]
 
@@ -45,10 +48,9 @@ def merge(
     other, where the parts are not what `how` takes, or where the file exists.
     """
     method = find_merge_method(how)
-    if os.path.lexists(path):  # before minutes are spent; when it is written, too
-        raise InvalidInput(f"{path.name} exists already. Choose another name.")
-    files = [(_plain(read_lora(part)), weight) for part, weight in parts]
-    method.check([info_of(file.metadata).role for file, _ in files], mu)
+    files = check_mergeable(path, parts, method, mu)
+    if method.learns:
+        files = _with_learned(files, learned, method.name)
     targets = sorted(set().union(*(file.adapters for file, _ in files)))
     sums = {target: _sum(target, files, method, mu) for target in targets}
     rank = max(layer.rank for layer in sums.values())
@@ -56,11 +58,35 @@ def merge(
     shapes = {name: (*layer.up.shape[:1], *layer.down.shape[1:]) for name, layer in layers.items()}
     names = [file.path.stem for file, _ in files]
     description = method.described(names, mu)
-    heads = [_head(file, weight) for file, weight in files]
-    metadata = merged_metadata(path.stem, rank, heads, description, method.recorded(mu))
+    weights = [weight for _, weight in parts]
+    heads = [_head(file, weight) for (file, _), weight in zip(files, weights, strict=True)]
+    record = {**method.recorded(mu), **(learned.record if learned else {})}
+    metadata = merged_metadata(path.stem, rank, heads, description, record)
     saved = save_modules(path, layers, metadata, shapes=shapes, new=True)
     write_card(path, merged_card(info_of(metadata), names, description), image)
     return saved
+
+
+def check_mergeable(
+    path: Path, parts: Sequence[tuple[Path, float]], method: MergeMethod, mu: float = DEFAULT_MU
+) -> list[_Part]:
+    """The parts' files, read. Raises InvalidInput as `merge`, before minutes are spent."""
+    if os.path.lexists(path):  # when it is written, too
+        raise InvalidInput(f"{path.name} exists already. Choose another name.")
+    files = [(_plain(read_lora(part)), weight) for part, weight in parts]
+    method.check([info_of(file.metadata).role for file, _ in files], mu)
+    for target in set().union(*(file.adapters for file, _ in files)):
+        _check_sizes(target, [layer for layer, _ in _layers_of(target, files)])
+    return files
+
+
+def _with_learned(files: Sequence[_Part], learned: Learned | None, how: str) -> list[_Part]:
+    if learned is None:
+        raise InvalidInput(
+            f"The merge method {how} learns on a model, and there is none here. Use "
+            "`unziplora merge` with --model, or Combine on the page."
+        )
+    return [(file, 1.0) for file in learned.applied_to(files)]
 
 
 def _head(file: LoraFile, weight: float) -> tuple[str, float, str, Mapping[str, str]]:
@@ -81,18 +107,21 @@ def _plain(file: LoraFile) -> LoraFile:
 
 def _sum(target: Target, files: Sequence[_Part], method: MergeMethod, mu: float) -> LoraLayer:
     """One module's layers side by side, with weights and scales folded into `up`; alpha = rank."""
-    layers = [
-        (layer, weight)
-        for file, weight in files
-        if isinstance(layer := file.adapters.get(target), LoraLayer)
-    ]
-    _check_sizes(target, [layer for layer, _ in layers])
+    layers = _layers_of(target, files)
     if method.projects and len(layers) == 2 and layers[1][1]:  # else there is nothing of the style
         (content, weight), (style, _) = layers
         layers[0] = projected(content, style, mu), weight
     down = torch.cat([layer.down.float() for layer, _ in layers])
     ups = [weight * layer.scale * layer.up.float() for layer, weight in layers]
     return LoraLayer(down, torch.cat(ups, dim=1), float(down.shape[0]))
+
+
+def _layers_of(target: Target, files: Sequence[_Part]) -> list[tuple[LoraLayer, float]]:
+    return [
+        (layer, weight)
+        for file, weight in files
+        if isinstance(layer := file.adapters.get(target), LoraLayer)
+    ]
 
 
 def _check_sizes(target: Target, layers: Sequence[LoraLayer]) -> None:

@@ -67,6 +67,11 @@ def class_words(subject: str, token: str) -> str:
     return _without_article(bare) or words
 
 
+def with_article(noun: str) -> str:
+    """ "a sks cat", also of "sks cat"."""
+    return noun if noun.split()[0] in ("a", "an", "the") else f"a {noun}"
+
+
 def _plain(words: str) -> str:
     """With single spaces, and no full stop or comma at either end."""
     return " ".join(words.split()).strip(" .,;") or words

@@ -18,6 +18,7 @@ from unziplora.errors import TrainingFailed
 from unziplora.training.adam8bit import FP32, in_fp32
 from unziplora.training.bucket_adam import BucketAdam
 from unziplora.training.fused_backward import InBackward
+from unziplora.training.loss_scale import loss_scaler
 from unziplora.training.memory_plans import Plan
 from unziplora.training.settings import ResolvedSettings
 from unziplora.unet.attach import Attachment
@@ -48,7 +49,7 @@ class LoraOptimizer:
         self._eight_bit = self._in_backward or (self._make_eight_bit() if plan.eight_bit else None)
         self._optimizer = self._make_optimizer()
         self._all = _Together(self._optimizer, self._eight_bit if not plan.in_backward else None)
-        self._scaler = _loss_scaler(device, enabled=fp16 and not plan.in_backward)
+        self._scaler = loss_scaler(device, enabled=fp16 and not plan.in_backward)
 
     @property
     def loss_scale(self) -> float:
@@ -232,10 +233,3 @@ def norms_of(tensors: list[Any]) -> list[float]:
         return []
     norms: list[float] = torch.stack([n.float() for n in torch._foreach_norm(tensors)]).tolist()
     return norms
-
-
-def _loss_scaler(device: torch.device, *, enabled: bool) -> Any:
-    """torch's dynamic loss scaler, which does nothing where it is not enabled."""
-    if hasattr(torch.amp, "GradScaler"):
-        return torch.amp.GradScaler(device.type, enabled=enabled)
-    return torch.cuda.amp.GradScaler(enabled=enabled and device.type == "cuda")  # torch < 2.3

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from unziplora.app.merging import Merging
 from unziplora.app.products import Merged
 from unziplora.lora.overlap import GroupColumns, overlap_warning
 from unziplora.lora.pair import Pair
 from unziplora.ui.block_names import plain_names
 from unziplora.ui.charts import bar
-from unziplora.ui.html import button, group_name, image, message
+from unziplora.ui.html import button, duration, group_name, image, message, progress_bar
 
 ROLES = ("content", "style")
 
@@ -69,6 +70,43 @@ def _merged_card(merged: Merged) -> str:
 def words_of(merged: Merged) -> str:
     """The trigger words as a prompt has them: "sks cat in ink style"."""
     return merged.trigger.replace(", ", " in ", 1)
+
+
+def merge_progress(merging: Merging | None) -> str:
+    """A merge that learns: bar, steps, what it said and a button to stop it; nothing once it has
+    ended. page.js asks for news while data-active is there."""
+    if merging is None or merging.state != "running":
+        return ""
+    share = 100 * merging.step / merging.steps
+    numbers = [f"{merging.step} of {merging.steps} steps"]
+    if merging.drawing:
+        numbers = [f"drawing image {merging.drawing} to learn on"]
+    elif not merging.step:
+        numbers = ["getting the model ready"]
+    if merging.time_left is not None:
+        numbers.append(f"{duration(merging.time_left)} left")
+    stop = button("Stop and merge", "merged", {"do": "stop"}, f"stop learning {merging.name}")
+    return (
+        f'<div class="uz-run" data-active><div class="uz-head"><b>{escape(merging.name)}</b>{stop}'
+        f"</div>{progress_bar(share, 'merging')}"
+        f'<div class="uz-numbers">{escape(" · ".join(numbers))}</div></div>'
+        + "".join(map(message, merging.messages))
+    )
+
+
+def merge_result(merging: Merging) -> str:
+    """What a merge that has ended says."""
+    if merging.failure is not None:
+        return message(str(merging.failure), error=True)
+    if merging.path is None:
+        return message("Stopped before the first step: nothing was written.")
+    notes = "".join(map(message, merging.messages))
+    return message(merged_text(merging.path)) + notes
+
+
+def merged_text(path: Path) -> str:
+    """What is said of a file that was just merged."""
+    return f"Merged into {path.name}. Use it as <lora:{path.stem}:1>."
 
 
 def column_map(groups: Mapping[str, GroupColumns]) -> str:

@@ -11,7 +11,7 @@ import gradio as gr
 
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput, NotFound
-from unziplora.lora.merge_methods import MERGE_METHODS
+from unziplora.lora.merge_methods import MERGE_METHODS, find_merge_method, summaries
 from unziplora.lora.overlap import columns
 from unziplora.lora.pair import Pair
 from unziplora.ui import combine_html, pair_html
@@ -80,20 +80,22 @@ class _Combine:
             )  # fmt: skip
             self.how = gr.Dropdown(
                 list(MERGE_METHODS), value="add", label="How", elem_id="uz_merge_how",
-                info="; ".join(f"{m.name}: {m.summary}" for m in MERGE_METHODS.values()),
+                info=summaries(),
             )  # fmt: skip
             self.merge = action("Merge into one file", "uz_merge")
+        self.progress = plain_html(elem_id="uz_merge_live")
         self.merged = plain_html(elem_id="uz_merged")
         self.overlap = plain_html(elem_id="uz_overlap")
         with hidden():
             self.request = gr.Textbox()
             self.edit = gr.Textbox(elem_id="uz_combine_edit")
+            self.poll = gr.Button(elem_id="uz_poll_merge")
         self.pair = [self.content_of, self.style_of]
         self.mixing = [*self.pair, self.content, self.style]
 
     def connect_choice(self, tab: Any) -> None:
         """The lists, and picking by a card or a dropdown."""
-        listed = [self.cards, *self.pair, self.merged]
+        listed = [self.cards, *self.pair, self.merged, self.progress]
         when(tab.select, self._look, self.pair, listed)
         when(self._requests["pick"].click, self._pick, [self.request, *self.pair], listed,
              js=_REQUEST)  # fmt: skip
@@ -123,8 +125,13 @@ class _Combine:
 
     def connect_merging(self) -> None:
         inputs = [*self.mixing, self.name, self.how]
-        when(self.merge.click, self._merge, inputs, [self.answer, self.merged],
+        when(self.merge.click, self._merge, inputs, [self.answer, self.merged, self.progress],
              show_progress="minimal")  # fmt: skip
+        # outside gradio's queue, as the news of a run
+        looked = when(self.poll.click, self._news, None, [self.answer, self.merged, self.progress],
+                      queue=False)  # fmt: skip
+        when(looked.success, None, None, None,
+             js="() => { window.unziplora.mergePolled = 0; return []; }")  # fmt: skip
         outputs = [self.answer, self.merged, self.prompt, self.edit]
         asked = when(self._requests["merged"].click, self._for_merged, [self.request], outputs,
                      js="() => [window.unziplora.request]")  # fmt: skip
@@ -136,8 +143,7 @@ class _Combine:
         known = [pair.name for pair in found]
         chosen = [one if one in known else None for one in (content_of, style_of)]
         fields = (gr.update(choices=known, value=one) for one in chosen)
-        merged = combine_html.merged_cards(self._service.merged())
-        return (combine_html.pick_cards(found, *chosen), *fields, merged)
+        return (combine_html.pick_cards(found, *chosen), *fields, *self._made())
 
     def _pick(self, request: str, content_of: str | None, style_of: str | None) -> tuple[Any, ...]:
         row, _ = attempt(lambda: parse_request(request))
@@ -206,19 +212,32 @@ class _Combine:
     def _merge(
         self, content_of: str | None, style_of: str | None, content: float, style: float,
         name: str, how: str,
-    ) -> tuple[str, str]:  # fmt: skip
+    ) -> tuple[str, ...]:  # fmt: skip
         def merge() -> str:
             pair = mixed(self._service, content_of, style_of)
             chosen = (name or "").strip() or f"{content_of}-content-{style_of}-style"
             parts = [(pair.content, content), (pair.style, style)]
-            made = self._service.merge(chosen, parts, how)
-            return f"Merged into {made.name}. Use it as <lora:{made.stem}:1>."
+            if find_merge_method(how).learns:
+                self._service.start_merge(chosen, parts)
+                return ""
+            return combine_html.merged_text(self._service.merge(chosen, parts, how))
 
-        answer = message_from(merge)
-        return answer, combine_html.merged_cards(self._service.merged())
+        return message_from(merge), *self._made()
+
+    def _made(self) -> tuple[str, str]:
+        """The merged files, and the one that is being learned."""
+        cards = combine_html.merged_cards(self._service.merged())
+        return cards, combine_html.merge_progress(self._service.merges.current)
+
+    def _news(self) -> tuple[Any, ...]:
+        """Of a merge that learns, asked for by page.js."""
+        merging = self._service.merges.current
+        if merging is None or merging.state == "running":
+            return gr.update(), gr.update(), combine_html.merge_progress(merging)
+        return combine_html.merge_result(merging), *self._made()
 
     def _for_merged(self, request: str) -> tuple[Any, ...]:
-        """Use or Delete of a merged file."""
+        """Use or Delete of a merged file, and the end of one that is being learned."""
         prompt: Any = gr.update()
         edit = ""
 
@@ -226,6 +245,9 @@ class _Combine:
             nonlocal prompt, edit
             row = parse_request(request)
             name = str(row.get("name"))
+            if row.get("do") == "stop":
+                self._service.merges.stop()
+                return "The merge ends after this step, with what was learned by then."
             if row.get("do") == "delete":
                 return f"Deleted: {', '.join(self._service.delete_merged(name))}."
             merged = next((m for m in self._service.merged() if m.path.stem == name), None)

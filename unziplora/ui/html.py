@@ -73,6 +73,15 @@ def number(value: float) -> str:
     return f"{float(digits):g}e{int(power)}"
 
 
+def progress_bar(percent: float, spoken: str) -> str:
+    """How far something is. spoken: what it is, for a screen reader."""
+    return (
+        f'<div class="uz-bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{percent:.0f}" aria-label="{spoken}">'
+        f'<div style="width:{percent:.1f}%"></div></div>'
+    )
+
+
 def duration(seconds: float) -> str:
     """6:10, or 1:06:10."""
     whole = max(0, round(seconds))

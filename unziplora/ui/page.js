@@ -5,7 +5,7 @@
   const root = () => document.querySelector('gradio-app')?.shadowRoot ?? document;
   const find = (id) => root().querySelector('#' + id);
   const seen = (element) => element !== null && element.offsetParent !== null;
-  window.unziplora = {request: '', polled: 0};
+  window.unziplora = {request: '', polled: 0, mergePolled: 0};
   // What only makes sense on the computer that the program runs on is shown there only.
   const here = ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname);
   document.body.classList.toggle('uz-here', here);
@@ -15,6 +15,7 @@
   let idle = 2;
   const poll = () => {
     nameNumbers();
+    pollMerge();
     const live = find('uz_live');
     if (!seen(live) || document.hidden) return;
     idle = live.querySelector('[data-active]') ? 0 : (idle + 1) % 3;
@@ -24,6 +25,14 @@
     if (waited > 0 && waited < 30000) return;
     window.unziplora.polled = Date.now();
     find('uz_poll')?.click();
+  };
+  // The same for a merge that learns, on the Combine tab.
+  const pollMerge = () => {
+    const live = find('uz_merge_live');
+    if (!seen(live) || document.hidden || !live.querySelector('[data-active]')) return;
+    if (Date.now() - window.unziplora.mergePolled < 30000) return;
+    window.unziplora.mergePolled = Date.now();
+    find('uz_poll_merge')?.click();
   };
   window.unziploraPoll = window.unziploraPoll ?? setInterval(poll, 1000);
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from unziplora.app.job import ENDED, Job
 from unziplora.training.events import Drawing, Message, Previewed, StepDone
 from unziplora.ui.charts import chart
-from unziplora.ui.html import aside, duration, image, message
+from unziplora.ui.html import aside, duration, image, message, progress_bar
 
 PREVIEWS = {"base": "base model", "content": "content", "style": "style", "both": "both"}
 SMOOTHED_STEPS = 25  # of the loss
@@ -25,9 +25,7 @@ def headline(job: Job | None) -> str:
         f'<div class="uz-run" data-state="{job.state}"{active}>'
         f'<div class="uz-head"><b>{escape(job.name)}</b>'
         f'<span class="uz-state">{job.state}</span></div>'
-        f'<div class="uz-bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{share:.0f}" aria-label="training">'
-        f'<div style="width:{share:.1f}%"></div></div>'
+        f"{progress_bar(share, 'training')}"
         f'<div class="uz-numbers">{escape(" · ".join(_numbers(job)))}</div></div>'
     )
 

@@ -16,6 +16,7 @@ from unziplora.hosts.webui import images_first, progress
 from unziplora.hosts.webui.reload import ReloadGate
 from unziplora.hosts.webui.txt2img import JOB
 from unziplora.training.events import StepDone
+from unziplora.ziplora.learn import Losses, MergeStep
 
 STEP = StepDone(210, 600, 0.1, None, 1e-4, {"content": 1.0, "style": 1.0}, 1.0, None, None)
 
@@ -174,6 +175,20 @@ def test_interrupt_stops_and_saves_the_run_where_no_image_waits(webui: Any) -> N
     webui.state.interrupted = True
     queue.on_event(STEP)
     assert queue.sent == ["stop and save"]
+
+
+def test_interrupt_ends_a_merge_that_learns_and_the_bar_shows_it(webui: Any) -> None:
+    stopped: list[bool] = []
+    merges = SimpleNamespace(on_event=None, stop=lambda: stopped.append(True))
+    progress.follow_merges(merges)
+    step = MergeStep(7, 100, Losses(0.1, 0.1, 1.0), None)
+    merges.on_event(step)
+    assert (webui.state.sampling_step, webui.state.sampling_steps) == (7, 100)
+    assert not stopped
+    webui.state.interrupted = True
+    merges.on_event(step)
+    assert stopped == [True]
+    assert not webui.state.interrupted
 
 
 def test_an_image_that_waits_says_for_what(webui: Any) -> None:

@@ -10,6 +10,7 @@ from unziplora.hosts.webui import images_first
 from unziplora.hosts.webui.reload import ReloadGate, reloading
 from unziplora.hosts.webui.txt2img import JOB, webui
 from unziplora.training.events import Event, Started, StepDone
+from unziplora.ziplora.learn import MergeEvent, MergeStep
 
 
 class RunningJob(Protocol):
@@ -45,7 +46,7 @@ def follow(jobs: RunQueue, gate: ReloadGate) -> None:
         if isinstance(event, (Started, StepDone)):
             _show(event)
         if isinstance(event, StepDone):
-            _obey(jobs)
+            _obey(lambda: _stop(jobs))
         earlier(event)
         gate.pass_through()
 
@@ -53,7 +54,26 @@ def follow(jobs: RunQueue, gate: ReloadGate) -> None:
     images_first.say_in_queue(lambda: _line(jobs))
 
 
-def _show(event: Started | StepDone) -> None:
+class RunningMerges(Protocol):
+    """Merges that learn (app/merging.py), which is above this package."""
+
+    on_event: Callable[[MergeEvent], None]
+
+    def stop(self) -> None: ...
+
+
+def follow_merges(merges: RunningMerges) -> None:
+    """The same for merges that learn on the model: Interrupt ends one with what it has learned."""
+
+    def hear(event: MergeEvent) -> None:
+        if isinstance(event, MergeStep):
+            _show(event)
+            _obey(merges.stop)
+
+    merges.on_event = hear
+
+
+def _show(event: Started | StepDone | MergeStep) -> None:
     state: Any = webui("shared").state
     state.job_count, state.job_no = 1, 0
     state.sampling_steps, state.sampling_step = event.steps, event.step
@@ -68,14 +88,14 @@ def _line(jobs: RunQueue) -> str | None:
     return f"step {job.step} of {job.steps}" if job.steps else "getting the model ready"
 
 
-def _obey(jobs: RunQueue) -> None:
+def _obey(stop: Callable[[], None]) -> None:
     """Interrupt and Skip, as they were pressed during the last step."""
     state: Any = webui("shared").state
     if not (state.interrupted or state.skipped) or reloading():
         return
     if not images_first.pass_on_interrupt() and state.interrupted:
         state.interrupted = False  # obeyed; it is not about an image that waits then
-        _stop(jobs)
+        stop()
 
 
 def _stop(jobs: RunQueue) -> None:

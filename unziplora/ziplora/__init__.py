@@ -1,0 +1,1 @@
+"""ZipLoRA: two finished LoRAs as one, with mergers that are learned on the model."""
