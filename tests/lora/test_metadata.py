@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from tests.lora.test_write import HEADER, SHAPES, some_layers
-from unziplora.lora.metadata import AdapterConfig, adapter_configs, info_of, read_info
+from unziplora.lora.adapter_config import AdapterConfig, adapter_configs
+from unziplora.lora.metadata import info_of, read_info
 from unziplora.lora.pair import find_pair, find_pairs
 from unziplora.lora.write import save_lora
 

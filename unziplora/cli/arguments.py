@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from unziplora.cli import batch, merge, score, study
+from unziplora.cli import batch, merge, score, split, study
 from unziplora.errors import InvalidInput
 from unziplora.method.methods import METHODS
 from unziplora.version import __version__
@@ -64,6 +64,7 @@ def parser_of(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     added = command("merge", "make one LoRA file of several")
     _add_model(added)
     merge.add_arguments(added)
+    split.add_arguments(command("split", "make a pair of one B-LoRA file"))
     added = command("inspect", "show what a LoRA file is")
     added.add_argument("file", type=Path)
     added.add_argument("--json", action="store_true", help="machine-readable")

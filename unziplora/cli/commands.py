@@ -17,6 +17,7 @@ from unziplora.cli.batch import batch
 from unziplora.cli.output import lasting, lasting_output, write_any_character
 from unziplora.cli.packages import check_packages
 from unziplora.cli.signals import Ended, end, handled
+from unziplora.cli.split import split
 from unziplora.cli.study import study
 from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.files import check_output_folder, check_regular_file, printable
@@ -384,6 +385,7 @@ COMMANDS = {
     "app": app,
     "plan": plan,
     "merge": merge,
+    "split": split,
     "inspect": inspect,
     "batch": batch,
     "score": score,

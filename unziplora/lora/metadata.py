@@ -207,7 +207,7 @@ def read_info(path: Path) -> LoraInfo:
 def info_of(metadata: Mapping[str, str]) -> LoraInfo:
     """The typed form of a header."""
     notes: list[str] = []
-    ours = _object(metadata, "ss_network_args", notes)
+    ours = json_object(metadata, "ss_network_args", notes)
     prompts = ours.get("prompts")
     texts = prompts.items() if isinstance(prompts, dict) else ()
     return LoraInfo(
@@ -230,62 +230,6 @@ def info_of(metadata: Mapping[str, str]) -> LoraInfo:
         tensor_hash=_word(metadata.get("sshs_model_hash")),
         notes=tuple(notes),
     )
-
-
-@dataclass(frozen=True)
-class AdapterConfig:
-    """What peft keeps of one network's adapter: rank and alpha, and exceptions from them by the
-    end of a module's name (peft tuners/tuners_utils.py, get_pattern_key). rank_stabilised: the
-    scale is alpha / sqrt(r)."""
-
-    rank: float
-    alpha: float
-    ranks: Mapping[str, float] = field(default_factory=dict)
-    alphas: Mapping[str, float] = field(default_factory=dict)
-    rank_stabilised: bool = False
-
-    def alpha_of(self, module: str) -> float:
-        """module: its name below the network, with dots."""
-        return _by_pattern(self.alphas, module, self.alpha)
-
-
-def adapter_configs(metadata: Mapping[str, str], notes: list[str]) -> dict[str, AdapterConfig]:
-    """peft's configs in a header, by network ("unet", "text_encoder", "text_encoder_2"; "": of all)
-    as diffusers writes them from 0.34 on: one object whose keys begin with the network's name."""
-    config = _object(metadata, "lora_adapter_metadata", notes)
-    networks: dict[str, dict[str, Any]] = {}
-    for key, value in config.items():
-        network, _, name = key.rpartition(".")
-        if isinstance(value, dict) and "lora_alpha" in value:  # nested instead of flat
-            networks[key] = value
-        else:
-            networks.setdefault(network, {})[name] = value
-    return {network: c for network, one in networks.items() if (c := _adapter_config(one))}
-
-
-def _adapter_config(config: Mapping[str, Any]) -> AdapterConfig | None:
-    rank, alpha = _real(config.get("r")), _real(config.get("lora_alpha"))
-    if alpha is None:
-        return None
-    return AdapterConfig(
-        rank or 0.0,
-        alpha,
-        _pattern(config.get("rank_pattern")),
-        _pattern(config.get("alpha_pattern")),
-        config.get("use_rslora") is True,
-    )
-
-
-def _pattern(config: Any) -> dict[str, float]:
-    pairs = config.items() if isinstance(config, dict) else ()
-    return {str(key).lstrip("^"): n for key, value in pairs if (n := _real(value)) is not None}
-
-
-def _by_pattern(pattern: Mapping[str, float], module: str, otherwise: float) -> float:
-    for end, value in pattern.items():
-        if module == end or module.endswith(f".{end}"):
-            return value
-    return otherwise
 
 
 def merged_metadata(
@@ -336,9 +280,31 @@ def _common(words: Sequence[str | None]) -> str | None:
     return words[0] if len(set(words)) == 1 else None
 
 
+def part_metadata(
+    metadata: Mapping[str, str], path: Path, role: BranchName, pair: str, trigger: str, method: str
+) -> dict[str, str]:
+    """The header of a part of somebody's file, as one of a pair: its own header with what is no
+    longer true replaced. path: of the part."""
+    arguments = json_object(metadata, "ss_network_args", [])
+    kept = {k: v for k, v in metadata.items() if "hash" not in k and "thumbnail" not in k}
+    made = {"role": role, "method": method, "trigger": trigger}
+    return renamed(
+        {
+            **kept,
+            "ss_base_model_version": kept.get("ss_base_model_version", "sdxl_base_v1-0"),
+            "ss_network_module": "networks.lora",
+            "ss_network_args": json.dumps({**arguments, **made}, ensure_ascii=False),
+            "ss_tag_frequency": json.dumps({role: {trigger: 1}}, ensure_ascii=False),
+            "modelspec.trigger_phrase": trigger,
+        },
+        path.stem,
+        pair,
+    )
+
+
 def renamed(metadata: Mapping[str, str], name: str, pair: str) -> dict[str, str]:
     """The header of one of our files as that of a copy: its file's stem and the id of its pair."""
-    arguments = {**_object(metadata, "ss_network_args", []), "pair": pair}
+    arguments = {**json_object(metadata, "ss_network_args", []), "pair": pair}
     return {
         **metadata,
         "ss_output_name": name,
@@ -348,7 +314,7 @@ def renamed(metadata: Mapping[str, str], name: str, pair: str) -> dict[str, str]
     }
 
 
-def _object(metadata: Mapping[str, str], key: str, notes: list[str]) -> dict[str, Any]:
+def json_object(metadata: Mapping[str, str], key: str, notes: list[str]) -> dict[str, Any]:
     """A value that is a JSON object; empty, with a note, where it should be one and is not."""
     text = metadata.get(key)
     if not text or text == "None":  # kohya's way to say that there are no arguments
@@ -374,12 +340,6 @@ def _number(value: Any) -> int | None:
         return int(value)
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def _real(value: Any) -> float | None:
-    """A finite number of a config."""
-    known = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if known and abs(value) < 1e30 else None
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from unziplora.errors import InvalidInput
+from unziplora.lora.adapter_config import AdapterConfig, adapter_configs
 from unziplora.lora.algorithms import Adapter, LoraLayer, build
 from unziplora.lora.key_layouts import (
     Key,
@@ -24,7 +25,7 @@ from unziplora.lora.key_layouts import (
     res_blocks_of,
     target_of,
 )
-from unziplora.lora.metadata import AdapterConfig, LoraInfo, adapter_configs, info_of
+from unziplora.lora.metadata import LoraInfo, info_of
 from unziplora.lora.tensor_file import TensorFile, open_tensors
 from unziplora.unet.layer_names import is_attention_layer
 

@@ -1,0 +1,77 @@
+"""One LoRA file as a pair: B-LoRA (arXiv 2403.14572) keeps content and style in two groups of one
+file, and whoever uses it takes one of them or both."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from unziplora import files as atomic
+from unziplora.errors import InvalidInput
+from unziplora.lora.algorithms import LoraLayer
+from unziplora.lora.metadata import part_metadata
+from unziplora.lora.pair import pair_files
+from unziplora.lora.read import LoraFile, read_lora
+from unziplora.lora.sidecars import Card, write_card
+from unziplora.lora.write import module_name, save_modules
+from unziplora.method.blocks import B_LORA
+from unziplora.method.prompts import BRANCHES, BranchName
+from unziplora.unet.layer_names import group_of, is_attention_layer
+
+METHOD = "b-lora"  # of the pair's headers
+
+
+@dataclass(frozen=True)
+class SplitPair:
+    """left_out: how many layers belong to neither."""
+
+    files: Mapping[BranchName, Path]
+    layers: Mapping[BranchName, int]
+    left_out: int
+
+
+def split(path: Path, folder: Path, name: str, triggers: Mapping[BranchName, str]) -> SplitPair:
+    """NAME_content and NAME_style in a folder, linked as a pair, of the groups that B-LoRA trains
+    for either: layers are as they were, and those of other groups are left out. triggers: what
+    calls each in a prompt.
+
+    Raises InvalidInput for a file that has no plain LoRA layers in one of the two, and where a name
+    is taken.
+    """
+    file = read_lora(path)
+    paths = pair_files(folder, atomic.check_name(name))
+    for target in paths.values():
+        if os.path.lexists(target):
+            raise InvalidInput(f"{target.name} exists already. Choose another name.")
+    table = B_LORA.get(file.info.architecture or "", B_LORA["sdxl"])
+    parts = {role: _layers_in(file, table[role]) for role in BRANCHES}
+    for role, layers in parts.items():
+        if not layers:
+            raise InvalidInput(
+                f"{path.name} has no LoRA layers in {', '.join(table[role])}, where a B-LoRA keeps "
+                f"its {role}. Choose a B-LoRA, or a LoRA of all of SDXL's attention."
+            )
+    pair = uuid.uuid4().hex
+    for role, layers in parts.items():
+        shapes = {n: (*one.up.shape[:1], *one.down.shape[1:]) for n, one in layers.items()}
+        header = part_metadata(file.metadata, paths[role], role, pair, triggers[role], METHOD)
+        save_modules(paths[role], layers, header, shapes=shapes, new=True)
+        card = Card(f"The {role} of {path.stem}.", triggers[role], f"Split from {path.name}.")
+        write_card(paths[role], card)
+    counts = {role: len(layers) for role, layers in parts.items()}
+    return SplitPair(paths, counts, len(file.adapters) - sum(counts.values()))
+
+
+def _layers_in(file: LoraFile, groups: tuple[str, ...]) -> dict[str, LoraLayer]:
+    """By kohya's name."""
+    return {
+        module_name(target): LoraLayer(layer.down.float(), layer.up.float(), layer.alpha)
+        for target, layer in file.adapters.items()
+        if target.network == "unet"
+        and isinstance(layer, LoraLayer)
+        and is_attention_layer(target.module)
+        and group_of(target.module) in groups
+    }
