@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -122,3 +122,31 @@ class SharedHost(Protocol):
 
         Raises UnZipLoRAError where the model is another one afterwards.
         """
+
+
+class LearnableEncoders(Protocol):
+    """A host's two text encoders, in memory and frozen. A vector stands in for a word's own token
+    embedding in each of the two."""
+
+    def vectors_of(self, word: str) -> tuple[Tensor, Tensor]:
+        """(width 1,) and (width 2,), fp32 copies. Raises InvalidInput where the word is not one
+        token."""
+
+    def encode(
+        self, prompt: str, vectors: Mapping[str, tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """context (1, tokens, width) and pooled (1, width), through which the vectors get their
+        gradients."""
+
+    def drawn_with(
+        self, prompts: Sequence[str], vectors: Mapping[str, tuple[Tensor, Tensor]]
+    ) -> AbstractContextManager[None]:
+        """The host's previews of these prompts are drawn with these vectors meanwhile."""
+
+
+@runtime_checkable
+class EncoderHost(Protocol):
+    """What a host has besides where words can be learned through its text encoders."""
+
+    def learnable_encoders(self) -> AbstractContextManager[LearnableEncoders]:
+        """Within `borrow`: both encoders, which leave memory at the end."""

@@ -208,6 +208,7 @@ def test_every_body_is_described_for_those_who_try_it_out(client: TestClient) ->
         )
 
 
+@pytest.mark.slow
 def test_a_merge_that_learns_is_watched_and_stopped(client: TestClient, image_file: Path) -> None:
     finished(client, client.post(f"{PREFIX}/runs", json=body(image_file)).json()["id"])
     assert client.get(f"{PREFIX}/merge").json() is None
@@ -217,7 +218,9 @@ def test_a_merge_that_learns_is_watched_and_stopped(client: TestClient, image_fi
         answer = pool.submit(client.post, f"{PREFIX}/merge", json=asked)
         until(lambda: (client.get(f"{PREFIX}/merge").json() or {}).get("step", 0) >= 1)
         assert client.get(f"{PREFIX}/merge").json()["steps"] == 100
-        client.post(f"{PREFIX}/merge/stop")
+        unknown = client.post(f"{PREFIX}/merge/commands", json={"command": "pause"})
+        assert unknown.status_code == 422
+        client.post(f"{PREFIX}/merge/commands", json={"command": "stop"})
         assert answer.result().json() == {"file": "zipped.safetensors"}
     shown = client.get(f"{PREFIX}/merge").json()
     assert (shown["state"], shown["file"]) == ("stopped", "zipped.safetensors")

@@ -27,7 +27,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """With a model and two files; the output's name and the steps are still to come."""
     folder = tmp_path_factory.mktemp("merge")
     model = write_random_model(
-        folder / "koala.safetensors", architecture="koala-700m", widths=TINY, resolution=64
+        folder / "vega.safetensors", architecture="vega", widths=TINY, resolution=64
     )
     unet = StandaloneHost.open(model, device="cpu").unet
     for seed, (role, trigger) in enumerate({"content": "sks cat", "style": "ink style"}.items()):
@@ -50,7 +50,7 @@ def test_zip_learns_on_the_model_that_is_named(
     record = arguments["zip"]
     assert (record["steps"], record["seed"], record["overlap"]) == (2, 7, 0.5)
     assert record["prompts"] == {"content": "a sks cat", "style": "in ink"}
-    assert record["model"] == "koala.safetensors"
+    assert record["model"] == "vega.safetensors"
     assert [part["weight"] for part in arguments["of"]] == [0.9, 1.0]
 
 

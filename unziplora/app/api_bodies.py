@@ -10,13 +10,12 @@ import base64
 import binascii
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fastapi import HTTPException, Request
 
-from unziplora.app.job_queue import COMMANDS
 from unziplora.app.page_values import parse
 from unziplora.errors import InvalidInput
 from unziplora.lora.merge_methods import MERGE_METHODS, summaries
@@ -135,9 +134,9 @@ def schema_of_start() -> Schema:
     return _object(properties, ["image", "subject", "style"], example)
 
 
-def schema_of_command() -> Schema:
-    command = {"type": "string", "enum": list(COMMANDS)}
-    return _object({"command": command}, ["command"], {"command": "stop and save"})
+def schema_of_command(commands: Sequence[str]) -> Schema:
+    command = {"type": "string", "enum": list(commands)}
+    return _object({"command": command}, ["command"], {"command": "stop"})
 
 
 def schema_of_place() -> Schema:

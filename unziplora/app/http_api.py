@@ -21,7 +21,8 @@
     POST /pairs/{name}/step        one of them as a pair: {"steps": 200}
     GET  /presets, GET, PUT, DELETE /presets/{name}
     POST /merge, /sheet, /publish, /inspect
-    GET /merge; POST /merge/stop
+    GET  /merge                    how far one is that learns on the model (how: zip)
+    POST /merge/commands           {"command": "stop"}: ends it with what it has learned
 
 Whoever adds these routes says who may use them: `allow` raises for a request that may not. An id or
 a name in an address that is not there answers 404, what a body says that cannot be 422.
@@ -41,6 +42,7 @@ from fastapi.routing import APIRoute
 
 from unziplora.app import api_bodies as bodies
 from unziplora.app.auth import from_another_site
+from unziplora.app.job_queue import COMMANDS
 from unziplora.app.preset_files import PresetFiles
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput, NotFound, UnZipLoRAError
@@ -137,7 +139,7 @@ def _add_runs(router: APIRouter, service: Service) -> None:
         router,
         "/runs/{job_id}/commands",
         "Stop, save, preview, pause, resume, cancel",
-        bodies.schema_of_command(),
+        bodies.schema_of_command(COMMANDS),
     )
     def command(job_id: str, body: Body = BODY) -> dict[str, Any]:
         job = service.jobs.get(job_id)
@@ -281,9 +283,14 @@ def _add_products(router: APIRouter, service: Service) -> None:
         current = service.merges.current
         return None if current is None else current.as_json()
 
-    @router.post("/merge/stop", summary="End it after its step, with what was learned by then")
-    def stop_merge() -> dict[str, Any] | None:
-        service.merges.stop()
+    @_post(
+        router,
+        "/merge/commands",
+        "Stop it after its step, with what was learned by then",
+        bodies.schema_of_command(("stop",)),
+    )
+    def command_merge(body: Body = BODY) -> dict[str, Any] | None:
+        service.merges.send(bodies.text_of(body, "command"))
         return merging()
 
     @_post(

@@ -140,6 +140,14 @@ class Merges:
         threading.Thread(target=work, name="unziplora-merge", daemon=True).start()
         return merging
 
+    def send(self, command: str) -> None:
+        """To the one that runs, if any. Raises InvalidInput for anything but "stop"."""
+        if command != "stop":
+            raise InvalidInput(
+                f"A merge has no command {command[:50]!r}. Send stop, which writes what it learned."
+            )
+        self.stop()
+
     def stop(self) -> None:
         """The one that runs, if any."""
         if self.current is not None:

@@ -11,7 +11,8 @@ from typing import NoReturn
 
 from unziplora.cli import batch, merge, score, split, study
 from unziplora.errors import InvalidInput
-from unziplora.method.methods import METHODS
+from unziplora.inversion.settings import DEFAULT_STEPS
+from unziplora.method.methods import INSPIRATION_TREE, METHODS
 from unziplora.version import __version__
 
 Command = Callable[[argparse.Namespace], int]
@@ -84,7 +85,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--style", help='how it is made, two or three words: "watercolor painting"')
     add("--token", help="a rare token that becomes the subject's name (sks)")
     _add_model(parser)
-    add("--method", help=f"one of {', '.join(METHODS)} ({next(iter(METHODS))})")
+    methods = f"one of {', '.join(METHODS)} ({next(iter(METHODS))})"
+    add("--method", help=f"{methods}; or {INSPIRATION_TREE}: two embeddings instead of LoRAs")
     add("--steps", type=int, help=_steps_by_method())
     add("--rank", type=int, help="64")
     add("--resolution", type=int, metavar="PIXELS", help="the model's own")
@@ -112,7 +114,7 @@ def _steps_by_method() -> str:
     """ "600; b-lora 1000" """
     usual, *others = dict.fromkeys(method.steps for method in METHODS.values())
     own = [f"{m.name} {m.steps}" for m in METHODS.values() if m.steps in others]
-    return "; ".join([str(usual), *own])
+    return "; ".join([str(usual), *own, f"{INSPIRATION_TREE} {DEFAULT_STEPS}"])
 
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
@@ -160,6 +162,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add("--vae", type=Path, metavar="FILE|DIR", help="another VAE")
     add("--prediction-type", choices=("epsilon", "v_prediction"), help="if detection is wrong")
     add("--precision", choices=("auto", *PRECISIONS), default="auto", help="the base's dtype")
+
+
+def require(arguments: argparse.Namespace, *names: str) -> None:
+    """Of `train`, what has no default. Raises InvalidInput for the first that is missing."""
+    for needed in names:
+        if getattr(arguments, needed) is None:
+            name = "an image" if needed == "image" else f"--{needed}"
+            raise InvalidInput(f"train needs {name}. See: unziplora train --help")
 
 
 def weighted(text: str) -> tuple[Path, float]:

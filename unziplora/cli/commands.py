@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unziplora.cli.arguments import PRECISIONS, parser_of, weighted
+from unziplora.cli.arguments import PRECISIONS, parser_of, require, weighted
 from unziplora.cli.batch import batch
 from unziplora.cli.output import lasting, lasting_output, write_any_character
 from unziplora.cli.packages import check_packages
@@ -21,6 +21,7 @@ from unziplora.cli.split import split
 from unziplora.cli.study import study
 from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.files import check_output_folder, check_regular_file, printable
+from unziplora.method.methods import INSPIRATION_TREE
 
 if TYPE_CHECKING:
     from unziplora.hosts.standalone.host import StandaloneHost
@@ -55,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @lasting
 def train(args: argparse.Namespace) -> int:
     """`unziplora train`: a new run, or with --resume the rest of one."""
+    if args.method == INSPIRATION_TREE:
+        from unziplora.cli.inversion import train as invert
+
+        return invert(args, lambda: _open_host(args))
     from unziplora import python_api as api
     from unziplora.cli.drive import drive
     from unziplora.images.load import open_image
@@ -67,10 +72,7 @@ def train(args: argparse.Namespace) -> int:
         _refuse_with_resume(args)
         find_run(args.resume).read_info()  # before minutes are spent on the model
         return drive(api.resume(args.resume, host=_open_host(args)), args.model)
-    for needed in ("image", "subject", "style"):
-        if getattr(args, needed) is None:
-            name = "an image" if needed == "image" else f"--{needed}"
-            raise InvalidInput(f"train needs {name}. See: unziplora train --help")
+    require(args, "image", "subject", "style")
     settings = Settings(**_settings(args))
     image = open_image(args.image)
     check_destination(settings, args.out, overwrite=args.overwrite)

@@ -9,6 +9,8 @@ from unziplora.method.blocks import B_LORA, FULL, BlockTable
 from unziplora.method.forward_mode import Pass
 from unziplora.method.prompts import BranchName
 
+# Makes embeddings instead of LoRAs (inversion/), so it is no setting of this loop.
+INSPIRATION_TREE = "inspiration-tree"
 # Both branches in one pass, each reading its own prompt (eq. 3).
 _TOGETHER = (Pass("combined", {"content": "content", "style": "style"}),)
 # Two independent LoRAs, each with one prompt for everything: a pass of its own per step.

@@ -18,7 +18,7 @@ from unziplora.errors import InvalidInput
 from unziplora.host import PredictionType
 from unziplora.method.branches import Init
 from unziplora.method.columns import STAGES, Importance, Reduction
-from unziplora.method.methods import METHODS, Method
+from unziplora.method.methods import INSPIRATION_TREE, METHODS, Method
 from unziplora.method.prompts import BranchName, Prompts, content_trigger, style_trigger
 from unziplora.training.checks import block_table, check_range, check_text, typed
 from unziplora.training.model_traits import ModelTraits
@@ -232,6 +232,11 @@ class Settings:
         for field in ("prompt_combined", "prompt_content", "prompt_style"):
             if (text := getattr(self, field)) is not None:
                 check_text(field.replace("_", " "), text, 10 * LONGEST_WORDS)
+        if self.method == INSPIRATION_TREE:
+            raise InvalidInput(
+                f"The method {INSPIRATION_TREE} makes embeddings, no LoRAs, and no WebUI has it. "
+                f"Use `unziplora train --method {INSPIRATION_TREE}` on the command line."
+            )
         if self.method not in METHODS:
             raise InvalidInput(
                 f"There is no method {self.method!r}. Choose one of {', '.join(METHODS)}."

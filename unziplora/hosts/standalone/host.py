@@ -22,6 +22,7 @@ from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.host import Defaults, ModelIdentity, PredictionType, SizeIds
 from unziplora.hosts.posterior import checked, latents_of
 from unziplora.hosts.standalone import sampling
+from unziplora.hosts.standalone.learnable import LearnableWords
 from unziplora.hosts.standalone.text import encode, pad
 from unziplora.images.infotext import KEY, infotext
 from unziplora.training.memory_forecast import has_bf16
@@ -141,6 +142,25 @@ class StandaloneHost:
         finally:
             self._embeddings, self._change_encoders = before
 
+    @contextlib.contextmanager
+    def learnable_encoders(self) -> Iterator[LearnableWords]:
+        """`EncoderHost.learnable_encoders`: in the host's dtype, beside the UNet."""
+        encoders = self.checkpoint.text_encoders(self.device, self.dtype)
+        try:
+            with frozen(encoders[0]), frozen(encoders[1]):
+                yield LearnableWords(self.checkpoint.tokenizers(), encoders, self._embedded)
+        finally:
+            del encoders
+            self._free()
+
+    @contextlib.contextmanager
+    def _embedded(self, embeddings: dict[str, tuple[Tensor, Tensor]]) -> Iterator[None]:
+        before, self._embeddings = self._embeddings, embeddings
+        try:
+            yield
+        finally:
+            self._embeddings = before
+
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """context (n, 77 k, width) and pooled (n, width), in the host's dtype; k: of the longest
         prompt, in pieces of 75 tokens.
@@ -172,7 +192,7 @@ class StandaloneHost:
         # what is remembered must not depend on who asked first
         change = self._change_encoders
         changed = change(encoders) if change else contextlib.nullcontext()
-        with torch.autocast(self.device.type, enabled=False), changed:
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False), changed:
             encoded = encode(prompts, tokenizers, encoders)
         for prompt, (context, pooled) in zip(prompts, encoded, strict=True):
             self._embeddings[prompt] = context.clone(), pooled.clone()

@@ -16,14 +16,14 @@ MOST_PIECES = 10
 _PIECE = TOKENS - 2
 
 
-@torch.no_grad()
 def encode(
     prompts: Sequence[str], tokenizers: tuple[Any, Any], encoders: tuple[nn.Module, nn.Module]
 ) -> list[tuple[Tensor, Tensor]]:
     """context (1, 77 k, width 1 + width 2) and pooled (1, width) of each prompt of k pieces.
 
     context: both encoders' last hidden states but one, side by side, piece after piece; pooled: the
-    second's projection of the first piece's end token. Raises InvalidInput for a prompt of more
+    second's projection of the first piece's end token. Under no_grad unless gradients are wanted.
+    Raises InvalidInput for a prompt of more
     than 750 tokens, and for one that calls a LoRA.
     """
     for prompt in prompts:

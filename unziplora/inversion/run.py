@@ -1,0 +1,262 @@
+"""An inversion from image to two embedding files: seeds tried, the best one continued, written."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+import uuid
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unziplora import files
+from unziplora.errors import Interrupted, InvalidInput
+from unziplora.host import EncoderHost, Host, LearnableEncoders
+from unziplora.images.load import SourceImage, fit
+from unziplora.inversion.candidate import Candidate
+from unziplora.inversion.consistency import innermost, score
+from unziplora.inversion.embedding_file import write_embedding
+from unziplora.inversion.settings import METHOD, InversionSettings
+from unziplora.lora.pair import pair_files
+from unziplora.method.prompts import BRANCHES
+from unziplora.training.commands import Commands
+from unziplora.training.events import Command
+from unziplora.training.memory_forecast import forecast
+from unziplora.training.memory_plans import is_small
+from unziplora.training.model_traits import ModelTraits
+from unziplora.training.objective import Objective
+from unziplora.training.settings import Settings
+from unziplora.unet.recompute import recomputed
+from unziplora.version import __version__
+
+_FEATURES_AT = 4  # a quarter of the schedule: enough noise to look at the whole, and not at grain
+
+
+@dataclass(frozen=True)
+class InversionStarted:
+    """memory: as "VRAM: about 9.1 GB of 10.4 GB free"."""
+
+    steps: int
+    memory: str
+
+
+@dataclass(frozen=True)
+class InversionStep:
+    """step of steps are done, over all seeds. seed: whose turn it is. time_left: seconds, of the
+    steps; None before it can be known."""
+
+    step: int
+    steps: int
+    seed: int
+    loss: float
+    time_left: float | None
+
+
+@dataclass(frozen=True)
+class SeedScored:
+    """How consistent the images of one seed's embeddings are; higher is better."""
+
+    seed: int
+    score: float
+
+
+@dataclass(frozen=True)
+class EmbeddingsSaved:
+    """The two files, at a step of the seed that is kept."""
+
+    step: int
+    files: tuple[Path, ...]
+    final: bool
+
+
+@dataclass(frozen=True)
+class InversionMessage:
+    """A sentence for the user."""
+
+    text: str
+
+
+InversionEvent = InversionStarted | InversionStep | SeedScored | EmbeddingsSaved | InversionMessage
+
+
+class InversionRun:
+    """Iterated by `on`, once; `send("stop")` ends it after its step, with its files written.
+
+    Raises InvalidInput for a name that is taken, unless `overwrite`.
+    """
+
+    def __init__(
+        self,
+        image: SourceImage,
+        settings: InversionSettings,
+        out: Path,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        self.settings, self.training = settings, False
+        self.paths = pair_files(out, files.check_name(settings.name))
+        self._image, self._overwrite = image, overwrite
+        self._commands = Commands()
+        self._pair = uuid.uuid4().hex
+        self._scores: dict[int, float] = {}
+        self._seconds: deque[float] = deque(maxlen=20)
+        self._done = 0
+        files.check_output_folder(out)
+        for path in self.paths.values():
+            if path.exists() and not overwrite:
+                raise InvalidInput(f"{path.name} exists already. Choose another name.")
+
+    @property
+    def interruptible(self) -> bool:
+        """Files are whole or not there, and what was saved last stays."""
+        return True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ended before its last step."""
+        return self._done < self.settings.all_steps
+
+    def send(self, command: Command) -> None:
+        """Is obeyed after the current step; from any thread."""
+        self._commands.send(command)
+
+    def on(self, host: Host) -> Generator[InversionEvent, None, None]:
+        """Raises InvalidInput for a host whose text encoders cannot be learned through."""
+        if not isinstance(host, EncoderHost):
+            raise InvalidInput(
+                f"The method {METHOD} learns through the text encoders, which this program does "
+                "not lend. Use `unziplora train` on the command line."
+            )
+        with contextlib.ExitStack() as on:
+            on.enter_context(host.borrow())
+            encoders = on.enter_context(host.learnable_encoders())
+            if not is_small(host.unet):
+                on.enter_context(recomputed(host.unet, "blocks"))
+            yield InversionStarted(self.settings.all_steps, self._memory(host, encoders))
+            yield from map(InversionMessage, self._image.notes)
+            yield from self._learn(host, encoders)
+
+    def _learn(
+        self, host: Host, encoders: LearnableEncoders
+    ) -> Generator[InversionEvent, None, None]:
+        settings = self.settings
+        make = self._candidates(host, encoders)
+        best: Candidate | None = None
+        for number in range(settings.seeds):
+            candidate = make(settings.seed + number)
+            yield from self._train(candidate, settings.trial_steps)
+            if settings.seeds == 1:
+                best = candidate
+                break
+            if not self._commands.stopping:
+                yield from self._compare(host, candidate)
+            if best is None or self._rating(candidate) > self._rating(best):
+                best = candidate
+            if self._commands.stopping:
+                break
+        assert best is not None
+        if settings.seeds > 1 and self._scores:
+            yield InversionMessage(f"The most consistent seed is {best.seed}.")
+        yield from self._train(best, settings.steps, host)
+        if best.step:
+            yield self._save(host, best, final=True)
+
+    def _rating(self, candidate: Candidate) -> float:
+        """One that was not compared is worse than all others."""
+        return self._scores.get(candidate.seed, -math.inf)
+
+    def _candidates(self, host: Host, encoders: LearnableEncoders) -> Any:
+        """What makes one, from its seed."""
+        side = self.settings.resolution or host.defaults.resolution
+        fitted = fit(self._image, side, "aspect")
+        latents = host.encode_image(fitted.pixels, None).float()
+        objective = Objective(host.alphas_cumprod, host.prediction_type)
+
+        def make(seed: int) -> Candidate:
+            return Candidate(
+                host, encoders, objective, latents, fitted.sizes, seed=seed, lr=self.settings.lr
+            )
+
+        return make
+
+    def _train(
+        self, candidate: Candidate, until: int, host: Host | None = None
+    ) -> Iterator[InversionEvent]:
+        """host: also saves on the way."""
+        settings = self.settings
+        while candidate.step < until and not self._commands.stopping:
+            began = time.monotonic()
+            loss = candidate.advance()
+            self.training = True
+            self._done += 1
+            self._seconds.append(time.monotonic() - began)
+            left = median(self._seconds) * (settings.all_steps - self._done)
+            yield InversionStep(self._done, settings.all_steps, candidate.seed, loss, left)
+            if host is not None and candidate.step % settings.save_every == 0:
+                yield self._save(host, candidate, final=False)
+
+    def _compare(self, host: Host, candidate: Candidate) -> Iterator[InversionEvent]:
+        """Draws both embeddings of a candidate, and scores them."""
+        try:
+            content, style = (
+                candidate.features(role, self.settings.images, lambda p, n: self._look(host, p, n))
+                for role in BRANCHES
+            )
+        except Interrupted:
+            return
+        self._scores[candidate.seed] = score(content, style)
+        yield SeedScored(candidate.seed, self._scores[candidate.seed])
+
+    def _look(self, host: Host, prompt: str, number: int) -> Tensor:
+        """(features,) of an image of the prompt, as the UNet sees it."""
+        if self._commands.stopping:
+            raise Interrupted("stopped")
+        side = 8 * round(host.defaults.resolution / 8)
+        image = host.preview(
+            prompt, negative="", size=(side, side), steps=self.settings.image_steps, seed=number
+        )
+        fitted = fit(SourceImage(image.convert("RGB")), side, "centre")
+        latents = host.encode_image(fitted.pixels, None).float()
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(number))
+        t = torch.tensor([len(host.alphas_cumprod) // _FEATURES_AT], device=latents.device)
+        noisy = Objective(host.alphas_cumprod, host.prediction_type).add_noise(
+            latents, noise.to(latents), t
+        )
+        context, pooled = host.encode_prompts([""])
+        added = host.added_conditioning(pooled, fitted.sizes)
+        with innermost(host.unet) as found:
+            host.denoise(noisy, t, context, added)
+        return found[0]
+
+    def _save(self, host: Host, candidate: Candidate, *, final: bool) -> EmbeddingsSaved:
+        settings, vectors = self.settings, candidate.vectors
+        made_by = {
+            "pair": self._pair, "method": METHOD, "steps": candidate.step,
+            "planned_steps": settings.steps, "lr": settings.lr, "seed": candidate.seed,
+            "scores": self._scores, "model": host.model.name, "model_sha256": host.model.sha256,
+            "software": f"unziplora {__version__}",
+        }  # fmt: skip
+        for role, path in self.paths.items():
+            write_embedding(path, vectors[role], role, made_by, new=not self._overwrite)
+        self._overwrite = True  # they are ours now
+        return EmbeddingsSaved(candidate.step, tuple(self.paths.values()), final)
+
+    def _memory(self, host: Host, encoders: LearnableEncoders) -> str:
+        """Of a run with LoRAs of rank 1, which the embeddings are less than, and both encoders."""
+        plan = "full" if is_small(host.unet) else "checkpoint"
+        words = Settings("any", "any", rank=1, memory=plan, resolution=self.settings.resolution)  # type: ignore[arg-type]
+        traits = ModelTraits.of(host.unet, host.defaults)
+        expected = forecast(
+            host.unet, host.device, words.resolve(traits), host.defaults.architecture
+        )
+        need = expected.need + getattr(encoders, "size", 0) / 1e9
+        free = "" if expected.free is None else f" of {expected.free:.1f} GB free"
+        doubt = expected.free is not None and need > expected.free
+        return f"{expected.kind}: about {need:.1f} GB{free}{', may not fit' if doubt else ''}"
