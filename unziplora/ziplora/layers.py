@@ -59,20 +59,19 @@ class BothLoras:
         parts: Sequence[tuple[LoraFile, float]],
     ) -> None:
         self.mode = Mode()
-        self._unet, self._modules = unet, modules
-        self._parts = {
-            target: {
-                role: _part(layer, weight, module)
-                for role, (file, weight) in zip(BRANCHES, parts, strict=True)
-                if isinstance(layer := file.adapters.get(target), LoraLayer)
-            }
-            for target, module in modules.items()
-            if any(target in file.adapters for file, _ in parts)
-        }
+        self._unet, self._modules, self._files = unet, modules, list(parts)
+        self._parts: dict[Target, dict[BranchName, Part]] = {}
         self._changes: Changes | None = None
 
+    @property
+    def has_mergers(self) -> bool:
+        """Whether either file changes a linear layer."""
+        changed = {target for file, _ in self._files for target in file.adapters}
+        return any(_is_linear(self._modules[t]) for t in changed & self._modules.keys())
+
     def put_on(self) -> None:
-        """In place of the layers' forwards."""
+        """In place of the layers' forwards, on the device where they are when it is first done."""
+        self._parts = self._parts or self._placed()
         self._changes = Changes(self._unet)
         for target, own in self._parts.items():
             module = self._modules[target]
@@ -83,6 +82,17 @@ class BothLoras:
         if self._changes is not None:
             self._changes.end()
             self._changes = None
+
+    def _placed(self) -> dict[Target, dict[BranchName, Part]]:
+        return {
+            target: {
+                role: _part(layer, weight, module)
+                for role, (file, weight) in zip(BRANCHES, self._files, strict=True)
+                if isinstance(layer := file.adapters.get(target), LoraLayer)
+            }
+            for target, module in self._modules.items()
+            if any(target in file.adapters for file, _ in self._files)
+        }
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -130,11 +140,15 @@ class BothLoras:
 def _part(layer: LoraLayer, weight: float, module: Any) -> Part:
     shape, device = module.weight.shape, module.weight.device
     up = weight * layer.scale * layer.up.float().flatten(1)
-    if len(shape) == 2:
+    if _is_linear(module):
         plain = LoraLayer(layer.down.flatten(1).to(device), up.to(device), float(layer.rank))
         return Part(plain, nn.Parameter(torch.ones(shape[1], device=device)))
     down = layer.down.reshape(layer.rank, *shape[1:]).to(device)
     return Part(LoraLayer(down, up[:, :, None, None].to(device), float(layer.rank)), None)
+
+
+def _is_linear(module: Any) -> bool:
+    return len(module.weight.shape) == 2
 
 
 def _copy(merger: Tensor | None) -> Tensor | None:

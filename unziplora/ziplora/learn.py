@@ -141,7 +141,7 @@ class ZipLora:
         for file, _ in self._parts:
             check_fits(file, modules)
         self._loras = BothLoras(host.unet, modules, self._parts)
-        if not self._loras.parameters:
+        if not self._loras.has_mergers:
             raise InvalidInput(
                 "Neither file changes a linear layer of this model's UNet, so there is nothing to "
                 "learn. Merge them with --how add."
