@@ -16,6 +16,7 @@ from torch import nn
 
 from benchmarks.results import model_checksum
 from tests.lora.layouts import KINDS, kohya, linears, pairs
+from tests.sgm_unet import make_sgm_unet
 from unziplora.errors import InvalidInput, TrainingFailed
 from unziplora.host import SizeIds
 from unziplora.lora.apply import applied, targets_in
@@ -24,6 +25,7 @@ from unziplora.lora.mergers import Learned
 from unziplora.lora.metadata import read_info
 from unziplora.lora.read import read_lora
 from unziplora.method.prompts import BRANCHES
+from unziplora.unet.recompute import recomputed
 from unziplora.ziplora.learn import DrawnForMerge, MergeMessage, MergeStep, ZipSettings
 from unziplora.ziplora.merging import ZipMerge
 
@@ -250,6 +252,50 @@ def test_others_who_wait_for_the_model_have_it_between_two_steps(
     made = zipped(shared, files, tmp_path / "shared.safetensors", steps=3)
     assert seen == [False]
     assert read_info(made).tensor_hash == read_info(alone).tensor_hash
+
+
+def test_a_model_whose_blocks_are_recomputed_learns_the_same(
+    make_host: Callable[[], Any], files: Files, tmp_path: Path
+) -> None:
+    plain = zipped(make_host(), files, tmp_path / "plain.safetensors", steps=3)
+    host = make_host()
+    with recomputed(host.unet, "blocks"):
+        again = zipped(host, files, tmp_path / "again.safetensors", steps=3)
+    assert read_info(again).tensor_hash == read_info(plain).tensor_hash
+
+
+def test_automatic1111s_unet_learns_too(documented: dict[str, Any], tmp_path: Path) -> None:
+    class SgmHost(documented["MyHost"]):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.unet = make_sgm_unet((32, 64, 64), depths=(1, 1, 1), context=32, vector=16)
+            self.dtype = torch.float32
+            self.alphas_cumprod = documented["MyHost"](documented["small_unet"]()).alphas_cumprod
+
+        def added_conditioning(self, pooled: torch.Tensor, sizes: SizeIds) -> torch.Tensor:
+            return pooled
+
+        def denoise(
+            self, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor, added: Any
+        ) -> torch.Tensor:
+            made: torch.Tensor = self.unet(x, t, context=context, y=added)
+            return made
+
+    host = SgmHost()
+    files = {
+        role: write(
+            tmp_path / f"{role}.safetensors",
+            kohya(pairs(linears(host.unet), rank=3, seed=seed), str, alpha=6.0),
+            "sks tree" if role == "content" else "ink style",
+        )
+        for seed, role in enumerate(BRANCHES)
+    }
+    before = model_checksum(host)
+    record = record_of(zipped(host, files, tmp_path / "made.safetensors", steps=15))
+    assert record["loss"]["overlap"] < 0.95
+    assert record["loss"]["content"] + record["loss"]["style"] < (
+        record["loss_of_sum"]["content"] + record["loss_of_sum"]["style"]
+    )
+    assert model_checksum(host) == before
 
 
 def test_text_encoders_and_convolutions_are_added_up_as_they_are(
