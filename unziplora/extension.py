@@ -105,7 +105,7 @@ def service() -> Service:
         runs_at=options.runs_folder,
     )
     progress.follow(service.jobs, _reload)
-    progress.follow_merges(service.merges)
+    progress.follow_merges(service.merges, _reload)
     return service
 
 
@@ -197,7 +197,7 @@ def refresh_loras(files: Mapping[str, Path]) -> None:
 def hold() -> None:
     """Called before the WebUI loads its page and its scripts again."""
     if detect.detect() is not None:
-        _reload.begin(lambda: service().jobs.current is not None)
+        _reload.begin(lambda: service().jobs.current is not None or service().merges.running)
 
 
 def routes(_: Any, app: Any) -> None:

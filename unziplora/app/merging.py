@@ -124,11 +124,15 @@ class Merges:
         # hears every event, in the merge's thread
         self.on_event: Callable[[MergeEvent], None] = lambda event: None
 
+    @property
+    def running(self) -> bool:
+        return self.current is not None and self.current.state == "running"
+
     def start(self, merge: ZipMerge, saved: Callable[[Path], None]) -> Merging:
         """Begins it in a thread. saved: called with the file. Raises InvalidInput while another
         one runs."""
         with self._lock:
-            if self.current is not None and self.current.state == "running":
+            if self.running and self.current is not None:
                 raise InvalidInput(
                     f"{self.current.name} is being merged already. Wait for it, or stop it."
                 )

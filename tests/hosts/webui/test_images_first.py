@@ -180,7 +180,7 @@ def test_interrupt_stops_and_saves_the_run_where_no_image_waits(webui: Any) -> N
 def test_interrupt_ends_a_merge_that_learns_and_the_bar_shows_it(webui: Any) -> None:
     stopped: list[bool] = []
     merges = SimpleNamespace(on_event=None, stop=lambda: stopped.append(True))
-    progress.follow_merges(merges)
+    progress.follow_merges(merges, ReloadGate())
     step = MergeStep(7, 100, Losses(0.1, 0.1, 1.0), None)
     merges.on_event(step)
     assert (webui.state.sampling_step, webui.state.sampling_steps) == (7, 100)

@@ -62,13 +62,14 @@ class RunningMerges(Protocol):
     def stop(self) -> None: ...
 
 
-def follow_merges(merges: RunningMerges) -> None:
+def follow_merges(merges: RunningMerges, gate: ReloadGate) -> None:
     """The same for merges that learn on the model: Interrupt ends one with what it has learned."""
 
     def hear(event: MergeEvent) -> None:
         if isinstance(event, MergeStep):
             _show(event)
             _obey(merges.stop)
+        gate.pass_through()
 
     merges.on_event = hear
 
