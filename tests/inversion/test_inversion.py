@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from benchmarks.results import model_checksum
 from tests.conftest import draw_image
+from unziplora import mini
 from unziplora.checkpoints.checkpoint import open_checkpoint
 from unziplora.cli.commands import main
 from unziplora.errors import InvalidInput, TrainingFailed
@@ -63,8 +64,10 @@ def run(image_file: Path, tmp_path: Path) -> Callable[..., InversionRun]:
     return make
 
 
-def candidate_of(host: StandaloneHost, encoders: Any, image_file: Path, **more: Any) -> Candidate:
-    fitted = fit(open_image(image_file), 64, "aspect")
+def candidate_of(
+    host: StandaloneHost, encoders: Any, image: Path, side: int = 64, **more: Any
+) -> Candidate:
+    fitted = fit(open_image(image), side, "aspect")
     objective = Objective(host.alphas_cumprod, host.prediction_type)
     latents = host.encode_image(fitted.pixels, None).float()
     options = {"seed": 0, "lr": 0.05, **more}
@@ -77,19 +80,18 @@ def fixed_loss(candidate: Candidate) -> float:
     return sum(float(candidate.loss(generator)) for _ in range(12)) / 12
 
 
-def test_the_loss_falls_and_both_encoders_vectors_of_both_words_are_learned(
-    host: StandaloneHost, image_file: Path
-) -> None:
+def test_the_loss_falls_and_both_encoders_vectors_of_both_words_are_learned() -> None:
+    """On the miniature, which knows what its words mean, and its own image."""
+    host = StandaloneHost.open(mini.MODEL, device="cpu")
     with host.borrow(), host.learnable_encoders() as encoders:
-        candidate = candidate_of(host, encoders, image_file, lr=0.2)
+        candidate = candidate_of(host, encoders, mini.IMAGE, host.defaults.resolution, lr=4e-3)
         begin, before = candidate.vectors, fixed_loss(candidate)
         for role in BRANCHES:
             for mine, own in zip(begin[role], encoders.vectors_of(BEGIN[role]), strict=True):
                 assert torch.equal(mine, own)
-        for _ in range(60):
+        for _ in range(20):
             candidate.advance()
-        # on the same noise, which it was not trained on; random encoders say little
-        assert fixed_loss(candidate) < before - 0.002
+        assert fixed_loss(candidate) < 0.95 * before  # of noise that it was not trained on
         for role in BRANCHES:
             for now, then in zip(candidate.vectors[role], begin[role], strict=True):
                 assert not torch.equal(now, then)
@@ -344,6 +346,13 @@ def test_the_command_line_trains_it_and_refuses_what_means_nothing(
     (tmp_path / "tree-ink_style.safetensors").write_bytes(b"somebody's")
     assert main(command) == 2
     assert "tree-ink_style.safetensors exists already" in capsys.readouterr().err
+    assert main([*command, "--steps", "1", "--name", "mine"]) == 0
+    out = capsys.readouterr()
+    for role in BRANCHES:
+        path = tmp_path / f"mine_{role}.safetensors"
+        assert str(path) in out.out
+        assert read_embedding(path)[1]["steps"] == 1
+    assert out.out.count("consistency") == 4
 
 
 def test_programs_without_encoders_to_learn_through_refuse_it(
