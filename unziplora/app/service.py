@@ -38,6 +38,7 @@ from unziplora.ziplora.merging import ZipMerge
 
 _MERGE_SECONDS = 20.0  # that a merge has to write what it learned, when the program ends
 
+
 class Service(Products):
     """open_host: the program's model, asked for when a run's turn comes. folder, saved, draw,
     publish_to, runs_at: the library's. model_info: the model that a run would get, as far as that
