@@ -1,4 +1,4 @@
-"""Noise, targets and weights against diffusers' scheduler and the formulas."""
+"""Noise and targets against diffusers' scheduler and the formulas."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_last_step_of_a_zero_snr_schedule_is_pure_noise() -> None:
     alphas = scheduler(rescale_betas_zero_snr=True).alphas_cumprod
     latents, noise = drawn()
     last = torch.full((3,), 999)
-    objective = Objective(alphas, "v_prediction", min_snr_gamma=5.0)
+    objective = Objective(alphas, "v_prediction")
     assert torch.allclose(objective.add_noise(latents, noise, last), noise)
     assert torch.allclose(objective.target(latents, noise, last), -latents)
     assert objective.loss(noise, latents, noise, last).isfinite()
@@ -53,13 +53,3 @@ def test_loss_is_the_mean_squared_error() -> None:
     loss = objective.loss(torch.zeros_like(noise, dtype=torch.bfloat16), latents, noise, T)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(noise.square().mean().item())
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_min_snr_weights_are_the_papers(prediction: Any) -> None:
-    alphas = scheduler().alphas_cumprod
-    snr = alphas[T] / (1 - alphas[T])
-    weights = Objective(alphas, prediction, min_snr_gamma=5.0)._weight(T)
-    below = snr if prediction == "epsilon" else snr + 1
-    assert torch.allclose(weights, snr.clamp(max=5) / below)
-    assert (Objective(alphas, prediction)._weight(T) == 1).all()

@@ -24,6 +24,7 @@ from unziplora.method.functional import (
     masked_up,
     separated_output,
 )
+from unziplora.method.gradient_gate import Gate, gated_delta
 from unziplora.method.prompts import BranchName, PromptName
 
 Init = Literal["zero", "random"]
@@ -125,20 +126,30 @@ class BranchPair:
         return y.expand(len(x), -1, -1)
 
     def delta(self, x: Tensor, weights: Mapping[BranchName, float]) -> Tensor:
-        """Sum of the branches' deltas (eq. 4) for one input, as a single product of rank n*r."""
+        """Sum of the branches' deltas (eq. 4) for one input, as a single product of rank n*r. A
+        branch whose gradients are gated is a product of its own."""
+        gates = {b: gate.at(x.shape[-2]) for b, gate in self.mode.gates.items() if b in weights}
+        if not gates:
+            return self._product(x, weights)
+        deltas = [self._product(x, {b: w}, gates.get(b, 1.0)) for b, w in weights.items()]
+        return sum(deltas[1:], deltas[0])
+
+    def _product(self, x: Tensor, weights: Mapping[BranchName, float], gate: Gate = 1.0) -> Tensor:
         mode = self.mode
         downs: list[Tensor] = []
         ups: list[Tensor] = []
         for name, weight in weights.items():
             branch = self.branches[name]
             fold = mode.fold_mergers or mode.separated is not None
-            gate = branch.gate(window=mode.window, fold_mergers=fold)
+            mask = branch.gate(window=mode.window, fold_mergers=fold)
             downs.append(branch.down)
-            ups.append(masked_up(branch.up, gate, weight * branch.scale))
-        delta = branch_delta(x, *joined(downs, ups))
+            ups.append(masked_up(branch.up, mask, weight * branch.scale))
+        A, B = joined(downs, ups)  # noqa: N806 (the paper's names)
+        plain = isinstance(gate, float) and gate == 1.0
+        delta = branch_delta(x, A, B) if plain else gated_delta(x, A, B, gate)
         if mode.measuring and delta.requires_grad:
             measured = [self.branches[name] for name in weights]
-            delta = _Measured.apply(delta, x, measured)  # type: ignore[no-untyped-call]
+            delta = _Measured.apply(delta, x, measured, gate)  # type: ignore[no-untyped-call]
         return delta
 
     def _text_product(self, x: Tensor, prompt: PromptName) -> Tensor:
@@ -158,16 +169,18 @@ class _Measured(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, delta: Tensor, x: Tensor, branches: list[Branch]) -> Tensor:
+    def forward(ctx: Any, delta: Tensor, x: Tensor, branches: list[Branch], gate: Gate) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.branches = branches
+        ctx.branches, ctx.gate = branches, gate
         return delta.view_as(delta)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (grad,) = grads
         (x,) = ctx.saved_tensors
+        plain = isinstance(ctx.gate, float) and ctx.gate == 1.0
+        gated = grad if plain else grad * ctx.gate
         for branch in ctx.branches:
-            gate = branch.scale * branch.merger.detach()  # a window: every column is open
-            branch.step_score += column_magnitude(branch.down, branch.up, gate, grad, x)
-        return grad, None, None
+            mask = branch.scale * branch.merger.detach()  # a window: every column is open
+            branch.step_score += column_magnitude(branch.down, branch.up, mask, gated, x)
+        return grad, None, None, None

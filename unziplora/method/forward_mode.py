@@ -11,6 +11,8 @@ from unziplora.method.prompts import BranchName, PromptName
 if TYPE_CHECKING:  # the command line lists METHODS, and should not wait for torch
     from torch import Tensor
 
+    from unziplora.method.gradient_gate import GradientGate
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -31,6 +33,7 @@ class ForwardMode:
     window: all columns count as open (a measuring window).
     measuring: accumulate the magnitude importance in backward passes.
     fold_mergers: plain mode uses h*m, not h alone.
+    gates: of the branches whose gradients are multiplied in this pass.
     """
 
     separated: Pass | None = None
@@ -38,6 +41,7 @@ class ForwardMode:
     window: bool = False
     measuring: bool = False
     fold_mergers: bool = True
+    gates: Mapping[BranchName, GradientGate] = field(default_factory=dict)
     contexts: dict[PromptName, Tensor] = field(default_factory=dict)
     text_products: dict[tuple[int, PromptName], Tensor] = field(default_factory=dict)
 
@@ -46,12 +50,14 @@ class ForwardMode:
         self.contexts = dict(contexts)
         self.text_products.clear()
 
-    def use_pass(self, one_pass: Pass) -> None:
+    def use_pass(
+        self, one_pass: Pass, gates: Mapping[BranchName, GradientGate] | None = None
+    ) -> None:
         """Training: every branch reads its own prompt."""
-        self.separated = one_pass
+        self.separated, self.gates = one_pass, gates or {}
 
     def use_weights(self, weights: Mapping[BranchName, float]) -> None:
         """Generation: one prompt, and a weight per branch (absent or 0: the branch is off)."""
-        self.separated = None
+        self.separated, self.gates = None, {}
         self.window = self.measuring = False
         self.weights = dict(weights)

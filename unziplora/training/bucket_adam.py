@@ -22,10 +22,13 @@ _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # torch's defaults, as in the other pla
 
 
 class Bucket:
-    """A and B of one branch in one transformer block, and their moments."""
+    """A and B of one branch in one transformer block, and their moments.
 
-    def __init__(self, branches: list[Branch]) -> None:
-        self.branches = branches
+    lora_plus: the learning rate of B over that of A.
+    """
+
+    def __init__(self, branches: list[Branch], lora_plus: float) -> None:
+        self.branches, self._lora_plus = branches, lora_plus
         self.parameters = [p for branch in branches for p in (branch.down, branch.up)]
         self.device = self.parameters[0].device
         self.moments = Moments([p.numel() for p in self.parameters], self.device)
@@ -34,6 +37,14 @@ class Bucket:
         """Tensors like the parameters, end to end in fp32, (blocks, block)."""
         together = torch.cat([tensor.flatten() for tensor in tensors])
         return together.float().view(-1, self.moments.block)
+
+    def lr_factors(self) -> Tensor | float:
+        """What each number's learning rate is multiplied with, (blocks, 1)."""
+        if self._lora_plus == 1:
+            return 1.0
+        blocks = torch.tensor([size // self.moments.block for size in self.moments.sizes])
+        factors = torch.tensor([1.0, self._lora_plus]).repeat(len(self.branches))
+        return factors.repeat_interleave(blocks)[:, None].to(self.device)
 
     def put(self, flat: Tensor) -> None:
         """The parameters' new values."""
@@ -46,17 +57,19 @@ class BucketAdam:
     """AdamW (Loshchilov & Hutter 2019) on the A and B of an attachment, in fp32.
 
     The random numbers of rounding follow from seed and update alone, so that a resumed run draws
-    the same.
+    the same. lora_plus: the learning rate of B over that of A (Hayou et al. 2024).
     """
 
-    def __init__(self, attachment: Attachment, *, weight_decay: float, seed: int) -> None:
+    def __init__(
+        self, attachment: Attachment, *, weight_decay: float, seed: int, lora_plus: float = 1.0
+    ) -> None:
         self._decay, self._seed = weight_decay, seed
         self._lr, self._update = 0.0, 0
         members: dict[tuple[str, str], list[Branch]] = {}
         for layer, name, branch in attachment.branches():
             match = _BLOCK.match(layer)
             members.setdefault((match[0] if match else layer, name), []).append(branch)
-        self._buckets = [Bucket(branches) for branches in members.values()]
+        self._buckets = [Bucket(branches, lora_plus) for branches in members.values()]
         self._places = {
             parameter: (bucket, number)
             for bucket in self._buckets
@@ -88,8 +101,9 @@ class BucketAdam:
         bucket.moments.write(m, v, self._generator)
         t = self._update + 1
         v.sqrt_().div_((1 - _BETA2**t) ** 0.5).add_(_EPS)
-        weight.mul_(1 - self._lr * self._decay)
-        weight.addcdiv_(m, v, value=-self._lr / (1 - _BETA1**t))
+        factors = bucket.lr_factors()
+        weight.mul_(1 - self._lr * self._decay * factors)
+        weight.addcdiv_(m.mul_(factors), v, value=-self._lr / (1 - _BETA1**t))
         bucket.put(rounded(weight, bucket.parameters[0].dtype, self._generator))
 
     def forget_momentum(self, branch: Branch, rows: Tensor) -> None:

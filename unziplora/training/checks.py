@@ -14,20 +14,19 @@ _MOST_SHOWN = 100  # characters of a value in a message
 def typed(name: str, value: Any, hint: Any) -> Any:
     """`value` as a field of type `hint` holds it; a whole number may be written as 600.0.
 
-    hint: str, bool, int, float, one of them or None, or a Literal. Raises InvalidInput.
+    hint: str, bool, int, float or a Literal, or one of them or None. Raises InvalidInput.
     """
-    options = get_args(hint)
+    if type(None) in get_args(hint):
+        if value is None:
+            return None
+        hint = next(option for option in get_args(hint) if option is not type(None))
     if get_origin(hint) is Literal:
-        if value in options:
+        if value in get_args(hint):
             return value
         raise InvalidInput(
             f"The setting {name} cannot be {_shown(value)}. Choose one of "
-            f"{', '.join(map(str, options))}."
+            f"{', '.join(map(str, get_args(hint)))}."
         )
-    if type(None) in options:
-        if value is None:
-            return None
-        hint = next(option for option in options if option is not type(None))
     result = _converted(value, hint)
     if result is None:
         raise InvalidInput(

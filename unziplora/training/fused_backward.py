@@ -32,10 +32,11 @@ class InBackward(BucketAdam):
         *,
         weight_decay: float,
         seed: int,
+        lora_plus: float,
         max_norm: float,
         before_update: Callable[[], None],
     ) -> None:
-        super().__init__(attachment, weight_decay=weight_decay, seed=seed)
+        super().__init__(attachment, weight_decay=weight_decay, seed=seed, lora_plus=lora_plus)
         self.norms: dict[nn.Parameter, Tensor] = {}
         self.signed = False
         self._before_update, self._max_norm = before_update, max_norm

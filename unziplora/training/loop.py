@@ -151,13 +151,15 @@ class TrainingLoop:
     def _end(self) -> Iterator[Event]:
         """The files, and the state where the run can be resumed."""
         if self.settings.preview_every and self._outcome == "completed":
-            yield from self._previews.draw(self.trainer)
+            with self.trainer.averaged():  # as the files will be, for they are on their cards
+                yield from self._previews.draw(self.trainer)
         self.ending = True
         files: Mapping[BranchName, Path] = {}
         if self._outcome != "completed":
             yield from self._writer.keep_state(self.trainer)
         if self._outcome != "stopped":
-            files = yield from self._writer.keep_pair(self.trainer)
+            with self.trainer.averaged():
+                files = yield from self._writer.keep_pair(self.trainer)
         if self._outcome == "stopped and saved":
             step = self.trainer.step
             yield self._writer.say(f"Interrupted: both LoRAs saved at step {step}.")

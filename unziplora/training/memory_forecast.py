@@ -258,7 +258,8 @@ def _need(unet: nn.Module, settings: ResolvedSettings, plan: Plan, architecture:
     """GB of a plan at its peak, the margin included."""
     base = sum(p.numel() * p.element_size() for p in unet.parameters())
     moments = 2 if plan.eight_bit else 8  # bytes a weight; scales are a 32nd of them
-    per_weight = plan.lora_dtype.itemsize + moments
+    sums = 4 if settings.average_last else 0  # in fp32
+    per_weight = plan.lora_dtype.itemsize + moments + sums
     loras = trained_weights(unet, settings, architecture) * per_weight / 1e9
     working = _working(unet, settings, plan.name, architecture)
     held = (fp8_bytes(unet) if plan.fp8_base else base) / 1e9 + loras

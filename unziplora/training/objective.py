@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from unziplora.host import PredictionType
@@ -12,13 +11,10 @@ from unziplora.host import PredictionType
 
 @dataclass(frozen=True)
 class Objective:
-    """alphas_cumprod: (T,), the model's own, fp32 (zero at the end for zero-terminal-SNR).
-    weights: (T,), of the loss at each timestep (training/weightings.py)."""
+    """alphas_cumprod: (T,), the model's own, fp32 (zero at the end for zero-terminal-SNR)."""
 
     alphas_cumprod: Tensor
     prediction_type: PredictionType
-    min_snr_gamma: float | None = None
-    weights: Tensor | None = None
 
     @property
     def timesteps(self) -> int:
@@ -37,21 +33,8 @@ class Objective:
         return alpha * noise - sigma * latents
 
     def loss(self, prediction: Tensor, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Mean squared error in fp32, weighted by min-SNR where a gamma is set, or by `weights`."""
-        error = (prediction.float() - self.target(latents, noise, t)).square().flatten(1).mean(1)
-        return (self._weight(t) * error).mean()
-
-    def _weight(self, t: Tensor) -> Tensor:
-        """Min-SNR (Hang et al. 2023): min(snr, gamma)/snr for eps, /(snr + 1) for v."""
-        if self.weights is not None:
-            return self.weights[t]
-        if self.min_snr_gamma is None:
-            return torch.ones(len(t), device=t.device)
-        abar = self.alphas_cumprod[t]
-        snr = abar / (1 - abar)
-        if self.prediction_type == "epsilon":
-            return torch.where(snr > 0, snr.clamp(max=self.min_snr_gamma) / snr, 1.0)
-        return snr.clamp(max=self.min_snr_gamma) / (snr + 1)
+        """Mean squared error in fp32. What weighs it is in training/loss_weights.py."""
+        return (prediction.float() - self.target(latents, noise, t)).square().mean()
 
     def _alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         abar = self.alphas_cumprod[t].view(-1, 1, 1, 1)

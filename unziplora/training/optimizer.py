@@ -180,12 +180,18 @@ class LoraOptimizer:
             weight_decay=self._settings.weight_decay,
             max_norm=self._settings.max_grad_norm,
             seed=self._settings.seed,
+            lora_plus=self._settings.lora_plus,
             before_update=self._begun,
         )
 
     def _make_eight_bit(self) -> BucketAdam:
         settings = self._settings
-        return BucketAdam(self._attachment, weight_decay=settings.weight_decay, seed=settings.seed)
+        return BucketAdam(
+            self._attachment,
+            weight_decay=settings.weight_decay,
+            seed=settings.seed,
+            lora_plus=settings.lora_plus,
+        )
 
     def _begun(self) -> None:
         self.consistent = False
@@ -193,16 +199,20 @@ class LoraOptimizer:
     def _make_optimizer(self) -> torch.optim.AdamW:
         """For what has its moments in fp32."""
         settings = self._settings
-        weights, mergers = [], []
-        for _, _, branch in self._attachment.branches():
-            weights += [branch.down, branch.up]
-            mergers.append(branch.merger)
+        branches = [branch for _, _, branch in self._attachment.branches()]
+        mergers = [branch.merger for branch in branches]
         groups: list[dict[str, Any]] = [
             {"params": mergers, "full_lr": settings.merger_lr, "weight_decay": 0.0}
         ]
         if self._eight_bit is None:
-            decay, lr = settings.weight_decay, settings.lr
-            groups.insert(0, {"params": weights, "full_lr": lr, "weight_decay": decay})
+            # LoRA+ (Hayou et al. 2024): B learns at a multiple of A's rate
+            lr, lr_of_b = settings.lr, settings.lora_plus * settings.lr
+            for weights, full_lr in (
+                ([branch.down for branch in branches], lr),
+                ([branch.up for branch in branches], lr_of_b),
+            ):
+                decay = settings.weight_decay
+                groups.append({"params": weights, "full_lr": full_lr, "weight_decay": decay})
         try:
             return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
         except RuntimeError:  # torch 2.1 to 2.3 fuse on CUDA only

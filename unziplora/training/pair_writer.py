@@ -30,12 +30,13 @@ from unziplora.version import __version__
 
 @dataclass(frozen=True)
 class TrainingInfo:
-    """How a pair came about: steps done, (height, width) of the training image, and the memory
-    plan of the last steps."""
+    """How a pair came about: steps done, (height, width) of the training image, the memory plan of
+    the last steps, and of how many of them it is the mean (0: it is what the last one left)."""
 
     steps: int
     size: tuple[int, int]
     plan: Plan
+    averaged: int = 0
 
 
 def written_names(name: str) -> set[str]:
@@ -157,7 +158,7 @@ def _header(
         min_snr_gamma=settings.min_snr_gamma,
         software=f"unziplora {__version__}",
         open_columns=open_columns(attachment, branch),
-        network=_how(info),
+        network=_how(info, made),
         thumbnail=image,
     )
 
@@ -180,8 +181,8 @@ def _mixed_precision(dtype: torch.dtype, plan: Plan) -> str:
     return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "no")
 
 
-def _how(info: RunInfo) -> dict[str, Any]:
-    """The method's own numbers, for those who compare."""
+def _how(info: RunInfo, made: TrainingInfo) -> dict[str, Any]:
+    """The method's own numbers, for those who compare, and what is beyond the paper."""
     settings = info.settings
     how: dict[str, Any] = {
         "init": settings.init,
@@ -197,6 +198,9 @@ def _how(info: RunInfo) -> dict[str, Any]:
             "merger_lr": settings.merger_lr,
             "fold": settings.fold,
         }
+    how |= settings.beyond_the_paper
+    if made.averaged:
+        how["averaged_steps"] = made.averaged
     if settings.blocks is not None:
         how["blocks"] = dict(settings.blocks)
     if info.started_from is not None:

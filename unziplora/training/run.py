@@ -39,7 +39,6 @@ from unziplora.unet.architectures import recognise
 from unziplora.unet.attach import Attachment, attach
 
 _Saved = tuple[dict[str, torch.Tensor], dict[str, object]]
-_BYTES_PER_WEIGHT = 12 + 12 + 2  # a state of weight and two moments, its successor, the files
 
 
 class Run:
@@ -83,7 +82,9 @@ class Run:
         info = RunInfo(
             resolved, host.model, architecture.name, pair, time.time(), overwrite, began_with
         )
-        needed = trained_weights(host.unet, resolved, architecture.name) * _BYTES_PER_WEIGHT
+        # a state of weight, two moments and perhaps a sum, its successor, the files
+        per_weight = 2 * (16 if resolved.average_last else 12) + 2
+        needed = trained_weights(host.unet, resolved, architecture.name) * per_weight
         files.check_output_folder(out, needed)
         run = cls(host, info, new_run_folder(out, resolved.name, runs), image)
         run._first = start_from

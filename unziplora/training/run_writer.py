@@ -10,6 +10,7 @@ import contextlib
 import tempfile
 import traceback
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -63,7 +64,8 @@ class RunWriter:
                 f"Files named {self.settings.name} have appeared meanwhile and are kept. "
                 f"This run's LoRAs are named {name}."
             )
-        pair = (trainer.attachment, self.info, self._host, self._training_info(trainer))
+        made = replace(self._training_info(trainer), averaged=trainer.averaged_steps)
+        pair = (trainer.attachment, self.info, self._host, made)
         images = self._images(trainer.step)
         try:
             make_folder(self._out)

@@ -30,7 +30,17 @@ MOST_STEPS = 100_000
 LONGEST_WORDS = 200  # characters; the text encoders' 77 tokens end sooner
 LONGEST_FILE_NAME = 60  # characters of a name that is made of the words
 
+BEYOND = (
+    "weighting",
+    "weighting_content",
+    "weighting_style",
+    "weight_from",
+    "timesteps",
+    "lora_plus",
+    "average_last",
+)  # settings that the paper does not have and that change what is learned
 Schedule = Literal["constant", "linear", "cosine"]
+Weighting = Literal["uniform", "debiased", "x0", "style-friendly"]  # training/weightings.py
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,13 @@ class Settings:
     max_grad_norm: float = 1.0  # authors' script (diffusers' default)
     min_snr_gamma: float | None = None  # off, as in the paper
     # beyond the paper (docs/beyond.md)
-    weighting: Literal["uniform", "debiased", "x0", "style-friendly"] = "uniform"
+    weighting: Weighting = "uniform"
+    weighting_content: Weighting | None = None  # as `weighting`
+    weighting_style: Weighting | None = None
+    weight_from: float = 0.0  # share of the run before which the loss is uniform
     timesteps: Literal["random", "stratified"] = "random"
+    lora_plus: float = 1.0  # learning rate of B over that of A
+    average_last: int = 0  # steps whose mean the files hold; 0: the last one's numbers
 
     columns: float = 30.0  # N in percent (section 4.1; 25 to 40 works)
     recalibrate_every: int | None = None  # t: 200 of 600 steps (section 4.1), so steps / 3
@@ -130,6 +145,12 @@ class Settings:
     def file_name(self) -> str:
         """The base name of the pair's files: the user's, or made of the words."""
         return self.name if self.name is not None else _name_of(f"{self.subject} {self.style}")
+
+    @property
+    def beyond_the_paper(self) -> dict[str, Any]:
+        """What was chosen of BEYOND, for those who compare."""
+        chosen = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return {name: chosen[name][0] for name in BEYOND if chosen[name][0] != chosen[name][1]}
 
     def resolve(self, model: ModelTraits | None = None) -> ResolvedSettings:
         """These settings for a run on a model (None: on SDXL itself), with no choice left open.
@@ -255,6 +276,9 @@ class Settings:
             ("weight decay", self.weight_decay, (0, 1), False),
             ("gradient norm", self.max_grad_norm, (0, 1e6), True),
             ("min-SNR gamma", self.min_snr_gamma, (0, 1000), True),
+            ("share of the run before weights count", self.weight_from, (0, 1), False),
+            ("LoRA+ ratio", self.lora_plus, (0, 1000), True),
+            ("number of steps to average", self.average_last, (0, MOST_STEPS), False),
             ("share of columns N", self.columns, (0, 100), True),
             ("recalibration interval t", self.recalibrate_every, (1, MOST_STEPS), False),
             ("measuring window", self.window, (1, 1000), False),
@@ -269,9 +293,18 @@ class Settings:
         ):
             if value is not None:
                 check_range(what, value, low, high, above=above)
-        if self.min_snr_gamma is not None and self.weighting != "uniform":
+        self._check_weightings()
+
+    def _check_weightings(self) -> None:
+        chosen = {self.weighting, self.weighting_content, self.weighting_style} - {"uniform", None}
+        if self.min_snr_gamma is not None and chosen:
             raise InvalidInput(
                 "A min-SNR gamma and a weighting were both chosen. Choose one of them."
+            )
+        if self.weight_from and self.min_snr_gamma is None and not chosen:
+            raise InvalidInput(
+                "weight_from says from when on the loss is weighted, and nothing weighs it. "
+                "Choose a weighting, or leave it out."
             )
 
 
@@ -280,7 +313,8 @@ class ResolvedSettings(Settings):
     """The settings of a run, with no choice left open; made by `Settings.resolve`.
 
     What may be None still says something: `blocks` is then the architecture's own table,
-    `min_snr_gamma` is off, and previews have the host's guidance and the resolution's size.
+    `min_snr_gamma` is off, a branch's weighting is `weighting`, and previews have the host's
+    guidance and the resolution's size.
     """
 
     name: str

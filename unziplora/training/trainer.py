@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,12 +24,13 @@ from unziplora.method.functional import signed_importance
 from unziplora.method.methods import METHODS
 from unziplora.method.prompts import BRANCHES, PROMPTS, BranchName
 from unziplora.training.inputs import TrainingInputs
+from unziplora.training.loss_weights import LossWeights
 from unziplora.training.memory_plans import PLANS, Plan
 from unziplora.training.objective import Objective
 from unziplora.training.optimizer import LoraOptimizer, norms_of
 from unziplora.training.settings import ResolvedSettings
+from unziplora.training.step_mean import StepMean
 from unziplora.training.timesteps import stratified
-from unziplora.training.weightings import schedule_weights
 from unziplora.unet.attach import Attachment
 from unziplora.unet.weight_cast import in_fp16
 
@@ -67,7 +69,9 @@ class Trainer:
         self._open: dict[BranchName, float] | None = None  # shares of open columns
         self.host = host
         self.encoded = encoded
-        self._objective = _objective(host, settings)
+        abar, predicted = host.alphas_cumprod, settings.predicted(host.prediction_type)
+        self._objective = Objective(abar.to(host.device), predicted)
+        self._loss_weights = LossWeights.of(settings, abar.cpu(), predicted)
         self._added = {
             prompt: host.added_conditioning(encoded.pooled[i : i + 1], encoded.sizes)
             for i, prompt in enumerate(PROMPTS)
@@ -80,6 +84,7 @@ class Trainer:
         self._schedule = ColumnSchedule(every, settings.window)
         self.columns_chosen = columns_chosen
         self._generator = torch.Generator().manual_seed(settings.seed)
+        self._mean = StepMean(attachment, settings.average_last, settings.steps)
         self._optimizer = LoraOptimizer(
             attachment, settings, plan, host.device, fp16=in_fp16(host.unet)
         )
@@ -98,6 +103,7 @@ class Trainer:
         self._optimizer.consistent = False
         self._apply()
         self.step += 1
+        self._mean.add(self.step)
         self._optimizer.consistent = True
         return losses
 
@@ -110,6 +116,16 @@ class Trainer:
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels of the image as it was trained on."""
         return self.encoded.sizes.target
+
+    @property
+    def averaged_steps(self) -> int:
+        """Of how many last steps `averaged` has the mean so far."""
+        return self._mean.count
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The branches hold what goes into the files: the mean of the last steps, if it is wanted.
+        Nothing may be trained or saved as a state meanwhile."""
+        return self._mean.in_place()
 
     def open_columns(self) -> dict[BranchName, float]:
         """Share of each branch's columns that are open, 0 to 1; counted when masks have changed."""
@@ -132,6 +148,7 @@ class Trainer:
             tensors[f"{layer}:{which}:mask"] = branch.mask
             tensors[f"{layer}:{which}:score"] = branch.score
         tensors.update(self._optimizer.tensors())
+        tensors.update(self._mean.tensors())
         tensors["generator"] = self._generator.get_state()
         tensors["latents"] = self.encoded.latents
         tensors["context"] = self.encoded.context
@@ -144,6 +161,7 @@ class Trainer:
             "step": self.step,
             "sizes": asdict(self.encoded.sizes),
             **self._optimizer.numbers(),
+            **self._mean.numbers(),
         }
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
@@ -165,6 +183,7 @@ class Trainer:
                 _copy(branch.mask, tensors[f"{layer}:{which}:mask"])
                 _copy(branch.score, tensors[f"{layer}:{which}:score"])
         self._optimizer.restore(tensors, numbers)
+        self._mean.restore(tensors, numbers)
         self._generator.set_state(tensors["generator"])
         self._open = None
         self.step = step
@@ -208,18 +227,21 @@ class Trainer:
 
     def _backward(self, one_pass: Pass, number: int) -> float:
         """Forward and backward of one pass, the run's `number`-th (from 0); the loss."""
-        latents, noise, t = self._draw(number)
+        latents, noise, timestep = self._draw(number)
+        weight, gates = self._loss_weights.at(self.step, int(timestep), one_pass.branches)
+        t = timestep.to(latents.device)
         noisy = self._objective.add_noise(latents, noise, t)
-        self.attachment.mode.use_pass(one_pass)
+        self.attachment.mode.use_pass(one_pass, gates)
         prediction = self.host.denoise(
             noisy, t, self._contexts[one_pass.base], self._added[one_pass.base]
         )
-        loss = self._objective.loss(prediction, latents, noise, t)
+        loss = weight * self._objective.loss(prediction, latents, noise, t)
         self._optimizer.backward(loss)
         return float(loss.detach())
 
     def _draw(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents (1, 4, h, w), noise of their shape and timestep (1,), the same on any device."""
+        """Latents (1, 4, h, w), noise of their shape and timestep (1,) on the CPU, the same for any
+        device."""
         latents = self.encoded.latents
         side = int(torch.randint(len(latents), (1,), generator=self._generator))
         latents = latents[side : side + 1]
@@ -227,7 +249,7 @@ class Trainer:
         t = torch.randint(self._objective.timesteps, (1,), generator=self._generator)
         if self.settings.timesteps == "stratified":
             t[0] = stratified(number, self._objective.timesteps, self.settings.seed)
-        return latents, noise.to(latents), t.to(latents.device)
+        return latents, noise.to(latents), t
 
     def _apply(self) -> None:
         """Importance, the update, and what the columns' schedule asks for."""
@@ -320,15 +342,6 @@ class Trainer:
                         "would learn nothing. Another extension or attention option may be in the "
                         "way; turn it off, or report this with the run's log."
                     )
-
-
-def _objective(host: Host, settings: ResolvedSettings) -> Objective:
-    """Raises InvalidInput for a weighting that the model's schedule makes infinite."""
-    abar, prediction = host.alphas_cumprod.to(host.device), settings.predicted(host.prediction_type)
-    weights = None
-    if settings.weighting != "uniform":
-        weights = schedule_weights(settings.weighting, abar, prediction)
-    return Objective(abar, prediction, settings.min_snr_gamma, weights)
 
 
 def _copy(target: Tensor, source: Tensor) -> None:

@@ -1,15 +1,16 @@
 """Weights of the loss by timestep, beyond the paper, whose loss is uniform.
 
-Each function takes the schedule's abar (T,) and gives the weight (T,) of the squared error of the
-noise; `schedule_weights` turns it into that of what the model predicts, and scales it to a mean of
-1, so that a learning rate means the same with each. With SNR = abar / (1 - abar):
+Each function in WEIGHTINGS takes the schedule's abar (T,) and gives the weight (T,) of the squared
+error of the noise; `schedule_weights` turns it into that of what the model predicts, and scales it
+to a mean of 1, so that a learning rate means the same with each. With SNR = abar / (1 - abar):
 
     uniform         1, of whatever the model predicts (the paper)
     debiased        1 / sqrt(SNR)                          Yu et al. 2023, arXiv 2310.08442
     x0              1 / SNR: the error of the clean image   ConsisLoRA, arXiv 2503.10614
     style-friendly  log SNR as if drawn from N(-6, 2^2)     arXiv 2411.14793
 
-The squared error of a velocity is (SNR + 1) / SNR times that of the noise.
+The squared error of a velocity is (SNR + 1) / SNR times that of the noise. Which of them a branch
+has, and from which step on: training/loss_weights.py.
 """
 
 from __future__ import annotations
@@ -69,6 +70,15 @@ def schedule_weights(name: str, abar: Tensor, prediction_type: PredictionType) -
             "noise. Choose uniform."
         )
     return (weights / weights.mean()).to(abar.dtype)
+
+
+def min_snr(abar: Tensor, prediction_type: PredictionType, gamma: float) -> Tensor:
+    """Hang et al. 2023, (T,), not scaled: min(SNR, gamma)/SNR for the noise, /(SNR + 1) for a
+    velocity."""
+    snr = _snr(abar)
+    if prediction_type == "epsilon":
+        return torch.where(snr > 0, snr.clamp(max=gamma) / snr, 1.0)
+    return snr.clamp(max=gamma) / (snr + 1)
 
 
 _LIMITS = {"x0": 1.0}  # of a velocity's weight where SNR is 0
