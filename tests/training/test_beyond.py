@@ -9,6 +9,7 @@ import pytest
 
 import unziplora
 from tests.training.runs import begin, hashes
+from tests.training.test_subject_mask import masked_image
 from unziplora.training.events import StepDone
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -17,24 +18,28 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "timesteps": {"timesteps": "stratified"},
     "lora_plus": {"lora_plus": 4.0},
     "average_last": {"average_last": 4},
+    "mask_content": {"mask_content": "apart", "flip": True},
+    "rank_mask": {"rank_mask": 1.0},
 }
 
 
 @pytest.mark.parametrize("option", list(OPTIONS))
 def test_a_setting_changes_the_run_and_is_resumed_exactly(
-    make_host: Any, image_file: Path, tmp_path: Path, option: str
+    make_host: Any, tmp_path: Path, option: str
 ) -> None:
-    list(begin(image_file, make_host(), tmp_path, name="plain"))
-    changed = resumed_as_whole(make_host, image_file, tmp_path, OPTIONS[option])
+    image, flip = masked_image(tmp_path), OPTIONS[option].get("flip", False)
+    list(begin(image, make_host(), tmp_path, name="plain", flip=flip))
+    changed = resumed_as_whole(make_host, image, tmp_path, OPTIONS[option])
     assert changed != hashes(tmp_path, "plain")
 
 
 @pytest.mark.parametrize("memory", ["selective", "checkpoint", "low", "lowest"])
 def test_all_settings_together_are_resumed_exactly_in_every_memory_plan(
-    make_host: Any, image_file: Path, tmp_path: Path, memory: str
+    make_host: Any, tmp_path: Path, memory: str
 ) -> None:
     together = {name: value for option in OPTIONS.values() for name, value in option.items()}
-    resumed_as_whole(make_host, image_file, tmp_path, {**together, "memory": memory})
+    image = masked_image(tmp_path)
+    resumed_as_whole(make_host, image, tmp_path, {**together, "memory": memory})
 
 
 def resumed_as_whole(

@@ -36,10 +36,15 @@ IN_EIGHT_BITS = [
 ]
 
 
-def under(plan: str | Plan, documented: dict[str, Any], settings: Any = SETTINGS) -> Trainer:
+def under(
+    plan: str | Plan,
+    documented: dict[str, Any],
+    settings: Any = SETTINGS,
+    mask: Tensor | None = None,
+) -> Trainer:
     """A trainer of this plan on a fresh host of the same weights."""
     host = documented["MyHost"](documented["small_unet"]())
-    return make_trainer(host, settings, plan if isinstance(plan, Plan) else PLANS[plan])
+    return make_trainer(host, settings, plan if isinstance(plan, Plan) else PLANS[plan], mask)
 
 
 def losses(trainer: Trainer, steps: int) -> list[float]:
@@ -293,7 +298,7 @@ def test_a_image_made_meanwhile_is_computed_in_fp16_as_ever(documented: dict[str
     trainer = make_trainer(in_dtype(documented, torch.float16), SETTINGS, PLANS["low"])
     losses(trainer, 2)
     trainer.attachment.mode.use_weights({"content": 1.0})
-    latents, _, t = trainer._draw(0)
+    latents, (_, _, t) = trainer.encoded.latents, trainer._draw(0)
     inputs = (latents, t, trainer._contexts["content"], trainer._added["content"])
     with torch.no_grad():
         expected = trainer.host.denoise(*inputs)

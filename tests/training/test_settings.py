@@ -66,7 +66,7 @@ def test_settings_that_are_resolved_have_nothing_open() -> None:
     still_open = {f.name for f in fields(resolved) if getattr(resolved, f.name) is None}
     previews = {"preview_guidance", "preview_width", "preview_height"}  # the host's
     by_branch = {"weighting_content", "weighting_style"}  # as `weighting`
-    assert still_open == {"blocks", "min_snr_gamma", *by_branch, *previews}
+    assert still_open == {"blocks", "min_snr_gamma", "rank_mask", *by_branch, *previews}
     assert Settings.from_json(resolved.as_json()).resolve() == resolved
 
 

@@ -26,7 +26,12 @@ from unziplora.unet.recompute import recomputed
 SETTINGS = Settings(subject="cat", style="ink", steps=12, rank=2, lr=1e-3, resolution=64)
 
 
-def make_trainer(host: Any, settings: Settings = SETTINGS, plan: Plan = PLANS["full"]) -> Trainer:
+def make_trainer(
+    host: Any,
+    settings: Settings = SETTINGS,
+    plan: Plan = PLANS["full"],
+    mask: Tensor | None = None,
+) -> Trainer:
     prompts = settings.prompts
     context, pooled = host.encode_prompts([prompts.combined, prompts.content, prompts.style])
     image = torch.rand(1, 3, 64, 64, generator=torch.manual_seed(7)) * 2 - 1
@@ -42,9 +47,8 @@ def make_trainer(host: Any, settings: Settings = SETTINGS, plan: Plan = PLANS["f
     )
     host.unet.requires_grad_(False)
     sizes = SizeIds((64, 64), (0, 0), (64, 64))
-    return Trainer(
-        host, settings.resolve(), attachment, TrainingInputs(latents, context, pooled, sizes), plan
-    )
+    inputs = TrainingInputs(latents, context, pooled, sizes, mask)
+    return Trainer(host, settings.resolve(), attachment, inputs, plan)
 
 
 def snapshot(trainer: Trainer) -> dict[str, Tensor]:
@@ -224,7 +228,8 @@ def test_the_loss_falls(host: Any) -> None:
 
 
 def forward(trainer: Trainer) -> float:
-    latents, noise, t = trainer._draw(0)
+    side, noise, t = trainer._draw(0)
+    latents = trainer.encoded.latents[side : side + 1]
     one_pass = trainer.method.passes[0]
     trainer.attachment.mode.use_pass(one_pass)
     prediction = trainer.host.denoise(

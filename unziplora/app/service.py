@@ -34,6 +34,7 @@ from unziplora.training.model_traits import ModelInfo, ModelTraits
 from unziplora.training.run import Run
 from unziplora.training.run_folder import run_path
 from unziplora.training.settings import ResolvedSettings, Settings
+from unziplora.training.subject_mask import check_mask
 from unziplora.ziplora.merging import ZipMerge
 
 _MERGE_SECONDS = 20.0  # that a merge has to write what it learned, when the program ends
@@ -94,7 +95,7 @@ class Service(Products):
         chosen = settings_of({**self._defaults(), **settings})
         if chosen.name is None and not overwrite:
             chosen = replace(chosen, name=self.free_name(chosen.file_name))
-        open_image(image)
+        check_mask(chosen.mask_content, open_image(image).mask)
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
         out, runs = self.out(), self.runs_at()
         check_destination(chosen, out, overwrite=overwrite, runs=runs)

@@ -36,10 +36,12 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class FittedImage:
-    """pixels: (1, 3, h, w), fp32 in [-1, 1]; sizes: what SDXL is conditioned on."""
+    """pixels: (1, 3, h, w), fp32 in [-1, 1]; sizes: what SDXL is conditioned on. mask: (1, 1, h,
+    w), fp32 in [0, 1], the source's, scaled and cut as it is."""
 
     pixels: Tensor
     sizes: SizeIds
+    mask: Tensor | None = None
 
 
 def open_image(source: str | Path | bytes) -> SourceImage:
@@ -104,12 +106,17 @@ def fit(source: SourceImage, resolution: int, crop: Literal["aspect", "centre"])
     cover = max(target[0] / width, target[1] / height)
     scaled = (max(target[0], round(width * cover)), max(target[1], round(height * cover)))
     left, top = ((scaled[i] - target[i]) // 2 for i in range(2))
-    image = source.image.resize(scaled, Image.Resampling.LANCZOS)
-    image = image.crop((left, top, left + target[0], top + target[1]))
+    part = (left, top, left + target[0], top + target[1])
+    image = source.image.resize(scaled, Image.Resampling.LANCZOS).crop(part)
     values = torch.from_numpy(np.asarray(image, dtype=np.float32) / 127.5 - 1)
+    mask = None
+    if source.mask is not None:
+        shown = source.mask.resize(scaled, Image.Resampling.BILINEAR).crop(part)
+        mask = torch.from_numpy(np.asarray(shown, dtype=np.float32) / 255)[None, None]
     return FittedImage(
         values.permute(2, 0, 1)[None].contiguous(),
         SizeIds(original=(height, width), crop=(top, left), target=(target[1], target[0])),
+        mask,
     )
 
 

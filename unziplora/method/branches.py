@@ -24,7 +24,7 @@ from unziplora.method.functional import (
     masked_up,
     separated_output,
 )
-from unziplora.method.gradient_gate import Gate, gated_delta
+from unziplora.method.gradient_gate import Gate, gated_delta, times
 from unziplora.method.prompts import BranchName, PromptName
 
 Init = Literal["zero", "random"]
@@ -74,6 +74,12 @@ class Branch:
                 std = 1 / self.rank
                 self.down.copy_(drawn.normal_(0, std, generator=generator))
                 self.up.copy_(torch.empty(self.up.shape).normal_(0, std, generator=generator))
+
+    def factors(self, rows: int | None = None) -> tuple[Tensor, Tensor]:
+        """A and B; of only the first rows of A, and columns of B, where that is said."""
+        if rows is None:
+            return self.down, self.up
+        return self.down[:rows], self.up[:, :rows]
 
     @property
     def scale(self) -> float:
@@ -128,7 +134,11 @@ class BranchPair:
     def delta(self, x: Tensor, weights: Mapping[BranchName, float]) -> Tensor:
         """Sum of the branches' deltas (eq. 4) for one input, as a single product of rank n*r. A
         branch whose gradients are gated is a product of its own."""
-        gates = {b: gate.at(x.shape[-2]) for b, gate in self.mode.gates.items() if b in weights}
+        gates = {
+            b: gate.at(x.shape[-2], reads_text=self.reads_text)
+            for b, gate in self.mode.gates.items()
+            if b in weights
+        }
         if not gates:
             return self._product(x, weights)
         deltas = [self._product(x, {b: w}, gates.get(b, 1.0)) for b, w in weights.items()]
@@ -142,13 +152,14 @@ class BranchPair:
             branch = self.branches[name]
             fold = mode.fold_mergers or mode.separated is not None
             mask = branch.gate(window=mode.window, fold_mergers=fold)
-            downs.append(branch.down)
-            ups.append(masked_up(branch.up, mask, weight * branch.scale))
+            down, up = branch.factors(mode.rows.get(name))
+            downs.append(down)
+            ups.append(masked_up(up, mask, weight * branch.scale))
         A, B = joined(downs, ups)  # noqa: N806 (the paper's names)
         plain = isinstance(gate, float) and gate == 1.0
         delta = branch_delta(x, A, B) if plain else gated_delta(x, A, B, gate)
         if mode.measuring and delta.requires_grad:
-            measured = [self.branches[name] for name in weights]
+            measured = [(self.branches[name], mode.rows.get(name)) for name in weights]
             delta = _Measured.apply(delta, x, measured, gate)  # type: ignore[no-untyped-call]
         return delta
 
@@ -169,7 +180,9 @@ class _Measured(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, delta: Tensor, x: Tensor, branches: list[Branch], gate: Gate) -> Tensor:
+    def forward(
+        ctx: Any, delta: Tensor, x: Tensor, branches: list[tuple[Branch, int | None]], gate: Gate
+    ) -> Tensor:
         ctx.save_for_backward(x)
         ctx.branches, ctx.gate = branches, gate
         return delta.view_as(delta)
@@ -179,8 +192,9 @@ class _Measured(torch.autograd.Function):
         (grad,) = grads
         (x,) = ctx.saved_tensors
         plain = isinstance(ctx.gate, float) and ctx.gate == 1.0
-        gated = grad if plain else grad * ctx.gate
-        for branch in ctx.branches:
+        gated = grad if plain else times(grad, ctx.gate)
+        for branch, rows in ctx.branches:
             mask = branch.scale * branch.merger.detach()  # a window: every column is open
-            branch.step_score += column_magnitude(branch.down, branch.up, mask, gated, x)
+            down, up = branch.factors(rows)
+            branch.step_score += column_magnitude(down, up, mask, gated, x)
         return grad, None, None, None

@@ -33,7 +33,8 @@ class ForwardMode:
     window: all columns count as open (a measuring window).
     measuring: accumulate the magnitude importance in backward passes.
     fold_mergers: plain mode uses h*m, not h alone.
-    gates: of the branches whose gradients are multiplied in this pass.
+    gates: of the branches whose gradients are multiplied in this pass. rows: of A, that take part
+    in it, of branches of which not all do.
     """
 
     separated: Pass | None = None
@@ -42,6 +43,7 @@ class ForwardMode:
     measuring: bool = False
     fold_mergers: bool = True
     gates: Mapping[BranchName, GradientGate] = field(default_factory=dict)
+    rows: Mapping[BranchName, int] = field(default_factory=dict)
     contexts: dict[PromptName, Tensor] = field(default_factory=dict)
     text_products: dict[tuple[int, PromptName], Tensor] = field(default_factory=dict)
 
@@ -51,13 +53,16 @@ class ForwardMode:
         self.text_products.clear()
 
     def use_pass(
-        self, one_pass: Pass, gates: Mapping[BranchName, GradientGate] | None = None
+        self,
+        one_pass: Pass,
+        gates: Mapping[BranchName, GradientGate] | None = None,
+        rows: Mapping[BranchName, int] | None = None,
     ) -> None:
         """Training: every branch reads its own prompt."""
-        self.separated, self.gates = one_pass, gates or {}
+        self.separated, self.gates, self.rows = one_pass, gates or {}, rows or {}
 
     def use_weights(self, weights: Mapping[BranchName, float]) -> None:
         """Generation: one prompt, and a weight per branch (absent or 0: the branch is off)."""
-        self.separated, self.gates = None, {}
+        self.separated, self.gates, self.rows = None, {}, {}
         self.window = self.measuring = False
         self.weights = dict(weights)

@@ -8,25 +8,40 @@ positions makes a branch learn from some places of the image only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from unziplora.errors import TrainingFailed
+
 Gate = float | Tensor  # a Tensor: (1, tokens, 1)
 
 
 @dataclass(frozen=True)
 class GradientGate:
-    """weight: of the branch's loss."""
+    """weight: of the branch's loss. masks: (1, tokens, 1) in [0, 1], which positions train the
+    branch, by the number of a layer's tokens; without any all do."""
 
     weight: float = 1.0
+    masks: Mapping[int, Tensor] = field(default_factory=dict)
 
-    def at(self, tokens: int) -> Gate:
-        """g of a layer that reads so many tokens."""
-        return self.weight
+    def at(self, tokens: int, *, reads_text: bool) -> Gate:
+        """g of a layer that reads so many tokens; those of a text have no position in the image.
+
+        Raises TrainingFailed where a layer's tokens are not the image's positions.
+        """
+        if reads_text or not self.masks:
+            return self.weight
+        if tokens not in self.masks:
+            raise TrainingFailed(
+                f"A layer reads {tokens} tokens, which are not the positions of the image, so the "
+                "mask has no place there. Turn token merging off, or leave out mask_content."
+            )
+        return self.weight * self.masks[tokens]
 
 
 def gated_delta(x: Tensor, A: Tensor, B: Tensor, gate: Gate) -> Tensor:
@@ -34,6 +49,11 @@ def gated_delta(x: Tensor, A: Tensor, B: Tensor, gate: Gate) -> Tensor:
     hidden: Tensor = _GatedLinear.apply(x, A.to(x.dtype), gate)  # type: ignore[no-untyped-call]
     delta: Tensor = _GatedLinear.apply(hidden, B.to(x.dtype), gate)  # type: ignore[no-untyped-call]
     return delta
+
+
+def times(grad: Tensor, gate: Gate) -> Tensor:
+    """g * grad, (..., tokens, out), in grad's dtype."""
+    return grad * (gate if isinstance(gate, float) else gate.to(grad.dtype))
 
 
 class _GatedLinear(Function):
@@ -51,5 +71,5 @@ class _GatedLinear(Function):
         of_x = grad @ W.to(grad) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return of_x, None, None
-        gated = grad * ctx.gate
+        gated = times(grad, ctx.gate)
         return of_x, gated.flatten(0, -2).T @ x.to(grad).flatten(0, -2), None

@@ -14,6 +14,7 @@ from unziplora.host import Host, SizeIds
 from unziplora.images.load import SourceImage, fit
 from unziplora.method.prompts import PROMPTS
 from unziplora.training.settings import ResolvedSettings
+from unziplora.training.subject_mask import mask_of_latents
 
 CHANNELS = 4  # of SDXL's latents
 
@@ -21,13 +22,15 @@ CHANNELS = 4  # of SDXL's latents
 @dataclass(frozen=True)
 class TrainingInputs:
     """latents: (1 or 2, 4, h, w), the image and, where flips are on, its mirror image.
-    context: (3, tokens, width) and pooled: (3, width), in the order of PROMPTS.
+    context: (3, tokens, width) and pooled: (3, width), in the order of PROMPTS. mask: (1 or 2, 1,
+    h, w) in [0, 1], of the subject, where content is to learn from it only.
     """
 
     latents: Tensor
     context: Tensor
     pooled: Tensor
     sizes: SizeIds
+    mask: Tensor | None = None
 
     @classmethod
     def encode(cls, host: Host, settings: ResolvedSettings, image: SourceImage) -> TrainingInputs:
@@ -40,7 +43,11 @@ class TrainingInputs:
         generator = drawn if settings.latent == "sample" else None
         sides = [fitted.pixels, fitted.pixels.flip(-1)] if settings.flip else [fitted.pixels]
         latents = torch.cat([host.encode_image(pixels, generator) for pixels in sides])
-        inputs = cls(latents.float(), context, pooled, fitted.sizes)
+        mask = None
+        if settings.mask_content != "off":
+            mask = mask_of_latents(fitted.mask, latents).to(latents.device)
+            mask = torch.cat([mask, mask.flip(-1)]) if settings.flip else mask
+        inputs = cls(latents.float(), context, pooled, fitted.sizes, mask)
         try:
             inputs.check()
         except ValueError as error:
@@ -49,6 +56,11 @@ class TrainingInputs:
                 "Choose an SDXL checkpoint with its own VAE and text encoders."
             ) from error
         return inputs
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a state keeps; not copies."""
+        kept = {"latents": self.latents, "context": self.context, "pooled": self.pooled}
+        return kept if self.mask is None else {**kept, "mask": self.mask}
 
     @classmethod
     def restore(
@@ -64,7 +76,8 @@ class TrainingInputs:
         latents, context, pooled = (
             tensors[name].to(device, copy=True) for name in ("latents", "context", "pooled")
         )
-        inputs = cls(latents, context, pooled, sizes)
+        mask = tensors["mask"].to(device, copy=True) if "mask" in tensors else None
+        inputs = cls(latents, context, pooled, sizes, mask)
         inputs.check()
         return inputs
 
@@ -77,6 +90,9 @@ class TrainingInputs:
             raise ValueError(f"its embeddings are {tuple(context.shape)}, {tuple(pooled.shape)}")
         if not len(context) == len(pooled) == len(PROMPTS):
             raise ValueError(f"it has {len(context)} embeddings of {len(PROMPTS)} prompts")
-        for tensor in (latents, context, pooled):
+        mask = latents[:, :1] if self.mask is None else self.mask
+        if mask.shape != latents[:, :1].shape:
+            raise ValueError(f"its mask has the shape {tuple(mask.shape)}")
+        for tensor in (latents, context, pooled, mask):
             if not (tensor.numel() and tensor.is_floating_point() and tensor.isfinite().all()):
                 raise ValueError("its encodings are not finite numbers")

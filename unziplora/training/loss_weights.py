@@ -42,7 +42,7 @@ class LossWeights:
 
     def at(
         self, step: int, t: int, branches: Mapping[BranchName, object]
-    ) -> tuple[float, dict[BranchName, GradientGate]]:
+    ) -> tuple[float, Mapping[BranchName, GradientGate]]:
         """At a step and a timestep: the factor of the loss, and where these branches' differ, 1 and
         a gate for each."""
         weights = {branch: self._weight(branch, step, t) for branch in branches}

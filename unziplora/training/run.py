@@ -34,6 +34,7 @@ from unziplora.training.run_folder import RunFolder, RunInfo, damaged, find_run
 from unziplora.training.run_writer import RunWriter
 from unziplora.training.settings import Settings
 from unziplora.training.start_from import FinishedPair
+from unziplora.training.subject_mask import check_mask
 from unziplora.training.trainer import Trainer
 from unziplora.unet.architectures import recognise
 from unziplora.unet.attach import Attachment, attach
@@ -74,6 +75,7 @@ class Run:
         architecture = recognise(host.unet, host.defaults.architecture)
         if settings.blocks is not None:
             check_table(settings.blocks, architecture.groups)
+        check_mask(settings.mask_content, image.mask)
         if start_from is not None:
             settings = start_from.fit(settings)
         resolved = settings.resolve(ModelTraits.of(host.unet, host.defaults))

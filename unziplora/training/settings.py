@@ -22,6 +22,7 @@ from unziplora.method.methods import INSPIRATION_TREE, METHODS, Method
 from unziplora.method.prompts import BranchName, Prompts, content_trigger, style_trigger
 from unziplora.training.checks import block_table, check_range, check_text, typed
 from unziplora.training.model_traits import ModelTraits
+from unziplora.training.subject_mask import MaskContent
 
 PAPER_STEPS = 600  # section 4.1; B-LoRA's own default is in method/methods.py
 PAPER_RANK = 64  # section 4.1
@@ -38,6 +39,9 @@ BEYOND = (
     "timesteps",
     "lora_plus",
     "average_last",
+    "mask_content",
+    "rank_mask",
+    "rank_mask_least",
 )  # settings that the paper does not have and that change what is learned
 Schedule = Literal["constant", "linear", "cosine"]
 Weighting = Literal["uniform", "debiased", "x0", "style-friendly"]  # training/weightings.py
@@ -74,6 +78,9 @@ class Settings:
     weight_from: float = 0.0  # share of the run before which the loss is uniform
     timesteps: Literal["random", "stratified"] = "random"
     lora_plus: float = 1.0  # learning rate of B over that of A
+    mask_content: MaskContent = "off"  # content learns from the subject's pixels only
+    rank_mask: float | None = None  # T-LoRA's exponent a (it has 1): fewer ranks where it is noisy
+    rank_mask_least: float = 0.5  # share of content's rank that is always there, as in T-LoRA
     average_last: int = 0  # steps whose mean the files hold; 0: the last one's numbers
 
     columns: float = 30.0  # N in percent (section 4.1; 25 to 40 works)
@@ -278,6 +285,8 @@ class Settings:
             ("min-SNR gamma", self.min_snr_gamma, (0, 1000), True),
             ("share of the run before weights count", self.weight_from, (0, 1), False),
             ("LoRA+ ratio", self.lora_plus, (0, 1000), True),
+            ("rank mask's exponent", self.rank_mask, (0, 100), True),
+            ("rank mask's least share", self.rank_mask_least, (0, 1), False),
             ("number of steps to average", self.average_last, (0, MOST_STEPS), False),
             ("share of columns N", self.columns, (0, 100), True),
             ("recalibration interval t", self.recalibrate_every, (1, MOST_STEPS), False),
@@ -313,8 +322,8 @@ class ResolvedSettings(Settings):
     """The settings of a run, with no choice left open; made by `Settings.resolve`.
 
     What may be None still says something: `blocks` is then the architecture's own table,
-    `min_snr_gamma` is off, a branch's weighting is `weighting`, and previews have the host's
-    guidance and the resolution's size.
+    `min_snr_gamma` and `rank_mask` are off, a branch's weighting is `weighting`, and previews have
+    the host's guidance and the resolution's size.
     """
 
     name: str

@@ -28,8 +28,10 @@ from unziplora.training.loss_weights import LossWeights
 from unziplora.training.memory_plans import PLANS, Plan
 from unziplora.training.objective import Objective
 from unziplora.training.optimizer import LoraOptimizer, norms_of
+from unziplora.training.rank_mask import content_rank
 from unziplora.training.settings import ResolvedSettings
 from unziplora.training.step_mean import StepMean
+from unziplora.training.subject_mask import SubjectMask
 from unziplora.training.timesteps import stratified
 from unziplora.unet.attach import Attachment
 from unziplora.unet.weight_cast import in_fp16
@@ -71,6 +73,7 @@ class Trainer:
         self.encoded = encoded
         abar, predicted = host.alphas_cumprod, settings.predicted(host.prediction_type)
         self._objective = Objective(abar.to(host.device), predicted)
+        self._mask = SubjectMask(encoded.mask, settings.mask_content)
         self._loss_weights = LossWeights.of(settings, abar.cpu(), predicted)
         self._added = {
             prompt: host.added_conditioning(encoded.pooled[i : i + 1], encoded.sizes)
@@ -150,10 +153,7 @@ class Trainer:
         tensors.update(self._optimizer.tensors())
         tensors.update(self._mean.tensors())
         tensors["generator"] = self._generator.get_state()
-        tensors["latents"] = self.encoded.latents
-        tensors["context"] = self.encoded.context
-        tensors["pooled"] = self.encoded.pooled
-        return tensors
+        return {**tensors, **self.encoded.tensors()}
 
     def numbers(self) -> dict[str, Any]:
         """What is not a tensor."""
@@ -227,11 +227,14 @@ class Trainer:
 
     def _backward(self, one_pass: Pass, number: int) -> float:
         """Forward and backward of one pass, the run's `number`-th (from 0); the loss."""
-        latents, noise, timestep = self._draw(number)
+        side, noise, timestep = self._draw(number)
+        latents, t = self.encoded.latents[side : side + 1], timestep.to(noise.device)
         weight, gates = self._loss_weights.at(self.step, int(timestep), one_pass.branches)
-        t = timestep.to(latents.device)
+        gates = self._mask.on(gates, one_pass.branches, side)
         noisy = self._objective.add_noise(latents, noise, t)
-        self.attachment.mode.use_pass(one_pass, gates)
+        rank = content_rank(self.settings, int(timestep), self._objective.timesteps)
+        rows: dict[BranchName, int] = {} if rank is None else {"content": rank}
+        self.attachment.mode.use_pass(one_pass, gates, rows)
         prediction = self.host.denoise(
             noisy, t, self._contexts[one_pass.base], self._added[one_pass.base]
         )
@@ -239,17 +242,16 @@ class Trainer:
         self._optimizer.backward(loss)
         return float(loss.detach())
 
-    def _draw(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents (1, 4, h, w), noise of their shape and timestep (1,) on the CPU, the same for any
+    def _draw(self, number: int) -> tuple[int, Tensor, Tensor]:
+        """Which of the latents, noise (1, 4, h, w), and timestep (1,) on the CPU: the same for any
         device."""
         latents = self.encoded.latents
         side = int(torch.randint(len(latents), (1,), generator=self._generator))
-        latents = latents[side : side + 1]
-        noise = torch.randn(latents.shape, generator=self._generator)
+        noise = torch.randn((1, *latents.shape[1:]), generator=self._generator)
         t = torch.randint(self._objective.timesteps, (1,), generator=self._generator)
         if self.settings.timesteps == "stratified":
             t[0] = stratified(number, self._objective.timesteps, self.settings.seed)
-        return latents, noise.to(latents), t
+        return side, noise.to(latents), t
 
     def _apply(self) -> None:
         """Importance, the update, and what the columns' schedule asks for."""
