@@ -100,6 +100,20 @@ def test_content_picks_first_and_style_among_the_rest() -> None:
     assert pair.branches["style"].mask.nonzero().flatten().tolist() == [2, 3, 4, 5]
 
 
+def test_the_authors_way_ranks_open_columns_too_so_that_masks_stall() -> None:
+    """Where each window finds the same order; content and style avoid each other as ever."""
+    pair = bare_pair(10)
+    for branch in pair.branches.values():
+        branch.score = torch.arange(10.0)
+    for stage in range(3):
+        recalibrate(pair, 60, first=stage == 0, reselect=True)
+    assert pair.branches["content"].mask.nonzero().flatten().tolist() == [8, 9]
+    assert pair.branches["style"].mask.nonzero().flatten().tolist() == [6, 7]
+    pair.branches["content"].score = -torch.arange(9.0, -1, -1)  # another order opens others
+    recalibrate(pair, 60, first=False, reselect=True)
+    assert pair.branches["content"].mask.nonzero().flatten().tolist() == [0, 1, 8, 9]
+
+
 def test_magnitude_is_that_of_the_dense_gradient() -> None:
     pair, _ = make_pair(reads_text=False)
     pair.mode.use_pass(TOGETHER)

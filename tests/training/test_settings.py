@@ -66,7 +66,9 @@ def test_settings_that_are_resolved_have_nothing_open() -> None:
     still_open = {f.name for f in fields(resolved) if getattr(resolved, f.name) is None}
     previews = {"preview_guidance", "preview_width", "preview_height"}  # the host's
     by_branch = {"weighting_content", "weighting_style"}  # as `weighting`
-    assert still_open == {"blocks", "min_snr_gamma", "rank_mask", *by_branch, *previews}
+    leaks = {"leak_prompt_content", "leak_prompt_style"}  # made of the words
+    off = {"min_snr_gamma", "rank_mask", "rank_by_group"}
+    assert still_open == {"blocks", *off, *by_branch, *leaks, *previews}
     assert Settings.from_json(resolved.as_json()).resolve() == resolved
 
 
@@ -124,6 +126,9 @@ BAD = [
     ({"seed": -1}, "at least 0"),
     ({"blocks": ["output_blocks.0.1"]}, "block table is not readable"),
     ({"flip": "yes"}, "true or false"),
+    ({"rank_by_group": {"output_blocks.0.1": 0}}, "whole number from 1 to 1024"),
+    ({"rank_by_group": ["output_blocks.0.1"]}, "ranks by group are not readable"),
+    ({"rank_by_group": {"middle_block.1": 4}, "rank_mask": 1}, "Choose one of them"),
 ]
 
 

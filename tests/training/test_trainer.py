@@ -33,7 +33,8 @@ def make_trainer(
     mask: Tensor | None = None,
 ) -> Trainer:
     prompts = settings.prompts
-    context, pooled = host.encode_prompts([prompts.combined, prompts.content, prompts.style])
+    texts = [prompts.combined, prompts.content, prompts.style, *settings.leak_prompts.values()]
+    context, pooled = host.encode_prompts(texts)
     image = torch.rand(1, 3, 64, 64, generator=torch.manual_seed(7)) * 2 - 1
     latents = host.encode_image(image, None)
     attachment = attach(

@@ -6,7 +6,7 @@ Groups have their sgm names; diffusers' are in the comments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from unziplora.errors import InvalidInput
 from unziplora.method.prompts import BRANCHES, BranchName
@@ -76,9 +76,14 @@ def check_table(table: Mapping[str, tuple[str, ...]], groups: Mapping[str, int])
                 f"The block table has a row for {branch!r}, which is no branch. "
                 "Its rows are content and style."
             )
-        for group in full:
-            if group not in groups:
-                raise InvalidInput(
-                    f"The block table names {group}, which this model does not have. "
-                    f"Its attention groups are {', '.join(groups)}."
-                )
+        check_groups(full, groups)
+
+
+def check_groups(named: Iterable[str], groups: Mapping[str, int]) -> None:
+    """Raises InvalidInput where settings name a group that the model lacks."""
+    for group in named:
+        if group not in groups:
+            raise InvalidInput(
+                f"The settings name the group {group}, which this model does not have. "
+                f"Its attention groups are {', '.join(groups)}."
+            )

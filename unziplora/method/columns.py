@@ -55,20 +55,21 @@ def select(score: Tensor, taken: Tensor, count: int) -> Tensor:
     return chosen
 
 
-def recalibrate(pair: BranchPair, percent: float, *, first: bool) -> None:
+def recalibrate(pair: BranchPair, percent: float, *, first: bool, reselect: bool = False) -> None:
     """Opens the next third of N percent in each limited branch of a pair.
 
     Content picks first. Style, where both are limited, picks among the columns that content has
     not; content may pick a column that style holds (then eq. 5 decides). A branch's own open
     columns are never picked again. first: no selection has been made yet, so that a mask which
-    was all open starts again.
+    was all open starts again. reselect: the authors' way, which ranks a branch's open columns
+    too; those that are picked again open nothing.
     """
     limited = {name: branch for name, branch in pair.branches.items() if branch.limited}
     for branch in limited.values():
         if first:
             branch.mask.zero_()
     for name, branch in limited.items():
-        taken = branch.mask.clone()
+        taken = torch.zeros_like(branch.mask) if reselect else branch.mask.clone()
         if name == "style" and "content" in limited:
             taken |= limited["content"].mask
         branch.mask |= select(branch.score, taken, stage_columns(len(branch.mask), percent))

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 BranchName = Literal["content", "style"]
-PromptName = Literal["combined", "content", "style"]
+PromptName = Literal["combined", "content", "style", "other style", "other class"]
 BRANCHES: tuple[BranchName, BranchName] = ("content", "style")
 PROMPTS: tuple[PromptName, PromptName, PromptName] = ("combined", "content", "style")
+_OTHER_STYLES, _OTHER_CLASSES = ("oil painting", "pencil sketch"), ("house", "tree")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,21 @@ class Prompts:
 
     def text(self, name: PromptName) -> str:
         return {"combined": self.combined, "content": self.content, "style": self.style}[name]
+
+
+def other_style(style: str) -> str:
+    """A style that shares no word with this one."""
+    return _other(style, _OTHER_STYLES)
+
+
+def other_class(subject: str) -> str:
+    """A class that shares no word with this one."""
+    return _other(subject, _OTHER_CLASSES)
+
+
+def _other(own_words: str, choices: tuple[str, ...]) -> str:
+    own = set(_plain(own_words).lower().split())
+    return next((words for words in choices if own.isdisjoint(words.split())), choices[-1])
 
 
 _ARTICLE = re.compile(r"(?:an?|the|my|your|his|her|its|our|their|this|that|some|one)\s+", re.I)

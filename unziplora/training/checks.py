@@ -63,6 +63,21 @@ def block_table(value: Any) -> Mapping[str, tuple[str, ...]] | None:
     )
 
 
+def rank_table(value: Any) -> Mapping[str, int] | None:
+    """Ranks by group. Raises InvalidInput."""
+    if value is None:
+        return None
+    if isinstance(value, Mapping) and all(
+        isinstance(group, str) and group.isprintable() and type(rank) is int and 1 <= rank <= 1024
+        for group, rank in value.items()
+    ):
+        return dict(value)
+    raise InvalidInput(
+        "The ranks by group are not readable. They are an object with a whole number from 1 to "
+        '1024 for each group, as {"output_blocks.0.1": 32}.'
+    )
+
+
 def check_text(what: str, text: str, longest: int) -> None:
     """Raises InvalidInput where a text is empty, too long, or not one printable line."""
     if not text.strip():

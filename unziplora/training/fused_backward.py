@@ -8,7 +8,8 @@ fp16 is differentiated in bf16.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,8 @@ class InBackward(BucketAdam):
     ) -> None:
         super().__init__(attachment, weight_decay=weight_decay, seed=seed, lora_plus=lora_plus)
         self.norms: dict[nn.Parameter, Tensor] = {}
-        self.signed = False
+        self.signed = self._gathers = False
+        self._gathered: dict[nn.Parameter, Tensor] = {}
         self._before_update, self._max_norm = before_update, max_norm
         for parameter in self:
             parameter.register_post_accumulate_grad_hook(self._arrived)  # type: ignore[no-untyped-call]
@@ -47,11 +49,30 @@ class InBackward(BucketAdam):
         """Before a step's backward passes. update: how many came before."""
         super().begin(update, lr)
         self.norms.clear()
+        self._gathered.clear()
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Gradients that come within update nothing; they are added to the next pass's."""
+        self._gathers = True
+        try:
+            yield
+        finally:
+            self._gathers = False
+        for parameter in self:
+            if parameter.grad is not None:
+                self._gathered[parameter], parameter.grad = parameter.grad, None
 
     def _arrived(self, parameter: nn.Parameter) -> None:
+        if self._gathers:
+            return
         bucket, _ = self._places[parameter]
         if any(member.grad is None for member in bucket.parameters):
             return
+        for member in bucket.parameters:
+            earlier = self._gathered.pop(member, None)
+            if earlier is not None and member.grad is not None:
+                member.grad += earlier
         if not self.norms:
             self._before_update()
         if self.signed:

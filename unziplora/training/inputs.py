@@ -22,8 +22,9 @@ CHANNELS = 4  # of SDXL's latents
 @dataclass(frozen=True)
 class TrainingInputs:
     """latents: (1 or 2, 4, h, w), the image and, where flips are on, its mirror image.
-    context: (3, tokens, width) and pooled: (3, width), in the order of PROMPTS. mask: (1 or 2, 1,
-    h, w) in [0, 1], of the subject, where content is to learn from it only.
+    context: (3, tokens, width) and pooled: (3, width), in the order of PROMPTS, and behind
+    them those of the settings' `leak_prompts`. mask: (1 or 2, 1, h, w) in [0, 1], of the subject,
+    where content is to learn from it only.
     """
 
     latents: Tensor
@@ -38,6 +39,7 @@ class TrainingInputs:
         restored from a state: latents of another number of channels, or numbers that are NaN."""
         fitted = fit(image, settings.resolution, settings.crop)
         prompts = [settings.prompts.text(name) for name in PROMPTS]
+        prompts += settings.leak_prompts.values()
         context, pooled = host.encode_prompts(prompts)
         drawn = torch.Generator().manual_seed(settings.seed)
         generator = drawn if settings.latent == "sample" else None
@@ -88,7 +90,7 @@ class TrainingInputs:
             raise ValueError(f"its latents have the shape {tuple(latents.shape)}")
         if context.dim() != 3 or pooled.dim() != 2:
             raise ValueError(f"its embeddings are {tuple(context.shape)}, {tuple(pooled.shape)}")
-        if not len(context) == len(pooled) == len(PROMPTS):
+        if not len(context) == len(pooled) >= len(PROMPTS):
             raise ValueError(f"it has {len(context)} embeddings of {len(PROMPTS)} prompts")
         mask = latents[:, :1] if self.mask is None else self.mask
         if mask.shape != latents[:, :1].shape:

@@ -177,7 +177,7 @@ def trained_weights(unet: nn.Module, settings: ResolvedSettings, architecture: s
     for layer, (rows, columns) in layer_shapes(unet).items():
         for branch in BRANCHES:
             if method.trains(branch, group_of(layer)):
-                weights += settings.rank * (rows + columns)
+                weights += settings.rank_of(group_of(layer)) * (rows + columns)
     return weights
 
 
@@ -259,7 +259,9 @@ def _need(unet: nn.Module, settings: ResolvedSettings, plan: Plan, architecture:
     base = sum(p.numel() * p.element_size() for p in unet.parameters())
     moments = 2 if plan.eight_bit else 8  # bytes a weight; scales are a 32nd of them
     sums = 4 if settings.average_last else 0  # in fp32
-    per_weight = plan.lora_dtype.itemsize + moments + sums
+    # a leak's gradients wait for the step's others; elsewhere they lie in the same place
+    waiting = plan.lora_dtype.itemsize if plan.in_backward and settings.leak_penalty else 0
+    per_weight = plan.lora_dtype.itemsize + moments + sums + waiting
     loras = trained_weights(unet, settings, architecture) * per_weight / 1e9
     working = _working(unet, settings, plan.name, architecture)
     held = (fp8_bytes(unet) if plan.fp8_base else base) / 1e9 + loras
@@ -269,7 +271,7 @@ def _need(unet: nn.Module, settings: ResolvedSettings, plan: Plan, architecture:
 def _working(unet: nn.Module, settings: ResolvedSettings, plan: str, architecture: str) -> float:
     """GB of activations, gradients and temporaries at the peak, in the base's own precision."""
     scale = 1.0
-    size = (settings.resolution, settings.rank)
+    size = (settings.resolution, max(settings.rank, *(settings.rank_by_group or {}).values(), 1))
     found = _measured(architecture, *size, plan)
     if found is None:  # another size of the same shape
         found = _measured("sdxl", *size, plan) or 0.0

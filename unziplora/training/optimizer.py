@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -63,6 +64,11 @@ class LoraOptimizer:
             self._eight_bit.begin(self.done, self._settings.lr * lr_factor)
         if self._in_backward is not None:
             self._in_backward.signed = signed
+
+    def gathering(self) -> AbstractContextManager[None]:
+        """Backward passes within only add to the step's gradients, also under a plan that updates
+        during a backward pass; the pass after them updates with all."""
+        return self._in_backward.gathering() if self._in_backward else nullcontext()
 
     def backward(self, loss: Tensor) -> None:
         self._scaler.scale(loss).backward()

@@ -18,7 +18,7 @@ from unziplora import files
 from unziplora.errors import InvalidInput
 from unziplora.host import Host
 from unziplora.images.load import SourceImage
-from unziplora.method.blocks import BlockTable, check_table
+from unziplora.method.blocks import BlockTable, check_groups, check_table
 from unziplora.method.methods import METHODS, table_for
 from unziplora.method.prompts import BRANCHES
 from unziplora.training.commands import Commands
@@ -75,6 +75,7 @@ class Run:
         architecture = recognise(host.unet, host.defaults.architecture)
         if settings.blocks is not None:
             check_table(settings.blocks, architecture.groups)
+        check_groups(settings.rank_by_group or {}, architecture.groups)
         check_mask(settings.mask_content, image.mask)
         if start_from is not None:
             settings = start_from.fit(settings)
@@ -171,6 +172,7 @@ class Run:
             METHODS[settings.method].on(self.info.architecture),
             self._table(),
             rank=settings.rank,
+            ranks=settings.rank_by_group,
             alpha=settings.alpha,
             init=settings.init,
             generator=torch.Generator().manual_seed(settings.seed),

@@ -19,10 +19,18 @@ from unziplora.host import PredictionType
 from unziplora.method.branches import Init
 from unziplora.method.columns import STAGES, Importance, Reduction
 from unziplora.method.methods import INSPIRATION_TREE, METHODS, Method
-from unziplora.method.prompts import BranchName, Prompts, content_trigger, style_trigger
-from unziplora.training.checks import block_table, check_range, check_text, typed
+from unziplora.method.prompts import (
+    BranchName,
+    PromptName,
+    Prompts,
+    content_trigger,
+    other_class,
+    other_style,
+    style_trigger,
+)
+from unziplora.training.beyond import BeyondThePaper
+from unziplora.training.checks import block_table, check_range, check_text, rank_table, typed
 from unziplora.training.model_traits import ModelTraits
-from unziplora.training.subject_mask import MaskContent
 
 PAPER_STEPS = 600  # section 4.1; B-LoRA's own default is in method/methods.py
 PAPER_RANK = 64  # section 4.1
@@ -31,24 +39,12 @@ MOST_STEPS = 100_000
 LONGEST_WORDS = 200  # characters; the text encoders' 77 tokens end sooner
 LONGEST_FILE_NAME = 60  # characters of a name that is made of the words
 
-BEYOND = (
-    "weighting",
-    "weighting_content",
-    "weighting_style",
-    "weight_from",
-    "timesteps",
-    "lora_plus",
-    "average_last",
-    "mask_content",
-    "rank_mask",
-    "rank_mask_least",
-)  # settings that the paper does not have and that change what is learned
+_TABLES = {"blocks": block_table, "rank_by_group": rank_table}
 Schedule = Literal["constant", "linear", "cosine"]
-Weighting = Literal["uniform", "debiased", "x0", "style-friendly"]  # training/weightings.py
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(BeyondThePaper):
     """What a user chose for a run. None: taken from the method, the model or other settings."""
 
     subject: str  # one word for the class (section 3.2)
@@ -71,23 +67,13 @@ class Settings:
     weight_decay: float = 0.0  # the paper says Adam; authors' script: AdamW with 1e-4
     max_grad_norm: float = 1.0  # authors' script (diffusers' default)
     min_snr_gamma: float | None = None  # off, as in the paper
-    # beyond the paper (docs/beyond.md)
-    weighting: Weighting = "uniform"
-    weighting_content: Weighting | None = None  # as `weighting`
-    weighting_style: Weighting | None = None
-    weight_from: float = 0.0  # share of the run before which the loss is uniform
-    timesteps: Literal["random", "stratified"] = "random"
-    lora_plus: float = 1.0  # learning rate of B over that of A
-    mask_content: MaskContent = "off"  # content learns from the subject's pixels only
-    rank_mask: float | None = None  # T-LoRA's exponent a (it has 1): fewer ranks where it is noisy
-    rank_mask_least: float = 0.5  # share of content's rank that is always there, as in T-LoRA
-    average_last: int = 0  # steps whose mean the files hold; 0: the last one's numbers
 
     columns: float = 30.0  # N in percent (section 4.1; 25 to 40 works)
     recalibrate_every: int | None = None  # t: 200 of 600 steps (section 4.1), so steps / 3
     window: int = 5  # W: warm-up steps (section 3.3.2); the authors' recalibration takes 1
     importance: Importance = "magnitude"  # Cones, as the paper says
     merger_columns: Literal["open", "overlap"] = "open"  # "overlap": authors' code
+    reselect: bool = False  # rank open columns again, too: authors' code, where masks can stall
     orthogonality: float = 0.5  # lambda (section 4.1)
     orthogonality_reduction: Reduction = "mean"  # authors' code; "sum": eq. 5 as printed
     blocks: Mapping[str, tuple[str, ...]] | None = None  # the architecture's own table
@@ -138,6 +124,17 @@ class Settings:
             self.prompt_style or built.style,
         )
 
+    @property
+    def leak_prompts(self) -> dict[PromptName, str]:
+        """What content and style read where they should change nothing; none without a penalty."""
+        if not self.leak_penalty:
+            return {}
+        style, thing = other_style(self.style), other_class(self.subject)
+        return {
+            "other style": self.leak_prompt_content or f"an image in {style} style",
+            "other class": self.leak_prompt_style or f"a {thing}",
+        }
+
     def trigger(self, branch: BranchName) -> str:
         """What calls the LoRA in a prompt: "sks cat", "watercolor painting style"."""
         if branch == "content":
@@ -152,12 +149,6 @@ class Settings:
     def file_name(self) -> str:
         """The base name of the pair's files: the user's, or made of the words."""
         return self.name if self.name is not None else _name_of(f"{self.subject} {self.style}")
-
-    @property
-    def beyond_the_paper(self) -> dict[str, Any]:
-        """What was chosen of BEYOND, for those who compare."""
-        chosen = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
-        return {name: chosen[name][0] for name in BEYOND if chosen[name][0] != chosen[name][1]}
 
     def resolve(self, model: ModelTraits | None = None) -> ResolvedSettings:
         """These settings for a run on a model (None: on SDXL itself), with no choice left open.
@@ -240,8 +231,8 @@ class Settings:
         values = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "blocks":
-                values["blocks"] = block_table(value)
+            if field.name in _TABLES:
+                values[field.name] = _TABLES[field.name](value)
             else:
                 values[field.name] = typed(field.name, value, hints[field.name])
         return values
@@ -283,11 +274,6 @@ class Settings:
             ("weight decay", self.weight_decay, (0, 1), False),
             ("gradient norm", self.max_grad_norm, (0, 1e6), True),
             ("min-SNR gamma", self.min_snr_gamma, (0, 1000), True),
-            ("share of the run before weights count", self.weight_from, (0, 1), False),
-            ("LoRA+ ratio", self.lora_plus, (0, 1000), True),
-            ("rank mask's exponent", self.rank_mask, (0, 100), True),
-            ("rank mask's least share", self.rank_mask_least, (0, 1), False),
-            ("number of steps to average", self.average_last, (0, MOST_STEPS), False),
             ("share of columns N", self.columns, (0, 100), True),
             ("recalibration interval t", self.recalibrate_every, (1, MOST_STEPS), False),
             ("measuring window", self.window, (1, 1000), False),
@@ -302,19 +288,7 @@ class Settings:
         ):
             if value is not None:
                 check_range(what, value, low, high, above=above)
-        self._check_weightings()
-
-    def _check_weightings(self) -> None:
-        chosen = {self.weighting, self.weighting_content, self.weighting_style} - {"uniform", None}
-        if self.min_snr_gamma is not None and chosen:
-            raise InvalidInput(
-                "A min-SNR gamma and a weighting were both chosen. Choose one of them."
-            )
-        if self.weight_from and self.min_snr_gamma is None and not chosen:
-            raise InvalidInput(
-                "weight_from says from when on the loss is weighted, and nothing weighs it. "
-                "Choose a weighting, or leave it out."
-            )
+        self.check_beyond(self.min_snr_gamma)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,8 +296,9 @@ class ResolvedSettings(Settings):
     """The settings of a run, with no choice left open; made by `Settings.resolve`.
 
     What may be None still says something: `blocks` is then the architecture's own table,
-    `min_snr_gamma` and `rank_mask` are off, a branch's weighting is `weighting`, and previews have
-    the host's guidance and the resolution's size.
+    `min_snr_gamma`, `rank_mask` and `rank_by_group` are off, a branch's weighting is `weighting`,
+    the leak's prompts are made of the words, and previews have the host's guidance and the
+    resolution's size.
     """
 
     name: str
@@ -337,6 +312,10 @@ class ResolvedSettings(Settings):
     prompt_combined: str
     prompt_content: str
     prompt_style: str
+
+    def rank_of(self, group: str) -> int:
+        """Of the layers in an attention group."""
+        return (self.rank_by_group or {}).get(group, self.rank)
 
     def lr_factor(self, step: int) -> float:
         """What the learning rates are multiplied with at a step (from 0)."""

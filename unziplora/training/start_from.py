@@ -48,6 +48,10 @@ class FinishedPair:
     def fit(self, settings: Settings) -> Settings:
         """The settings with the pair's rank and alpha. Raises InvalidInput where another method,
         rank or alpha was chosen."""
+        if settings.rank_by_group:
+            raise InvalidInput(
+                "A run that begins with a pair has that pair's ranks. Leave out rank_by_group."
+            )
         layer = self._any_layer()
         alpha = settings.alpha or layer.alpha
         for what, chosen, own, fits in (

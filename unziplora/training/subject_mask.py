@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,6 @@ from unziplora.errors import InvalidInput
 from unziplora.method.gradient_gate import GradientGate
 from unziplora.method.prompts import BranchName
 
-MaskContent = Literal["off", "subject", "apart"]
 _LEVELS = (1, 2, 4, 8)  # latents a position, along a side; SDXL attends at 2 and 4
 
 
@@ -31,7 +29,7 @@ class SubjectMask:
     Raises ValueError where a mask is wanted and there is none.
     """
 
-    def __init__(self, mask: Tensor | None, how: MaskContent) -> None:
+    def __init__(self, mask: Tensor | None, how: str) -> None:
         self._sides: list[dict[BranchName, Mapping[int, Tensor]]] = []
         if how == "off":
             return

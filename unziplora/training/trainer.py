@@ -21,9 +21,12 @@ from unziplora.host import Host
 from unziplora.method.columns import ColumnSchedule, orthogonality, recalibrate
 from unziplora.method.forward_mode import Pass
 from unziplora.method.functional import signed_importance
+from unziplora.method.gradient_gate import GradientGate
 from unziplora.method.methods import METHODS
 from unziplora.method.prompts import BRANCHES, PROMPTS, BranchName
+from unziplora.training.gradient_checks import require_gradients
 from unziplora.training.inputs import TrainingInputs
+from unziplora.training.leak import LeakPenalty
 from unziplora.training.loss_weights import LossWeights
 from unziplora.training.memory_plans import PLANS, Plan
 from unziplora.training.objective import Objective
@@ -73,13 +76,17 @@ class Trainer:
         self.encoded = encoded
         abar, predicted = host.alphas_cumprod, settings.predicted(host.prediction_type)
         self._objective = Objective(abar.to(host.device), predicted)
+        self._leak = LeakPenalty.of(settings)
         self._mask = SubjectMask(encoded.mask, settings.mask_content)
         self._loss_weights = LossWeights.of(settings, abar.cpu(), predicted)
+        prompts = (*PROMPTS, *settings.leak_prompts)
+        if len(encoded.context) != len(prompts):
+            raise ValueError(f"{len(encoded.context)} embeddings of {len(prompts)} prompts")
         self._added = {
             prompt: host.added_conditioning(encoded.pooled[i : i + 1], encoded.sizes)
-            for i, prompt in enumerate(PROMPTS)
+            for i, prompt in enumerate(prompts)
         }
-        self._contexts = {prompt: encoded.context[i : i + 1] for i, prompt in enumerate(PROMPTS)}
+        self._contexts = {prompt: encoded.context[i : i + 1] for i, prompt in enumerate(prompts)}
         attachment.mode.set_contexts(self._contexts)
         attachment.mode.fold_mergers = settings.fold == "h*m"
         # an interval of 0 measures and opens nothing
@@ -191,29 +198,17 @@ class Trainer:
     def _gradients(self) -> Losses:
         """Fills every gradient of the step, unscaled and checked but not clipped."""
         measuring = self.method.columns and self._schedule.measures(self.step)
-        mode = self.attachment.mode
-        mode.window = measuring
-        signed = self.settings.importance == "signed"
-        mode.measuring = measuring and not signed
-        for _, _, branch in self.attachment.branches():
-            branch.merger.requires_grad_(self.method.columns and not measuring)
-            if measuring:
-                branch.step_score.zero_()
-        self._optimizer.begin(self.settings.lr_factor(self.step), signed=measuring and signed)
-
+        self._begin(measuring)
+        if self._leak.due(self.step) and not measuring:
+            with self._optimizer.gathering():  # one update for all of a step's passes
+                for base, alone in self._leak.passes():
+                    self._backward_leak(base, alone)
         first = self.step * len(self.method.passes)
         diffusion = sum(
             self._backward(one_pass, number)
             for number, one_pass in enumerate(self.method.passes, first)
         )
-        penalty = None
-        if self.method.columns:
-            overlap = orthogonality(
-                self.attachment.pairs.values(), self.settings.orthogonality_reduction
-            )
-            if overlap.requires_grad and self.settings.orthogonality:
-                self._optimizer.backward(self.settings.orthogonality * overlap)
-            penalty = overlap.item()
+        penalty = self._backward_penalty() if self.method.columns else None
         if not math.isfinite(diffusion):
             raise TrainingFailed(
                 f"The loss became {diffusion} at step {self.step + 1}. "
@@ -225,6 +220,26 @@ class Trainer:
         self._check_gradients(measuring)
         return Losses(diffusion / len(self.method.passes), penalty)
 
+    def _begin(self, measuring: bool) -> None:
+        """What trains in this step, and whether columns are measured."""
+        mode, signed = self.attachment.mode, self.settings.importance == "signed"
+        mode.window = measuring
+        mode.measuring = measuring and not signed
+        for _, _, branch in self.attachment.branches():
+            branch.merger.requires_grad_(self.method.columns and not measuring)
+            if measuring:
+                branch.step_score.zero_()
+        self._optimizer.begin(self.settings.lr_factor(self.step), signed=measuring and signed)
+
+    def _backward_penalty(self) -> float:
+        """Backward pass of eq. 5, weighted with lambda; eq. 5."""
+        overlap = orthogonality(
+            self.attachment.pairs.values(), self.settings.orthogonality_reduction
+        )
+        if overlap.requires_grad and self.settings.orthogonality:
+            self._optimizer.backward(self.settings.orthogonality * overlap)
+        return overlap.item()
+
     def _backward(self, one_pass: Pass, number: int) -> float:
         """Forward and backward of one pass, the run's `number`-th (from 0); the loss."""
         side, noise, timestep = self._draw(number)
@@ -232,24 +247,43 @@ class Trainer:
         weight, gates = self._loss_weights.at(self.step, int(timestep), one_pass.branches)
         gates = self._mask.on(gates, one_pass.branches, side)
         noisy = self._objective.add_noise(latents, noise, t)
-        rank = content_rank(self.settings, int(timestep), self._objective.timesteps)
-        rows: dict[BranchName, int] = {} if rank is None else {"content": rank}
-        self.attachment.mode.use_pass(one_pass, gates, rows)
-        prediction = self.host.denoise(
-            noisy, t, self._contexts[one_pass.base], self._added[one_pass.base]
-        )
+        prediction = self._predict(one_pass, noisy, timestep, gates)
         loss = weight * self._objective.loss(prediction, latents, noise, t)
         self._optimizer.backward(loss)
         return float(loss.detach())
 
-    def _draw(self, number: int) -> tuple[int, Tensor, Tensor]:
+    def _backward_leak(self, base: Pass, alone: Pass) -> None:
+        """Forward and backward of what one branch does where it should do nothing."""
+        side, noise, timestep = self._draw()
+        latents = self.encoded.latents[side : side + 1]
+        noisy = self._objective.add_noise(latents, noise, timestep.to(noise.device))
+        unchanged = self._predict(base, noisy, timestep).detach().float()
+        leak = (self._predict(alone, noisy, timestep).float() - unchanged).square().mean()
+        self._optimizer.backward(self._leak.weight * leak)
+
+    def _predict(
+        self,
+        one_pass: Pass,
+        noisy: Tensor,
+        timestep: Tensor,
+        gates: Mapping[BranchName, GradientGate] | None = None,
+    ) -> Tensor:
+        """What the UNet makes of latents (1, 4, h, w) at a timestep (1,) that is on the CPU."""
+        rank = content_rank(self.settings, int(timestep), self._objective.timesteps)
+        rows: dict[BranchName, int] = {} if rank is None else {"content": rank}
+        self.attachment.mode.use_pass(one_pass, gates, rows)
+        base = one_pass.base
+        t = timestep.to(noisy.device)
+        return self.host.denoise(noisy, t, self._contexts[base], self._added[base])
+
+    def _draw(self, number: int | None = None) -> tuple[int, Tensor, Tensor]:
         """Which of the latents, noise (1, 4, h, w), and timestep (1,) on the CPU: the same for any
-        device."""
+        device. number: the pass's, where timesteps may be stratified."""
         latents = self.encoded.latents
         side = int(torch.randint(len(latents), (1,), generator=self._generator))
         noise = torch.randn((1, *latents.shape[1:]), generator=self._generator)
         t = torch.randint(self._objective.timesteps, (1,), generator=self._generator)
-        if self.settings.timesteps == "stratified":
+        if self.settings.timesteps == "stratified" and number is not None:
             t[0] = stratified(number, self._objective.timesteps, self.settings.seed)
         return side, noise.to(latents), t
 
@@ -291,7 +325,7 @@ class Trainer:
             )
         first = self.step < self._schedule.every
         for pair in self.attachment.pairs.values():
-            recalibrate(pair, self.settings.columns, first=first)
+            recalibrate(pair, self.settings.columns, first=first, reselect=self.settings.reselect)
         self._optimizer.forget_momentum()
 
     def _restrict_mergers(self) -> None:
@@ -320,30 +354,12 @@ class Trainer:
         if self._optimizer.overflow:
             return
         if self._optimizer.done == 0:
-            self._require_gradients("up")
+            require_gradients(self.attachment, self._optimizer.norm, "up")
         if self._optimizer.done == 1:
-            self._require_gradients("down")
+            require_gradients(self.attachment, self._optimizer.norm, "down")
         ended = self.method.columns and not measuring and self._schedule.measures(self.step - 1)
         if ended and self.settings.merger_columns == "open":  # an overlap may be empty
-            self._require_gradients("merger")
-
-    def _require_gradients(self, part: str) -> None:
-        """Of each layer one that is not cut off, and of each LoRA one that is not zero: a single
-        layer's may be too small for its dtype, as under a softmax that has a single winner."""
-        norms: dict[BranchName, dict[str, float | None]] = {}
-        for layer, name, branch in self.attachment.branches():
-            if part != "merger" or branch.mask.any():
-                norm = self._optimizer.norm(getattr(branch, part))
-                norms.setdefault(name, {})[layer] = norm
-        for name, by_layer in norms.items():
-            nothing = not any(by_layer.values())
-            for layer, norm in by_layer.items():
-                if norm is None or nothing:
-                    raise TrainingFailed(
-                        f"The layer {layer} gets no gradient for its {name} LoRA ({part}), so it "
-                        "would learn nothing. Another extension or attention option may be in the "
-                        "way; turn it off, or report this with the run's log."
-                    )
+            require_gradients(self.attachment, self._optimizer.norm, "merger")
 
 
 def _copy(target: Tensor, source: Tensor) -> None:

@@ -89,30 +89,33 @@ def attach(
     alpha: float,
     init: Init,
     generator: torch.Generator,
+    ranks: Mapping[str, int] | None = None,
 ) -> Attachment:
     """Puts a pair of branches beside each attention projection that the method trains.
 
     generator: a CPU generator for the branches' start. Branches are fp32, on the layer's device.
+    ranks: of groups that have their own; their alpha is such that alpha / rank is the same.
     Raises InvalidInput where the rank is above a layer's size.
     """
     mode = ForwardMode()
     layers, pairs = {}, {}
     for name, layer in attention_layers(unet).items():
         out_features, in_features = _shape(layer)
-        if rank > min(out_features, in_features):
+        group = group_of(name)
+        own_rank = (ranks or {}).get(group, rank)
+        if own_rank > min(out_features, in_features):
             raise InvalidInput(
-                f"Rank {rank} is above the size of the layer {name} ({out_features} x "
+                f"Rank {own_rank} is above the size of the layer {name} ({out_features} x "
                 f"{in_features}). Choose at most {min(out_features, in_features)}."
             )
-        group = group_of(name)
         branches: dict[BranchName, Branch] = {}
         for branch in BRANCHES:
             if method.trains(branch, group):
                 branches[branch] = Branch(
                     in_features,
                     out_features,
-                    rank,
-                    alpha,
+                    own_rank,
+                    alpha if own_rank == rank else alpha * own_rank / rank,
                     limited=method.limits(branch, group, table),
                     device=cast(Tensor, layer.weight).device,
                 )
