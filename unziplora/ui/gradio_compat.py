@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import inspect
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from unziplora.app.own_files import is_own_file
 from unziplora.app.page_values import only_text
 from unziplora.errors import InvalidInput
 
@@ -71,6 +74,35 @@ def image_input(**options: Any) -> Any:
     image = gr.Image(**_SOURCES, **options)
     image.preprocess = _uploaded
     return image
+
+
+def file_input(**options: Any) -> Any:
+    """A gr.File that gives files which were uploaded. gradio 3's own reading copies any file of the
+    machine that a browser names (gradio/components/file.py)."""
+    field = gr.File(**options)
+    read = field.preprocess
+
+    def checked(value: Any) -> Any:
+        files = value if isinstance(value, list) else [value]
+        if not all(map(_is_upload, files)):
+            raise gr.Error("A field of the page has a value that it cannot have. Reload the page, "
+                           "and try again.")  # fmt: skip
+        return read(value)
+
+    field.preprocess = checked
+    return field
+
+
+def _is_upload(value: Any) -> bool:
+    """Whether a field's value in gradio 3 holds its data itself, or names a file that a browser
+    uploaded; gradio 4 and later, which give an object, have checked that themselves."""
+    if not isinstance(value, dict) or not value.get("is_file"):
+        return True
+    # as gradio/routes.py of 3.41.2
+    folder = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
+    return isinstance(value.get("name"), str) and any(
+        is_own_file(place, Path(value["name"])) for place in (folder, folder.resolve())
+    )
 
 
 def _uploaded(upload: Any) -> bytes | None:

@@ -6,14 +6,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-
 from unziplora.app.uploads import discard
 from unziplora.lora.inspect import GroupReport, Report, inspect
 from unziplora.ui.answers import attempt
 from unziplora.ui.block_names import plain_names
 from unziplora.ui.charts import bar
-from unziplora.ui.gradio_compat import plain_html, when
+from unziplora.ui.gradio_compat import file_input, plain_html, when
 from unziplora.ui.html import aside, group_name
 
 _LEAD = "Any LoRA file, of this program or another: its contents, and how much is in each block."
@@ -22,7 +20,7 @@ _LEAD = "Any LoRA file, of this program or another: its contents, and how much i
 def build() -> None:
     """Inside a TabItem."""
     plain_html(f'<p class="uz-lead">{_LEAD}</p>')
-    file = gr.File(label="LoRA file (.safetensors)", elem_id="uz_file", height=160)
+    file = file_input(label="LoRA file (.safetensors)", elem_id="uz_file", height=160)
     shown = plain_html(elem_id="uz_report")
     when(file.change, look, [file], [shown], show_progress="minimal")
 

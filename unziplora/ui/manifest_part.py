@@ -12,7 +12,7 @@ from unziplora.app.service import Service
 from unziplora.app.uploads import discard
 from unziplora.errors import InvalidInput
 from unziplora.ui.answers import message_from
-from unziplora.ui.gradio_compat import plain_html, when
+from unziplora.ui.gradio_compat import file_input, plain_html, when
 
 _ABOUT = (
     "A list, together with the images that it names: CSV with the first line "
@@ -25,7 +25,7 @@ def build(service: Service) -> None:
     """The answer is below its own button: the form's message is far above on a phone."""
     with gr.Accordion("Many images", open=False, elem_id="uz_many"):
         plain_html(f'<p class="uz-lead">{_ABOUT}</p>')
-        files = gr.File(
+        files = file_input(
             label="List and images",
             file_count="multiple",
             elem_id="uz_manifest",
