@@ -22,7 +22,7 @@
     if (idle !== 0) return;
     const waited = window.unziplora.polled ? Date.now() - window.unziplora.polled : 0;
     if (waited > 4000 || window.unziplora.away) checkServer();
-    if (waited > 0 && waited < 30000) return;
+    if (window.unziplora.away || (waited > 0 && waited < 30000)) return;
     window.unziplora.polled = Date.now();
     find('uz_poll')?.click();
   };
@@ -46,7 +46,13 @@
 
   // Says it when the server no longer answers, and loads the page again when it is back: gradio's
   // own connection does not survive a restart.
+  let asked = 0;
   const checkServer = async () => {
+    // Automatic1111 does not start where it is asked something in the wrong moment: a request
+    // builds what setup_middleware (modules/initialize_util.py:195) is about to change.
+    const rest = typeof gradioApp === 'function' ? 10000 : 900;
+    if (window.unziplora.away && Date.now() - asked < rest) return;
+    asked = Date.now();
     let answers = true;
     try {
       await fetch(location.href, {method: 'HEAD', cache: 'no-store'});
