@@ -78,7 +78,7 @@ def slowly(webui: WebUI) -> Iterator[None]:
     webui.post("/test/slow", seconds=0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop would be in the way of other tests' own
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     found = os.environ.get("UNZIPLORA_CHROMIUM") or shutil.which("chromium")
@@ -91,7 +91,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def visitor(browser: Any, webui: WebUI) -> Iterator[Visitor]:
+def visitor(webui: WebUI, browser: Any) -> Iterator[Visitor]:
     visitor = Visitor(browser, webui)
     yield visitor
     toasts = visitor.page.evaluate("() => window.toasts")

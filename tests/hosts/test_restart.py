@@ -12,7 +12,12 @@ from tests.hosts.programs import KINDS, WebUI, place
 from tests.hosts.visitor import Visitor
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.fixture(scope="module", params=KINDS)  # before the browser, which is not needed without
+def kind(request: pytest.FixtureRequest) -> str:
+    place(request.param)
+    return str(request.param)
+
+
 def test_a_run_of_a_webui_that_was_killed_is_offered_and_resumed_on_its_page(
     kind: str,
     browser: Any,
@@ -20,7 +25,6 @@ def test_a_run_of_a_webui_that_was_killed_is_offered_and_resumed_on_its_page(
     source_image: Path,
     tmp_path: Path,
 ) -> None:
-    place(kind)
     webui = WebUI(kind, tmp_path, checkpoints)
     with webui:
         whole = webui.train("undisturbed", source_image, steps=40)

@@ -32,10 +32,11 @@ class LossWeights:
         tables: dict[BranchName, Tensor | None] = {}
         for branch in BRANCHES:
             name = by_branch[branch] or settings.weighting
+            # on the CPU, where a number of it is read at each step without waiting for a GPU
             if settings.min_snr_gamma is not None:
-                tables[branch] = min_snr(abar, prediction_type, settings.min_snr_gamma)
+                tables[branch] = min_snr(abar.cpu(), prediction_type, settings.min_snr_gamma)
             elif name != "uniform":
-                tables[branch] = schedule_weights(name, abar, prediction_type)
+                tables[branch] = schedule_weights(name, abar.cpu(), prediction_type)
             else:
                 tables[branch] = None
         return cls(tables, settings.weight_from * settings.steps)

@@ -78,7 +78,7 @@ class Trainer:
         self._objective = Objective(abar.to(host.device), predicted)
         self._leak = LeakPenalty.of(settings)
         self._mask = SubjectMask(encoded.mask, settings.mask_content)
-        self._loss_weights = LossWeights.of(settings, abar.cpu(), predicted)
+        self._loss_weights = LossWeights.of(settings, abar, predicted)
         prompts = (*PROMPTS, *settings.leak_prompts)
         if len(encoded.context) != len(prompts):
             raise ValueError(f"{len(encoded.context)} embeddings of {len(prompts)} prompts")
