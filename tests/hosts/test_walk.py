@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,10 @@ from tests.samples import by_turns
 
 MARK = "MARK-that-nobody-may-see"
 META = {"_type": "gradio.FileData"}
+ADDRESS = ("127.0.0.1", 9)  # nobody answers there
+# gradio 4.40 fetches the address in a FileData of any field of any tab before a function of ours is
+# called (gradio/processing_utils.py, async_move_files_to_cache)
+FETCHED_BY_GRADIO = {"forge": [f"socket.connect {ADDRESS}"], "neo": [f"socket.connect {ADDRESS}"]}
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def bait(webui: WebUI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bai
         "a link among the pairs": str(links[0]),
         "a way up": str(webui.loras / ".." / ".." / ".." / "secret"),
         "a folder": str(folder),
-        "an address": "http://127.0.0.1:9/secret.png",
+        "an address": f"http://{ADDRESS[0]}:{ADDRESS[1]}/secret.png",
         "a file's address": f"file://{secret}",
     })  # fmt: skip
     for link in links:
@@ -87,12 +91,12 @@ def functions(webui: WebUI) -> list[tuple[int, list[Any]]]:
     return found
 
 
-def check(webui: WebUI, bait: Bait) -> None:
+def check(webui: WebUI, connections: Sequence[str] = ()) -> None:
     heard = webui.get("/test/heard")
     assert heard["all"] > 0, "nothing was listened to"
     assert not [what for what in heard["opened"] if "elsewhere" in what or "/etc/hostname" in what]
     assert heard["opened"] == []
-    assert heard["connected"] == []
+    assert set(heard["connected"]) <= set(connections)
 
 
 def test_no_file_is_opened_for_a_value_in_any_field_of_the_tab(webui: WebUI, bait: Bait) -> None:
@@ -108,7 +112,7 @@ def test_no_file_is_opened_for_a_value_in_any_field_of_the_tab(webui: WebUI, bai
                 answer = webui.client.post("/run/predict", json=body)
                 assert MARK not in answer.text, (number, place, name)
             seen += 1
-    check(webui, bait)
+    check(webui, FETCHED_BY_GRADIO.get(webui.kind, ()))
 
 
 def test_no_route_of_ours_opens_what_a_body_or_an_address_names(webui: WebUI, bait: Bait) -> None:
@@ -123,4 +127,4 @@ def test_no_route_of_ours_opens_what_a_body_or_an_address_names(webui: WebUI, ba
                     answer = webui.client.request(method, address, json=body)
                     assert MARK not in answer.text, (method, address, name)
                     assert answer.status_code < 500, (method, address, name, answer.text)
-    check(webui, bait)
+    check(webui)
