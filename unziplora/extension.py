@@ -192,6 +192,11 @@ def refresh_loras(files: Mapping[str, Path]) -> None:
     networks = sys.modules.get("networks")
     if networks is not None:
         networks.list_available_networks()
+        # Forge keeps what it last read of a file by name (its sd_forge_lora/networks.py:56), and
+        # would draw with an overwritten pair's old LoRAs
+        forget = getattr(getattr(networks, "load_lora_state_dict", None), "cache_clear", None)
+        if forget is not None:
+            forget()
 
 
 def hold() -> None:
