@@ -197,6 +197,11 @@ def refresh_loras(files: Mapping[str, Path]) -> None:
         forget = getattr(getattr(networks, "load_lora_state_dict", None), "cache_clear", None)
         if forget is not None:
             forget()
+        # it applies no LoRA again that the last image had, by name and weight (its :113)
+        data = getattr(sys.modules.get("modules.sd_models"), "model_data", None)
+        loaded = getattr(data, "sd_model", None)
+        if hasattr(loaded, "current_lora_hash"):
+            loaded.current_lora_hash = ""
 
 
 def hold() -> None:

@@ -22,8 +22,12 @@ def test_what_forge_remembers_of_a_file_is_forgotten(monkeypatch: pytest.MonkeyP
         list_available_networks=lambda: listed.append(1), load_lora_state_dict=load_lora_state_dict
     )
     monkeypatch.setitem(sys.modules, "networks", networks)
+    model = SimpleNamespace(current_lora_hash="[('fox_content.safetensors', 1.0)]")
+    loaded = SimpleNamespace(model_data=SimpleNamespace(sd_model=model))
+    monkeypatch.setitem(sys.modules, "modules.sd_models", loaded)
     load_lora_state_dict("fox_content.safetensors")
     refresh_loras({})
+    assert model.current_lora_hash == ""
     assert listed == [1]
     assert load_lora_state_dict.cache_info().currsize == 0
 
