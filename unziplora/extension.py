@@ -199,7 +199,7 @@ def refresh_loras(files: Mapping[str, Path]) -> None:
             forget()
         # it applies no LoRA again that the last image had, by name and weight (its :113)
         data = getattr(sys.modules.get("modules.sd_models"), "model_data", None)
-        loaded = getattr(data, "sd_model", None)
+        loaded: Any = getattr(data, "sd_model", None)
         if hasattr(loaded, "current_lora_hash"):
             loaded.current_lora_hash = ""
 
