@@ -44,6 +44,8 @@ def test_presets_that_lay_in_the_output_folder_are_read_where_runs_lie_elsewhere
     now.write("old", {"steps": "6"})
     assert now.read("old") == {"steps": "6"}
     assert (tmp_path / "elsewhere" / ".presets" / "new.json").is_file()
+    now.delete("old")  # which is in both places
+    assert now.names() == ["new"]
 
 
 def test_a_deleted_preset_is_gone(presets: PresetFiles) -> None:

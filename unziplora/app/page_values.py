@@ -28,7 +28,7 @@ _KINDS: Mapping[str, Kind] = {
 }  # fmt: skip
 # gradio 4 and later, and gradio 3: what makes an object one that names a file
 _FILE_KEYS = frozenset({"path", "meta", "url", "is_file", "name", "data", "orig_name", "is_stream"})
-_WRONG = "A field of the page has a value that it cannot have. Reload the page, and try again."
+WRONG_VALUE = "A field of the page has a value that it cannot have. Reload the page, and try again."
 
 
 class PageValues:
@@ -45,7 +45,7 @@ class PageValues:
         """Of a call of a page's function. Raises InvalidInput for what no page of ours sends."""
         call = parse(body)
         if not isinstance(call, dict) or call.get("batched") or call.get("simple_format"):
-            raise InvalidInput(_WRONG)
+            raise InvalidInput(WRONG_VALUE)
         for kind, value in self._fields(call.get("fn_index"), call.get("data")):
             check_value(kind, value)
         for key, value in call.items():
@@ -56,10 +56,10 @@ class PageValues:
         """Each field that a function reads, with its kind. Raises InvalidInput."""
         kinds = self._kinds.get(number) if type(number) is int else None
         if kinds is None or not isinstance(data, list) or len(data) < len(kinds):
-            raise InvalidInput(_WRONG)
+            raise InvalidInput(WRONG_VALUE)
         # gradio 3's pages send the values of outputs after those of inputs; it does not read them
         if len(data) > len(kinds) and not self._sends_outputs:
-            raise InvalidInput(_WRONG)
+            raise InvalidInput(WRONG_VALUE)
         return list(zip(kinds, data, strict=False))
 
 
@@ -85,7 +85,7 @@ def check_value(kind: Kind, value: Any) -> None:
         "file": not isinstance(value, str) or _is_data_url(value),  # which gradio 3 sends
     }
     if not fits.get(kind, True):
-        raise InvalidInput(_WRONG)
+        raise InvalidInput(WRONG_VALUE)
     _walk(value, _own_upload if kind == "file" else _no_file)
 
 
@@ -118,7 +118,7 @@ def _walk(value: Any, file: Callable[[dict[str, Any]], None], depth: int = 0) ->
     """Calls `file` with each object that may name one. Raises InvalidInput where values lie in each
     other deeper than any of ours."""
     if depth > DEEPEST:
-        raise InvalidInput(_WRONG)
+        raise InvalidInput(WRONG_VALUE)
     if isinstance(value, dict):
         if not _FILE_KEYS.isdisjoint(value):
             file(value)
@@ -130,7 +130,7 @@ def _walk(value: Any, file: Callable[[dict[str, Any]], None], depth: int = 0) ->
 
 
 def _no_file(value: dict[str, Any]) -> None:
-    raise InvalidInput(_WRONG)
+    raise InvalidInput(WRONG_VALUE)
 
 
 def _own_upload(value: dict[str, Any]) -> None:
@@ -140,13 +140,13 @@ def _own_upload(value: dict[str, Any]) -> None:
     if path is None:
         if {"path", "name", "url", "data", "is_file"}.isdisjoint(value):
             return
-        raise InvalidInput(_WRONG)
+        raise InvalidInput(WRONG_VALUE)
     if "path" not in value and not value.get("is_file"):
         if _is_data_url(value.get("data")):
             return
-        raise InvalidInput(_WRONG)
+        raise InvalidInput(WRONG_VALUE)
     if not isinstance(path, str) or not is_upload(path) or not _is_own_url(value.get("url"), path):
-        raise InvalidInput(_WRONG)
+        raise InvalidInput(WRONG_VALUE)
 
 
 def _is_data_url(value: Any) -> bool:

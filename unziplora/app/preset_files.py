@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -71,13 +72,13 @@ class PresetFiles:
 
     def delete(self, name: str) -> None:
         """Raises NotFound where there is none, and WriteError where the system refuses."""
-        path = self._path(name)
+        paths = [folder / _file_name(name) for folder in self._folders()]
+        found = [path for path in paths if os.path.lexists(path)]
+        if not found:
+            raise NotFound(f"There is no preset named {name}. It may be deleted already.")
         try:
-            path.unlink()
-        except FileNotFoundError as error:
-            raise NotFound(
-                f"There is no preset named {name}. It may be deleted already."
-            ) from error
+            for path in found:  # or one of an earlier version would be back
+                path.unlink()
         except OSError as error:
             raise WriteError(
                 f"The preset {name} could not be removed ({error.strerror}). Allow writing to the "

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from unziplora.app.own_files import is_own_file
-from unziplora.app.page_values import only_text
+from unziplora.app.page_values import WRONG_VALUE, only_text
 from unziplora.errors import InvalidInput
 
 
@@ -85,8 +85,7 @@ def file_input(**options: Any) -> Any:
     def checked(value: Any) -> Any:
         files = value if isinstance(value, list) else [value]
         if not all(map(_is_upload, files)):
-            raise gr.Error("A field of the page has a value that it cannot have. Reload the page, "
-                           "and try again.")  # fmt: skip
+            raise gr.Error(WRONG_VALUE)
         return read(value)
 
     field.preprocess = checked

@@ -305,10 +305,11 @@ class ZipLora:
         return Losses(content, style, float(overlap(self._loras.shared_mergers())))
 
     def _give_way_if_wanted(self, on: contextlib.ExitStack) -> bool:
-        """To those who wait for the model, between two steps. False where it is not lent again,
-        because this was stopped meanwhile."""
+        """Lets those who wait for the model use it, between two steps. False where it is not lent
+        again, because this was stopped meanwhile."""
         host = self._host
-        if not isinstance(host, SharedHost) or not host.wanted() or not self.stopped:
+        last = self.step == self.settings.steps
+        if last or not isinstance(host, SharedHost) or not host.wanted():
             return True
         on.close()
         if not host.give_way(lambda: self._commands.stopping):

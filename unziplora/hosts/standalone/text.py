@@ -22,9 +22,9 @@ def encode(
     """context (1, 77 k, width 1 + width 2) and pooled (1, width) of each prompt of k pieces.
 
     context: both encoders' last hidden states but one, side by side, piece after piece; pooled: the
-    second's projection of the first piece's end token. Under no_grad unless gradients are wanted.
-    Raises InvalidInput for a prompt of more
-    than 750 tokens, and for one that calls a LoRA.
+    second's projection of the first piece's end token. With gradients, unless called under
+    no_grad. Raises InvalidInput for a prompt of more than 750 tokens, and for one that calls a
+    LoRA.
     """
     for prompt in prompts:
         refuse_calls(prompt)
