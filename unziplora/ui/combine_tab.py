@@ -127,9 +127,7 @@ class _Combine:
         inputs = [*self.mixing, self.name, self.how]
         when(self.merge.click, self._merge, inputs, [self.answer, self.merged, self.progress],
              show_progress="minimal")  # fmt: skip
-        # outside gradio's queue, as the news of a run
-        looked = when(self.poll.click, self._news, None, [self.answer, self.merged, self.progress],
-                      queue=False)  # fmt: skip
+        looked = when(self.poll.click, self._news, None, [self.answer, self.merged, self.progress])
         when(looked.success, None, None, None,
              js="() => { window.unziplora.mergePolled = 0; return []; }")  # fmt: skip
         outputs = [self.answer, self.merged, self.prompt, self.edit]

@@ -46,6 +46,7 @@ def build(service: Service) -> None:
         said = message_from(begin)
         for path in paths:
             discard(path)
-        return said, None
+        # what is still being uploaded stays in the field
+        return said, None if paths else gr.update()
 
     when(go.click, queue, [files], [answer, files])

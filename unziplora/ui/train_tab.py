@@ -146,13 +146,11 @@ def _connect_news(
         )
 
     forecast = [form.fields[name] for name in fields.FORECAST_FIELDS]
-    # outside gradio's queue, in which a sheet that is drawn would hold it up
     looked = when(
         poll.click,
         news,
         [view.state, header, form.preset_note, *forecast],
         [form.fields["start_from"], view.confirm, header, *outputs, answer, *view.outputs],
-        queue=False,
     )
     # not `then`: gradio 4 would take a server that went away for one that has answered
     js = "() => { window.unziplora.polled = 0; return []; }"

@@ -47,12 +47,13 @@ class Served:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
-    """What a failed test saw is kept as an image."""
+    """What a failed test saw is kept as an image, and what the page said stands in the report."""
     outcome: Any = yield
     if call.when == "call" and outcome.get_result().failed:
         for page in item.funcargs.values():
             if isinstance(page, Page):
                 page.shot(f"failed-{item.originalname}")
+                outcome.get_result().sections.append(("the page", page.report()))
 
 
 @pytest.fixture(scope="session")

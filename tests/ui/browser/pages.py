@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,8 +19,14 @@ class Page:
     def __init__(self, page: Any, url: str, shots: Path) -> None:
         self.page, self.url, self._shots = page, url, shots
         self.errors: list[str] = []
+        self._events: list[str] = []  # the last of them, for a failed test's report
         page.set_default_timeout(HANGS)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda said: self._note(f"{said.type}: {said.text}"))
+        page.on("framenavigated", lambda frame: self._note(f"opened {frame.url}"))
+        page.on(
+            "requestfailed", lambda request: self._note(f"failed {request.url} {request.failure}")
+        )
         page.route("**/*", self._route)
 
     def _route(self, route: Any) -> None:
@@ -154,6 +161,15 @@ class Page:
         """Stops the run that is shown, and says yes to the question."""
         self.click("stop")
         self.page.locator("#uz_stop_yes").first.click()
+
+    def _note(self, event: str) -> None:
+        self._events = [*self._events[-30:], f"{datetime.now():%X} {event}"]
+
+    def report(self) -> str:
+        """What the areas of the page say, and the last events of the browser."""
+        areas = "live", "queue", "message", "results_message", "manifest_message", "away", "images"
+        said = [f"{area}: {self.page.locator(f'#uz_{area}').all_inner_texts()}" for area in areas]
+        return "\n".join([f"{datetime.now():%X}", *said, *self._events, *self.errors])
 
     def shot(self, name: str) -> None:
         self._shots.mkdir(parents=True, exist_ok=True)

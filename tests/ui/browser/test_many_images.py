@@ -15,7 +15,7 @@ HEAD = "image,subject,style,name,steps,rank,resolution"
 
 
 def upload(page: Page, *files: Path) -> None:
-    """Into the list's field, until all are there: gradio 3 shows their names before they are."""
+    """Into the list's field, until their names are shown: in gradio 3 before they are there."""
 
     def is_upload(answer: Any) -> bool:
         return bool(answer.request.method == "POST" and "upload" in answer.url)
@@ -44,13 +44,12 @@ def test_a_list_with_faults_starts_nothing_and_a_whole_one_queues_all(
     page.click("queue_all")
     page.says("manifest_message", "No list is chosen")
     upload(page, faulty, *images)
-    page.click("queue_all")
+    page.click_until_said("queue_all", "manifest_message", "faulty.csv has")
     answer = page.says("manifest_message", "faulty.csv has 2 faults; nothing was started")
     assert [line[:9] for line in answer.splitlines()[1:]] == ["· line 2:", "· line 3:"]
     page.shot("many-images-faults")
     upload(page, whole, *images)
-    page.click("queue_all")
-    page.says("manifest_message", "2 runs are in the queue")
+    page.click_until_said("queue_all", "manifest_message", "2 runs are in the queue")
     page.shot("many-images")
     for name in ("listed-fox", "listed-boat"):
         until((served.folder / f"{name}_style.safetensors").exists, pause=0.5)
