@@ -16,6 +16,7 @@ from tests.waiting import until
 from unziplora.app.own_machine import can_open, is_here, open_folder
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput, NotFound
+from unziplora.images.load import open_image
 from unziplora.lora.metadata import read_info
 from unziplora.lora.publish import zip_of
 from unziplora.lora.tensor_file import read_metadata
@@ -116,6 +117,27 @@ def test_a_pair_without_its_image_is_not_trained_further(
     finished(job)
     with pytest.raises(NotFound):
         service.start(image_file, {**SETTINGS, "name": "other"}, start_from="none")
+
+
+def test_begun_again_or_trained_further_a_run_has_its_mask(
+    service: Service, image_file: Path, tmp_path: Path
+) -> None:
+    source = Image.open(image_file).convert("RGB")
+    hidden = Image.new("L", source.size, 255)
+    hidden.paste(0, (source.width // 2, 0, *source.size))
+    source.putalpha(hidden)
+    source.save(tmp_path / "masked.png")
+
+    def mask_of(job: Any) -> Any:
+        return open_image(service.run_folder(finished(job).name).training_image()).mask
+
+    masked = {**SETTINGS, "name": "masked", "mask_content": "subject"}
+    before = mask_of(service.start(tmp_path / "masked.png", masked))
+    assert before.getextrema() == (0, 255)
+    assert mask_of(service.train_more("masked", 1)).tobytes() == before.tobytes()
+    assert mask_of(service.restart("masked")).tobytes() == before.tobytes()
+    whole = service.start(image_file, {**SETTINGS, "name": "masked"}, overwrite=True)
+    assert mask_of(whole) is None
 
 
 def test_an_earlier_step_that_was_kept_becomes_a_pair(service: Service, image_file: Path) -> None:

@@ -129,9 +129,8 @@ class Service(Products):
                 f"The run {name} has no copy of its image. Start it from the Train tab instead."
             )
         first = info.started_from.name if info.started_from else None
-        return self.start(
-            folder.image, {**_values(info.settings), "name": name}, overwrite=True, start_from=first
-        )
+        values = {**_values(info.settings), "name": name}
+        return self.start(folder.training_image(), values, overwrite=True, start_from=first)
 
     def train_more(self, name: str, steps: int) -> Job:
         """Trains a finished pair for so many steps more, on its own image and with its run's
@@ -146,7 +145,7 @@ class Service(Products):
             )
         values = _values(folder.read_info().settings)
         own = {"name": self.free_name(f"{name}-more"), "steps": steps, "recalibrate_every": None}
-        return self.start(folder.image, {**values, **own}, start_from=name)
+        return self.start(folder.training_image(), {**values, **own}, start_from=name)
 
     def merge(self, name: str, parts: Sequence[tuple[Path, float]], how: str = "add") -> Path:
         """`Products.merge`; a method that learns does it on the program's model, which takes

@@ -201,7 +201,7 @@ class Run:
                 if not self.info.replaces:  # again: others may have come while the run waited
                     check_name_free(self.folder, self.settings.name)
                 _clear_leftovers(self.folder, self.settings.name)
-                self.folder.begin(self.info, self._image.image)
+                self.folder.begin(self.info, self._image)
                 notes += self._image.notes
                 self._image = None  # its copy is on the disk
             yield notes

@@ -2,7 +2,7 @@
 
     settings.json   the run's settings, and which model it trains on
     state.safetensors   everything that decides the next step (training/trainer.py)
-    image.png, progress.csv, log.txt, previews/, snapshots/
+    image.png, mask.png, progress.csv, log.txt, previews/, snapshots/
 
 It lies in OUT/.unziplora/NAME, where no WebUI looks for LoRAs; earlier versions had it in
 OUT/NAME, and with the image copy as picture.png: both are still read.
@@ -25,13 +25,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from unziplora import files
 from unziplora.errors import InvalidInput, WriteError
 from unziplora.host import ModelIdentity
+from unziplora.images.load import SourceImage, with_mask
 from unziplora.safetensors_file import write_tensors
 from unziplora.training.settings import ResolvedSettings, Settings
 from unziplora.training.trainer import Trainer
@@ -82,6 +82,7 @@ class RunFolder:
         self._settings = path / "settings.json"
         self._image = path / "image.png"
         self._older_image = path / "picture.png"
+        self._mask = path / "mask.png"
 
     @property
     def name(self) -> str:
@@ -92,6 +93,14 @@ class RunFolder:
         """The copy of the image trained on."""
         older = self._older_image.is_file() and not self._image.is_file()
         return self._older_image if older else self._image
+
+    def training_image(self) -> bytes:
+        """An image file to begin such a run with again: the copy, with the subject's mask as its
+        transparency. Raises InvalidInput."""
+        for path in (self.image, self._mask):
+            files.check_regular_file(path)
+        image = self.image.read_bytes()
+        return with_mask(image, self._mask.read_bytes()) if self._mask.is_file() else image
 
     @property
     def has_state(self) -> bool:
@@ -135,21 +144,26 @@ class RunFolder:
         for folder in (self.path, self.previews, self.snapshots):
             files.clear_leftovers(folder)
 
-    def begin(self, info: RunInfo, image: Image.Image) -> None:
+    def begin(self, info: RunInfo, source: SourceImage) -> None:
         """Writes what a new run begins with, and only then removes what an earlier one left.
 
         Raises WriteError; the earlier run can then still be resumed.
         """
         with files.writing(self._image) as temporary:
-            image.save(temporary, "PNG")
+            source.image.save(temporary, "PNG")
+        if source.mask is not None:
+            with files.writing(self._mask) as temporary:
+                source.mask.save(temporary, "PNG")
         self.write_info(info)
+        if source.mask is None:
+            self._mask.unlink(missing_ok=True)
         self._older_image.unlink(missing_ok=True)
         self._clear_work()
 
     def clear(self) -> None:
         """Removes what a run left: only files of kinds that a run writes. Raises OSError."""
         self._clear_work()
-        for old in (self._settings, self._image, self._older_image):
+        for old in (self._settings, self._image, self._older_image, self._mask):
             old.unlink(missing_ok=True)
 
     def _clear_work(self) -> None:
