@@ -42,7 +42,8 @@ class Defaults:
 
     resolution: pixels, the side of the square that the model was trained on; steps, rank, lr: what
     suits a model that is much smaller than SDXL; architecture: which one it says it is, where its
-    layers alone do not tell (unet/architectures.py).
+    layers alone do not tell (unet/architectures.py); guidance: with which it is drawn, None: the
+    program's own.
     """
 
     resolution: int = 1024
@@ -50,6 +51,7 @@ class Defaults:
     rank: int | None = None
     lr: float | None = None
     architecture: str | None = None
+    guidance: float | None = None
 
 
 class Host(Protocol):

@@ -29,18 +29,19 @@ def defaults_in(metadata: Mapping[str, str], width: int) -> Defaults:
 
 
 def defaults_of(resolution: int, stated: str) -> Defaults:
-    """With what a model's maker says (JSON with steps, rank, lr, architecture), so far as it is
-    sensible."""
+    """With what a model's maker says (JSON with steps, rank, lr, architecture, guidance), so far
+    as it is sensible."""
     try:
         values = json.loads(stated)
         steps, rank, lr = (values.get(key) for key in ("steps", "rank", "lr"))
-        architecture = values.get("architecture")
+        architecture, guidance = values.get("architecture"), values.get("guidance")
         return Defaults(
             resolution,
             int(steps) if steps and 1 <= int(steps) <= 100_000 else None,
             int(rank) if rank and 1 <= int(rank) <= 1024 else None,
             float(lr) if lr and 0 < float(lr) <= 1 else None,
             architecture if architecture in family() else None,
+            float(guidance) if guidance and 0 < float(guidance) <= 100 else None,
         )
     except (ValueError, TypeError, AttributeError, RecursionError):
         return Defaults(resolution)

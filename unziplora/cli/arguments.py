@@ -146,7 +146,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--steps", type=image_steps, default=25)
     add("--size", type=size, metavar="WxH", help="of each image; the model's own")
-    add("--guidance", type=finite, default=6.0)
+    add("--guidance", type=finite, help="the model's own, else 6")
     add("--seed", type=seed, default=0)
     add("--out", type=Path, required=True, metavar="FILE")
 

@@ -84,15 +84,19 @@ class Previews:
         return path
 
     def _chosen(self) -> dict[str, Any]:
-        """What a host's `preview` is passed only where the user chose it. Raises InvalidInput for a
-        host that leaves no choice."""
+        """What a host's `preview` is passed only where the user chose it, or the model's maker its
+        guidance. Raises InvalidInput for a host that leaves the user no choice."""
         settings = self.writer.settings
         values = {"sampler": settings.preview_sampler, "guidance": settings.preview_guidance}
         chosen = {name: value for name, value in values.items() if value not in ("", None)}
-        if chosen.keys() - inspect.signature(self.host.preview).parameters.keys():
+        known = inspect.signature(self.host.preview).parameters.keys()
+        if chosen.keys() - known:
             raise InvalidInput(
                 "This program has one sampler and guidance for previews. Leave both empty."
             )
+        models_own = self.host.defaults.guidance
+        if "guidance" in known and models_own is not None:
+            chosen.setdefault("guidance", models_own)
         return chosen
 
 

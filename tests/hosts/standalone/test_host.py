@@ -15,10 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.training.runs import begin
+from unziplora.checkpoints.hints import DEFAULTS
 from unziplora.checkpoints.key_map import CLIP_L, VAE
 from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.host import Host, SizeIds
+from unziplora.hosts.standalone.generate import generate
 from unziplora.hosts.standalone.host import StandaloneHost, chosen_dtype
+from unziplora.lora.tensor_file import read_metadata
 from unziplora.testing.random_checkpoint import Widths, write_random_model
 from unziplora.training.events import Finished, Message, Previewed
 from unziplora.unet.layer_names import attention_layers
@@ -66,6 +69,20 @@ def test_previews_are_drawn_as_the_user_chose(
         assert text.startswith("a red house")
         assert "Negative prompt: fog" in text
         assert "CFG scale: 2.5" in text
+
+
+@pytest.mark.parametrize(("stated", "drawn"), [("2.5", "2.5"), ("-3", "6"), ('"a lot"', "6")])
+def test_a_model_is_drawn_with_the_guidance_that_its_maker_names(
+    path: Path, image_file: Path, tmp_path: Path, stated: str, drawn: str
+) -> None:
+    model, header = tmp_path / "own.safetensors", {DEFAULTS: f'{{"guidance": {stated}}}'}
+    save_file(load_file(path), model, {**read_metadata(path), **header})
+    host = StandaloneHost.open(model, device="cpu")
+    events = list(begin(image_file, host, tmp_path, steps=1, preview_every=1, preview_steps=1))
+    (images,) = [event.images for event in events if isinstance(event, Previewed)]
+    image = generate(host, "a house", size=SIZE, steps=1)
+    for text in (image.info["parameters"], Image.open(images["both"]).info["parameters"]):
+        assert f"CFG scale: {drawn}," in text
 
 
 def test_a_sampler_that_it_lacks_is_named_and_the_run_goes_on(

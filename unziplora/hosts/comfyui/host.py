@@ -222,18 +222,22 @@ class ComfyHost:
     def preview(
         self, prompt: str, *, negative: str, size: tuple[int, int], steps: int, seed: int
     ) -> Image.Image:
-        """By ComfyUI's own sampler and the VAE that is connected. Raises Interrupted."""
+        """By ComfyUI's own sampler, with the model's own guidance, and the VAE that is connected.
+        Raises Interrupted."""
+        guidance = self.defaults.guidance or sampling.GUIDANCE
         with self._own_tensors():
             conditions = [
                 [[context, {"pooled_output": pooled}]]
                 for context, pooled in map(self._encoded, (prompt, negative))
             ]
             try:
-                image = sampling.draw(self._patcher, self._vae, conditions, size, steps, seed)
+                image = sampling.draw(
+                    self._patcher, self._vae, conditions, size, steps, seed, guidance
+                )
             except Interrupted:  # ComfyUI forgets it when it raises it
                 self.cancelled = True
                 raise
-        return sampling.described(image, prompt, negative, steps, seed, self.model.name)
+        return sampling.described(image, prompt, negative, steps, seed, guidance, self.model.name)
 
     def digest(self) -> str:
         """What tells this model, its CLIP and its VAE from others, by their weights; for a borrowed

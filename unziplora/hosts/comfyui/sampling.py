@@ -23,6 +23,7 @@ def draw(
     size: tuple[int, int],
     steps: int,
     seed: int,
+    guidance: float,
 ) -> Image.Image:
     """conditions: positive and negative CONDITIONING; size: (height, width). Not under
     inference_mode: training goes on with tensors that are made here. Raises Interrupted after the
@@ -33,7 +34,7 @@ def draw(
     noise = sample.prepare_noise(latent, seed)
     try:
         with torch.no_grad():
-            drawn = sample.sample(patcher, noise, steps, GUIDANCE, SAMPLER, SCHEDULER, positive,
+            drawn = sample.sample(patcher, noise, steps, guidance, SAMPLER, SCHEDULER, positive,
                                   negative, latent, disable_pbar=True, seed=seed)  # fmt: skip
         with torch.inference_mode():
             pixels = vae.decode(drawn)[0].float().cpu()
@@ -48,14 +49,20 @@ def draw(
 
 
 def described(
-    image: Image.Image, prompt: str, negative: str, steps: int, seed: int, model: str
+    image: Image.Image,
+    prompt: str,
+    negative: str,
+    steps: int,
+    seed: int,
+    guidance: float,
+    model: str,
 ) -> Image.Image:
     """The same, with how it was made."""
     words = {
         "Steps": steps,
         "Sampler": SAMPLER,
         "Schedule type": SCHEDULER,
-        "CFG scale": f"{GUIDANCE:g}",
+        "CFG scale": f"{guidance:g}",
         "Seed": seed,
         "Size": f"{image.width}x{image.height}",
         "Model": PurePath(model).stem,

@@ -13,7 +13,6 @@ from torch import nn
 from unziplora import files as atomic
 from unziplora.errors import InvalidInput
 from unziplora.hosts.standalone.host import StandaloneHost
-from unziplora.hosts.standalone.sampling import GUIDANCE
 from unziplora.images.infotext import KEY, save_png, with_loras
 from unziplora.lora.apply import applied, check_fits, targets_in
 from unziplora.lora.key_layouts import Network
@@ -36,15 +35,17 @@ def generate(
     steps: int = 25,
     size: tuple[int, int] | None = None,
     seed: int = 0,
-    guidance: float = GUIDANCE,
+    guidance: float | None = None,
 ) -> Image.Image:
     """An image of (height, width) = size; its `info["parameters"]` says how it was made, in the
-    words in which WebUIs write it, and `info["notes"]` lists what was left out.
+    words in which WebUIs write it, and `info["notes"]` lists what was left out. guidance: None for
+    the model's own.
 
     Raises InvalidInput for a file that is no LoRA, or whose layers do not all fit the model, and
     for numbers or words that cannot be drawn with.
     """
     height, width = size or (host.defaults.resolution, host.defaults.resolution)
+    guidance = host.guidance if guidance is None else guidance
     _check_request(prompt, height, width, steps, seed, guidance)
     with host.borrow(), loaded(host, loras) as notes:
         image = host.preview(
@@ -88,10 +89,11 @@ def drawing(
     *,
     size: tuple[int, int] | None = None,
     steps: int = 25,
-    guidance: float = GUIDANCE,
+    guidance: float | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Callable[[Sequence[str], Sequence[WeightedLora], int], Iterator[Image.Image]]:
-    """What draws the rows of a sheet (app/sheet.py); note: called with what a file lost."""
+    """What draws the rows of a sheet (app/sheet.py); guidance: None for the model's own; note:
+    called with what a file lost."""
     height, width = size or (host.defaults.resolution, host.defaults.resolution)
 
     def draw(

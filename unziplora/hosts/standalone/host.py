@@ -263,6 +263,11 @@ class StandaloneHost:
         ).sample
         return prediction
 
+    @property
+    def guidance(self) -> float:
+        """With which images are drawn where nobody chose: the model's own, or SDXL's usual."""
+        return self.defaults.guidance or sampling.GUIDANCE
+
     def preview(
         self,
         prompt: str,
@@ -272,15 +277,16 @@ class StandaloneHost:
         steps: int = 20,
         seed: int = 0,
         sampler: str = sampling.SAMPLER,
-        guidance: float = sampling.GUIDANCE,
+        guidance: float | None = None,
     ) -> Image.Image:
         """An image of (height, width) = size by Euler, from the UNet as it is now; its
         `info["parameters"]` says how it was made, in the words in which WebUIs write it.
 
         The same for the same seed, on any device up to rounding. Under no_grad, never
-        inference_mode, so that training continues after it. Raises InvalidInput for another
-        sampler.
+        inference_mode, so that training continues after it. guidance: None for the model's own.
+        Raises InvalidInput for another sampler.
         """
+        guidance = self.guidance if guidance is None else guidance
         if sampler != sampling.SAMPLER:
             raise InvalidInput(
                 f"There is no sampler {sampler!r} here. Leave it empty: {sampling.SAMPLER} is the "
