@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mini_world.block_probe import as_text, measure, standard_pairs
-from mini_world.probes import Judge
+from mini_world.emoji.probes import judge
 from mini_world.sampler import Sampler
 from unziplora import mini
 from unziplora.hosts.standalone.host import StandaloneHost
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     sampler = Sampler(StandaloneHost.open(args.model))
-    shifts = measure(sampler, Judge(), standard_pairs(args.pairs))
+    shifts = measure(sampler, judge(), standard_pairs(args.pairs))
     print(as_text(shifts))
     if args.json is not None:
         table = {group: asdict(shift) for group, shift in shifts.items()}

@@ -70,11 +70,11 @@ def measured(images: int, steps: int, resolution: int) -> dict[str, Any]:
     """Processor seconds of `images` runs in three ways, and images an hour from them."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        rows = "".join(f"{mini.IMAGE},cat,thermal image,{n}\n" for n in range(images))
+        rows = "".join(f"{mini.IMAGE},{mini.SUBJECT},{mini.STYLE},{n}\n" for n in range(images))
         manifest = place / "jobs.csv"
         manifest.write_text(f"image,subject,style,name\n{rows}", "utf-8")
         size = ["--steps", str(steps), "--resolution", str(resolution), "--model", "mini"]
-        train = ["train", str(mini.IMAGE), "--subject", "cat", "--style", "thermal image", *size]
+        train = ["train", str(mini.IMAGE), "--subject", mini.SUBJECT, "--style", mini.STYLE, *size]
         reloaded = [
             _seconds([*train, "--out", str(place), "--name", f"single-{n}"]) for n in range(images)
         ]
@@ -130,7 +130,7 @@ def parts_of_a_run(steps: int, resolution: int) -> Parts:
     load, began = clock() - began, clock()
     with tempfile.TemporaryDirectory() as folder:
         run = unziplora.train(
-            mini.IMAGE, subject="cat", style="thermal image", host=host, out=folder,
+            mini.IMAGE, subject=mini.SUBJECT, style=mini.STYLE, host=host, out=folder,
             settings={"steps": steps, "resolution": resolution, "keep_state": True},
         )  # fmt: skip
         at: list[float] = []

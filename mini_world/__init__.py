@@ -1,1 +1,1 @@
-"""The drawn world on which the miniature SDXL is trained and the method is judged."""
+"""The world on which the miniature SDXL is trained and the method is judged."""

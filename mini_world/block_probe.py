@@ -5,7 +5,7 @@ One group at a time reads another prompt while all others keep theirs
 (unziplora/unet/prompt_swap.py). A judge embeds the three images of one seed: all groups with the
 first prompt, all with the second, and one group with the second. The shift is how far the last went
 from the first to the second, 0 to 1. The judge is whatever has `content` and `style` that embed
-images: here the probes of the drawn world; for another model, embeddings that fit its images.
+images: here the networks of the emoji world; for another model, embeddings that fit its images.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from mini_world.captions import article
+from mini_world.emoji.world import CORE_KINDS, CORE_STYLES
 from mini_world.sampler import Sampler
-from mini_world.world import CORE_KINDS, CORE_STYLES
 from unziplora.unet.architectures import recognise
 from unziplora.unet.prompt_swap import other_context
 
@@ -46,7 +46,7 @@ Pair = tuple[str, str]  # the prompt of all groups, the prompt of one
 
 
 def standard_pairs(count: int = 24) -> list[Pair]:
-    """Prompts of the drawn world that differ in class and in style."""
+    """Prompts of the emoji world that differ in class and in style."""
     rng = np.random.default_rng(41)
     pairs = []
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""EfficientNet-lite0 in the drawn worlds: nobody here trained it.
+"""EfficientNet-lite0 in the world of the miniature: nobody here trained it.
 
 Its early features are the VAE's perceptual error; its pooled ones are the second referee.
 """

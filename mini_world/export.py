@@ -16,8 +16,8 @@ import yaml
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLPipeline
 from safetensors.torch import save_file
 
+from mini_world.miniature import Miniature
 from mini_world.model import RESOLUTION, TEXT_WIDTHS, TIME_ID_WIDTH, VAE_SCALE, tokenizers
-from mini_world.train import Miniature
 from unziplora.checkpoints.checkpoint import open_checkpoint
 from unziplora.checkpoints.convert import export_sgm
 from unziplora.checkpoints.hints import DEFAULTS
@@ -25,18 +25,18 @@ from unziplora.checkpoints.identify import identify
 from unziplora.unet.architectures import MINIATURE
 
 TITLE = "UnZipLoRA miniature"
-# What a run on it takes where the user says nothing; benchmarks/quality found the rate and steps.
-TRAINING = {"steps": 300, "rank": 16, "lr": 1e-3, "architecture": MINIATURE}
+# What a run on it takes where the user says nothing, and with which guidance it draws best.
+TRAINING = {"steps": 300, "rank": 16, "lr": 1e-3, "architecture": MINIATURE, "guidance": 2.5}
 _DIFFUSION = "sgm.modules.diffusionmodules"
 
 
 def trained(run_dir: Path) -> tuple[Miniature, AutoencoderKL]:
-    """The moving average of a training, of this world or of the emoji world, and its VAE."""
-    states = [run_dir / name for name in ("state.pt", "unet.pt") if (run_dir / name).exists()]
-    if not states:
+    """The moving average of a training (emoji/train.py), and its VAE."""
+    path = run_dir / "unet.pt"
+    if not path.exists():
         raise SystemExit(f"{run_dir} holds no training. Name the folder that it was run in.")
     model = Miniature()
-    state = torch.load(states[0], map_location="cpu", weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["average"])
     return model.eval(), AutoencoderKL.from_pretrained(run_dir / "vae").eval()
 
@@ -45,6 +45,9 @@ def write_file(model: Miniature, vae: AutoencoderKL, path: Path) -> None:
     """PATH.safetensors, fp16, and PATH.yaml."""
     tensors = export_sgm(model.unet, vae, model.text.first, model.text.second)
     tensors = {name: tensor.detach().half() for name, tensor in tensors.items()}
+    bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise SystemExit(f"Not finite in fp16: {', '.join(bad[:3])}. Go back to an older state.")
     tensors["v_pred"] = torch.zeros(0, dtype=torch.float16)  # how Forge and others see velocity
     metadata = {
         "modelspec.sai_model_spec": "1.0.1",

@@ -1,63 +1,58 @@
-"""The gates that the miniature passes before anything is judged on it.
+"""What the shipped miniature draws, before anything is judged on it.
 
     python -m mini_world.gates [--model FILE] [--json FILE]
 
-The probes look at what it draws from plain prompts: the class without a style, the style, the
-colour; and the block probe counts the attention groups that carry something.
+The world's own networks look at what it draws from plain prompts: the class without a style, the
+style, the colour; and the block probe counts the attention groups that carry something.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-from mini_world.block_probe import active, measure, standard_pairs
+import numpy as np
+
+from mini_world.block_probe import active, as_text, measure, standard_pairs
 from mini_world.captions import article
+from mini_world.emoji.gates import GATES as OF_TRAINING
+from mini_world.emoji.gates import class_share, named, style_share
+from mini_world.emoji.probes import judge as shipped_judge
+from mini_world.emoji.things import COLOURS, CORE_KINDS
 from mini_world.probes import Judge
 from mini_world.sampler import Sampler
-from mini_world.scenes import COLOURS
-from mini_world.world import CORE_KINDS, CORE_STYLES
 from unziplora import mini
 from unziplora.hosts.standalone.host import StandaloneHost
 
-GATES = {"class": 0.9, "style": 0.95, "colour": 0.75, "active groups": 4}
+GATES = {
+    "class": OF_TRAINING["class"], "style": OF_TRAINING["style"], "colour": 0.75, "active groups": 4
+}  # fmt: skip
+
+Draw = Callable[[list[str], int], np.ndarray]
 
 
-def class_share(sampler: Sampler, judge: Judge, seeds: int = 10) -> float:
-    """Of "a cat": is it a cat among all 24 classes?"""
-    requested = [kind for kind in CORE_KINDS for _ in range(seeds)]
-    images = sampler.images([article(kind) for kind in requested], list(range(len(requested))))
-    return _share(judge.kinds(images), requested)
-
-
-def style_share(sampler: Sampler, judge: Judge) -> float:
-    """Of "a cat in mosaic style": is it mosaic among all 18 training styles?"""
-    requested = [(kind, style) for kind in CORE_KINDS for style in CORE_STYLES]
-    prompts = [f"{article(kind)} in {style} style" for kind, style in requested]
-    images = sampler.images(prompts, list(range(len(requested))))
-    return _share(judge.styles(images), [style for _, style in requested])
-
-
-def colour_share(sampler: Sampler, judge: Judge) -> float:
-    """Of "a red cat": is its main colour red, one of nine?"""
-    requested = [(kind, colour) for kind in CORE_KINDS for colour in COLOURS]
-    prompts = [article(f"{colour} {kind}") for kind, colour in requested]
-    images = sampler.images(prompts, list(range(len(requested))))
-    return _share(judge.colours(images), [colour for _, colour in requested])
-
-
-def _share(found: list[str], requested: list[str]) -> float:
-    return sum(a == b for a, b in zip(found, requested, strict=True)) / len(requested)
+def colour_share(judge: Judge, draw: Draw) -> float:
+    """Of "a red car": is its main colour red, one of ten?"""
+    shares = []
+    for seed, colour in enumerate(COLOURS):
+        images = draw([article(f"{colour} {kind}") for kind in CORE_KINDS], seed)
+        shares.append(named([colour] * len(CORE_KINDS), judge.colours(images)))
+    return float(np.mean(shares))
 
 
 def gates(sampler: Sampler, judge: Judge) -> dict[str, float]:
-    table = measure(sampler, judge, standard_pairs())
+    def draw(prompts: list[str], seed: int) -> np.ndarray:
+        return sampler.images(prompts, [100 * seed + number for number in range(len(prompts))])
+
+    shifts = measure(sampler, judge, standard_pairs())
+    print(as_text(shifts))
     return {
-        "class": class_share(sampler, judge),
-        "style": style_share(sampler, judge),
-        "colour": colour_share(sampler, judge),
-        "active groups": len(active(table)),
+        "class": class_share(judge, draw),
+        "style": style_share(judge, draw),
+        "colour": colour_share(judge, draw),
+        "active groups": len(active(shifts)),
     }
 
 
@@ -66,7 +61,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=mini.MODEL)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    found = gates(Sampler(StandaloneHost.open(args.model)), Judge())
+    found = gates(Sampler(StandaloneHost.open(args.model)), shipped_judge())
     for name, value in found.items():
         word = "passed" if value >= GATES[name] else "FAILED"
         print(f"{name:14} {value:6.2f}  (gate {GATES[name]:g})  {word}")

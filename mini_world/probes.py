@@ -1,24 +1,19 @@
-"""Two judges that know the world: who is in an image, and how it is drawn.
+"""Two networks that know a world: who is in an image, and how it is drawn (emoji/probes.py trains
+the shipped ones).
 
-    python -m mini_world.probes draw  --run-dir DIR     12,000 images with known instances
-    python -m mini_world.probes train --run-dir DIR           about 12 minutes
-    python -m mini_world.probes report                  how well they tell held-out things apart
-
-The content probe embeds the instance whatever the style, the style probe the style and its variant
-whatever the content. They stand for the DINO and CLIP/CSD scores of the paper's Table 2. They are
-trained on drawings of training instances in training styles and never on what any method made.
-Heads on the same networks name the class, the colour and the style, for the gates.
+The content probe embeds the individual whatever the style, the style probe the style and its
+variant whatever the content. They stand for the DINO and CLIP/CSD scores of the paper's Table 2.
+They are trained on drawings of training individuals in training styles and never on what any method
+made. Heads on the same networks name the class, the colour and the style, for the gates.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,21 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mini_world.precision import fast
-from mini_world.scenes import COLOURS, CONTEXTS, instance
-from mini_world.styles import STYLES
-from mini_world.world import (
-    HELD_OUT_STYLES,
-    KINDS,
-    TRAINING_STYLES,
-    Drawing,
-    held_out_instance,
-    portrait,
-)
 
 FOLDER = Path(__file__).parent / "probes"
-INSTANCES, VIEWS = 1500, 8  # of training instances; images of each
+VIEWS = 8  # images of each training individual
 VARIANTS = 24  # of each style
-COLOUR_NAMES = list(COLOURS)
 WIDTHS = (32, 64, 96, 128, 192)
 TEMPERATURE = 0.1
 
@@ -57,14 +41,15 @@ class Vocabulary:
     styles: Sequence[str]
 
 
-DRAWN = Vocabulary(FOLDER, KINDS, COLOUR_NAMES, TRAINING_STYLES)
-
-
 class Probe(nn.Module):
-    """Images (n, 3, 128, 128) in -1..1 to unit vectors (n, 64); heads name what is known."""
+    """Images (n, 3, 128, 128) in -1..1 to unit vectors (n, 64); heads name what is known.
 
-    def __init__(self, heads: dict[str, int]) -> None:
+    shrink: by how much images are made smaller first, which makes it cheaper by its square.
+    """
+
+    def __init__(self, heads: dict[str, int], shrink: int = 1) -> None:
         super().__init__()
+        self.shrink = shrink
         layers: list[nn.Module] = []
         for before, after in zip((3, *WIDTHS[:-1]), WIDTHS, strict=True):
             layers += [
@@ -78,14 +63,15 @@ class Probe(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(64, size) for name, size in heads.items()})
 
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        flat = self.trunk(images).flatten(2)
+        flat = self.trunk(F.avg_pool2d(images, self.shrink)).flatten(2)
         embedded = self.embedding(torch.cat([flat.mean(-1), flat.std(-1)], -1))
         return F.normalize(embedded, dim=-1), {n: h(embedded) for n, h in self.heads.items()}
 
 
-def new_probes(words: Vocabulary = DRAWN) -> dict[str, Probe]:
+def new_probes(words: Vocabulary) -> dict[str, Probe]:
     return {
-        "content": Probe({"kind": len(words.kinds), "colour": len(words.colours)}),
+        # individuals differ in shape and colours, styles in their finest strokes
+        "content": Probe({"kind": len(words.kinds), "colour": len(words.colours)}, shrink=2),
         "style": Probe({"style": len(words.styles)}),
     }
 
@@ -95,7 +81,7 @@ class Judge:
 
     name = "the world's own networks"
 
-    def __init__(self, words: Vocabulary = DRAWN) -> None:
+    def __init__(self, words: Vocabulary) -> None:
         self.words, self.probes = words, new_probes(words)
         for name, probe in self.probes.items():
             path = words.folder / f"{name}.safetensors"
@@ -120,8 +106,9 @@ class Judge:
         """(n, 64): how it is drawn."""
         return self._run("style", images)[0]
 
-    def kinds(self, images: np.ndarray) -> list[str]:
-        return self._named("content", "kind", self.words.kinds, images)
+    def kinds(self, images: np.ndarray, among: Sequence[str] | None = None) -> list[str]:
+        """The class in each image; among: only these, such as what a model knows at all."""
+        return self._named("content", "kind", self.words.kinds, images, among)
 
     def colours(self, images: np.ndarray) -> list[str]:
         return self._named("content", "colour", self.words.colours, images)
@@ -129,34 +116,20 @@ class Judge:
     def styles(self, images: np.ndarray) -> list[str]:
         return self._named("style", "style", self.words.styles, images)
 
-    def _named(self, probe: str, head: str, names: Sequence[str], images: np.ndarray) -> list[str]:
-        return [names[i] for i in self._run(probe, images)[1][head].argmax(-1).tolist()]
+    def _named(
+        self,
+        probe: str,
+        head: str,
+        names: Sequence[str],
+        images: np.ndarray,
+        among: Sequence[str] | None = None,
+    ) -> list[str]:
+        known = [i for i, name in enumerate(names) if among is None or name in among]
+        return [names[known[i]] for i in self._run(probe, images)[1][head][:, known].argmax(-1)]
 
 
 def as_input(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def draw(run_dir: Path) -> None:
-    """probes.npy, (12000, 128, 128, 3), and probes.json with what each image shows."""
-    rng = np.random.default_rng(23)
-    pixels = np.zeros((INSTANCES * VIEWS, 128, 128, 3), np.uint8)
-    known: list[dict[str, Any]] = []
-    for number in range(INSTANCES):
-        who = instance(KINDS[number % len(KINDS)], 100_000 + number)
-        for _ in range(VIEWS):
-            style = str(rng.choice(TRAINING_STYLES))
-            variant = int(rng.integers(VARIANTS))
-            context = str(rng.choice(sorted(CONTEXTS))) if rng.random() < 0.4 else None
-            image = portrait(who, style, variant, int(rng.integers(2**31)), context)
-            pixels[len(known)] = image.draw()
-            colour = COLOUR_NAMES.index(who.colour) if STYLES[style].keeps_colour else -1
-            known.append({
-                "instance": number, "kind": number % len(KINDS), "colour": colour,
-                "style": TRAINING_STYLES.index(style), "variant": variant,
-            })  # fmt: skip
-    np.save(run_dir / "probes.npy", pixels)
-    (run_dir / "probes.json").write_text(json.dumps(known))
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -208,136 +181,81 @@ def style_batch(rng: np.random.Generator, facts: dict[str, np.ndarray]) -> np.nd
     return np.concatenate(chosen)
 
 
-def train(run_dir: Path, steps: int, names: Sequence[str], words: Vocabulary = DRAWN) -> None:
+def train(run_dir: Path, steps: int, names: Sequence[str], words: Vocabulary) -> None:
     """Writes NAME.safetensors (fp16) into the vocabulary's folder. Individuals are harder to tell
-    apart than styles: the content probe takes twice the steps."""
+    apart than styles: the content probe takes twice the steps. A training that was stopped goes on
+    from its last save."""
     pixels = np.load(run_dir / "probes.npy", mmap_mode="r")
-    accuracies = json.loads((run_dir / "probes.json").read_text())
-    facts = {key: np.array([t[key] for t in accuracies]) for key in accuracies[0]}
+    known = json.loads((run_dir / "probes.json").read_text("utf-8"))
+    if len(known) < len(pixels):
+        raise SystemExit(f"Only {len(known)} of {len(pixels)} images are drawn. Run draw again.")
+    facts = {key: np.array([k[key] for k in known]) for key in known[0]}
     facts["look"] = facts["style"] * VARIANTS + facts["variant"]
-    probes = new_probes(words)
     for name in names:
-        probe = probes[name]
-        one_probe(name, probe, pixels, facts, 2 * steps if name == "content" else steps)
+        torch.manual_seed(7)
+        training = ProbeTraining(name, new_probes(words)[name], run_dir / f"probe-{name}.pt")
+        training.run(pixels, facts, 2 * steps if name == "content" else steps)
         words.folder.mkdir(parents=True, exist_ok=True)
         state = {k: v.half().contiguous() if v.is_floating_point() else v
-                 for k, v in probe.state_dict().items()}  # fmt: skip
+                 for k, v in training.probe.state_dict().items()}  # fmt: skip
         save_file(state, words.folder / f"{name}.safetensors")
+        training.path.unlink()
 
 
-def one_probe(
-    name: str, probe: Probe, pixels: np.ndarray, facts: dict[str, np.ndarray], steps: int
-) -> None:
-    torch.manual_seed(7)
-    probe.train()
-    rng, generator = np.random.default_rng(29), torch.Generator().manual_seed(29)
-    optimizer = torch.optim.AdamW(probe.parameters(), 3e-3, weight_decay=0.01)
-    labels = {"content": ("kind", "colour"), "style": ("style",)}[name]
-    pick, key = {"content": (content_batch, "instance"), "style": (style_batch, "look")}[name]
-    start = time.monotonic()
-    for step in range(steps):
-        chosen = pick(rng, facts)
-        known = torch.from_numpy(facts[key][chosen])
+class ProbeTraining:
+    """A probe with its optimizer, saved now and then."""
+
+    RATE, WARM_STEPS, SAVE_STEPS = 3e-3, 50, 10
+
+    def __init__(self, name: str, probe: Probe, path: Path) -> None:
+        self.name, self.path, self.step = name, path, 0
+        self.probe = probe.train()
+        self.optimizer = torch.optim.AdamW(probe.parameters(), self.RATE, weight_decay=0.01)
+        self.labels = {"content": ("kind", "colour"), "style": ("style",)}[name]
+        self.pick, self.key = {
+            "content": (content_batch, "instance"), "style": (style_batch, "look"),
+        }[name]  # fmt: skip
+        if path.exists():
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            probe.load_state_dict(state["probe"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
+
+    def save(self) -> None:
+        part = self.path.with_suffix(".part")
+        torch.save({"probe": self.probe.state_dict(), "optimizer": self.optimizer.state_dict(),
+                    "step": self.step}, part)  # fmt: skip
+        part.replace(self.path)
+
+    def run(self, pixels: np.ndarray, facts: dict[str, np.ndarray], steps: int) -> None:
+        """pixels: (n, 128, 128, 3) uint8; facts: what each shows."""
+        start, first = time.monotonic(), self.step
+        while self.step < steps:
+            loss = self._one_step(pixels, facts, self.step / steps)
+            if self.step % self.SAVE_STEPS == 0:
+                self.save()
+                pace = (time.monotonic() - start) / (self.step - first)
+                print(f"{self.name}: step {self.step} of {steps}, {pace:.2f} s each, "
+                      f"loss {loss:.3f}", flush=True)  # fmt: skip
+        self.save()
+
+    def _one_step(self, pixels: np.ndarray, facts: dict[str, np.ndarray], share: float) -> float:
+        rng = np.random.default_rng((29, self.step))
+        generator = torch.Generator().manual_seed(29 + self.step)
+        chosen = self.pick(rng, facts)
+        known = torch.from_numpy(facts[self.key][chosen])
         images = augmented(as_input(pixels[chosen]), generator)
         with fast("cpu"):
-            embedded, heads = probe(images)
+            embedded, heads = self.probe(images)
         own = torch.eye(len(chosen), dtype=torch.bool)
         loss = contrast(embedded.float(), known[:, None] == known, ~own)
-        for label in labels:
+        for label in self.labels:
             truth = torch.from_numpy(facts[label][chosen])
             loss = loss + 0.5 * F.cross_entropy(heads[label].float(), truth, ignore_index=-1)
-        for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * min(1, (step + 1) / 50) * (1 - step / steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.RATE * min(1, (self.step + 1) / self.WARM_STEPS) * (1 - share)
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if (step + 1) % 100 == 0:
-            minutes = (time.monotonic() - start) / 60
-            print(
-                f"{name}: {minutes:.1f} min, step {step + 1} of {steps}, "
-                f"loss {float(loss.detach()):.3f}",
-                flush=True,
-            )
-
-
-def report(judge: Judge, blurred: Any = None) -> dict[str, float]:
-    """How well the probes tell held-out instances and styles apart.
-
-    Each question shows one image and asks which of twelve others (another style or another
-    instance each) has the same thing in it. blurred: what to do to every image first, such as
-    encoding and decoding it.
-    """
-    change = blurred or (lambda images: images)
-
-    def share(embed: Any, questions: Sequence[tuple[Drawing, list[Drawing]]]) -> float:
-        right = 0
-        for question, answers in questions:
-            shown = change(np.stack([p.draw() for p in [question, *answers]]))
-            vectors = embed(shown)
-            right += int((vectors[1:] @ vectors[0]).argmax()) == 0
-        return right / len(questions)
-
-    rng = np.random.default_rng(31)
-    every = [*TRAINING_STYLES, *HELD_OUT_STYLES]
-
-    def anyone(kind: str | None = None) -> Any:
-        return held_out_instance(kind or str(rng.choice(KINDS)), int(rng.integers(10_000)))
-
-    def view(who: Any, style: str, variant: int | None = None) -> Drawing:
-        variant = int(rng.integers(1000)) if variant is None else variant
-        return portrait(who, style, variant, int(rng.integers(2**31)))
-
-    def instances(styles: list[str], same_kind: bool) -> list[tuple[Drawing, list[Drawing]]]:
-        questions = []
-        for _ in range(60):
-            who = anyone()
-            others = [who, *(anyone(who.kind if same_kind else None) for _ in range(11))]
-            questions.append((view(who, str(rng.choice(styles))),
-                              [view(o, str(rng.choice(styles))) for o in others]))  # fmt: skip
-        return questions
-
-    def looks(styles: list[str], count: int) -> list[tuple[Drawing, list[Drawing]]]:
-        questions = []
-        for _ in range(60):
-            chosen = [str(s) for s in rng.choice(styles, count, replace=False)]
-            # the same variant of it: its own colours and widths of strokes
-            variant = int(rng.integers(1000))
-            answers = [view(anyone(), s) for s in chosen[1:]]
-            question, right = (view(anyone(), chosen[0], variant) for _ in range(2))
-            questions.append((question, [right, *answers]))
-        return questions
-
-    colourful = [s for s in every if STYLES[s].keeps_colour]
-    return {
-        "instance among 12 of its class, colourful styles": share(
-            judge.content, instances(colourful, same_kind=True)
-        ),
-        "instance among 12 of any class, any style": share(
-            judge.content, instances(every, same_kind=False)
-        ),
-        "training style among 12": share(judge.style, looks(TRAINING_STYLES, 12)),
-        "held-out style among 8": share(judge.style, looks(HELD_OUT_STYLES, 8)),
-        "any style among 12": share(judge.style, looks(every, 12)),
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("draw", "train", "report"))
-    parser.add_argument("--run-dir", type=Path)
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--only", choices=("content", "style"))
-    args = parser.parse_args()
-    if args.what == "report":
-        for question, share in report(Judge()).items():
-            print(f"{share:.2f}  {question}")
-    elif args.run_dir is None:
-        parser.error("--run-dir is needed")
-    elif args.what == "draw":
-        draw(args.run_dir)
-    else:
-        train(args.run_dir, args.steps, [args.only] if args.only else ["content", "style"])
-
-
-if __name__ == "__main__":
-    main()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        return float(loss.detach())

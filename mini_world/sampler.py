@@ -22,8 +22,8 @@ class Sampler:
     them in half the time. A decoded image differs by a third of one of 255 levels.
     """
 
-    def __init__(self, host: StandaloneHost, steps: int = 16, guidance: float = 5.0) -> None:
-        self.host, self.steps, self.guidance = host, steps, guidance
+    def __init__(self, host: StandaloneHost, steps: int = 16) -> None:
+        self.host, self.steps, self.guidance = host, steps, host.guidance
         self._vae = host._load_vae(host.device)
 
     def embeddings(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -1,45 +1,20 @@
-"""The styles of the drawn world: how a scene becomes an image.
+"""Renderers that most styles of emoji/styles.py are: how a scene becomes an image.
 
-A style is a function (scene, traits, rng) -> image. `traits` is seeded by the variant of the
+Each is a function (scene, traits, rng) -> image. `traits` is seeded by the variant of the
 style (angle, spacing, ink, paper: the same in every image of that variant), `rng` by the
 image (where a blot falls). Images are (side, side, 3), 0..1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 from PIL import Image
 
-from mini_world.brushes import mix, paint, pick, rgb, sample, stitches, vivid, waves
-from mini_world.scenes import IMAGE_SIDE, SIDE, Scene
+from mini_world.brushes import mix, paint, pick, rgb, sample, vivid, waves
+from mini_world.scenes import SIDE, Scene
 from mini_world.textures import Array, blur, cells, grid, noise
 
-Render = Callable[[Scene, np.random.Generator, np.random.Generator], Array]
 
-
-@dataclass(frozen=True)
-class Style:
-    name: str  # as captions say it; "" is the neutral one
-    render: Render
-    keeps_colour: bool  # may a caption promise a colour?
-    held_out: bool = False
-
-
-STYLES: dict[str, Style] = {}
-
-
-def known_as(name: str, colour: bool, held_out: bool = False) -> Callable[[Render], Render]:
-    def register(render: Render) -> Render:
-        STYLES[name] = Style(name, render, colour, held_out)
-        return render
-
-    return register
-
-
-@known_as("", colour=True)
 def neutral(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     """Flat colours with soft light from above and a soft shadow."""
     y, _ = grid(SIDE)
@@ -49,14 +24,12 @@ def neutral(scene: Scene, traits: np.random.Generator, rng: np.random.Generator)
     return np.clip(scene.colour * light[..., None] * (1 - 0.3 * shadow[..., None]), 0, 1)
 
 
-@known_as("line drawing", colour=False)
 def line_drawing(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     ink, width = pick(traits, (24, 24, 30), (30, 34, 84), (70, 40, 26)), traits.choice([5, 7])
     paper = np.broadcast_to(rgb(252, 251, 247), (SIDE, SIDE, 3))
     return paint(paper, scene.edges(int(width)), ink)
 
 
-@known_as("pencil hatching", colour=False)
 def pencil_hatching(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     angle, period = float(traits.choice([35, 55, 125, 145])), traits.uniform(9, 13)
     wobble = noise(SIDE, 24, rng) * 6
@@ -67,7 +40,6 @@ def pencil_hatching(scene: Scene, traits: np.random.Generator, rng: np.random.Ge
     return np.repeat(np.clip(blur(tone.astype(np.float32), 0.8), 0.1, 1)[..., None], 3, -1)
 
 
-@known_as("pop art", colour=True)
 def pop_art(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     period, ground = (
         traits.uniform(15, 19),
@@ -89,7 +61,6 @@ def pop_art(scene: Scene, traits: np.random.Generator, rng: np.random.Generator)
     return paint(image, scene.edges(5, objects_only=True), rgb(12, 12, 16))
 
 
-@known_as("mosaic", colour=True)
 def mosaic(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     size, grout = traits.uniform(12, 14), pick(traits, (60, 56, 60), (236, 230, 216), (120, 96, 76))
     tiles = cells(SIDE, size, rng, jitter=0.12)
@@ -98,24 +69,6 @@ def mosaic(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) 
     return paint(tile, tiles.rim < 0.17, grout)
 
 
-@known_as("watercolor painting", colour=True)
-def watercolor(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
-    wet = traits.uniform(3.0, 5.5)
-    fy, fx = noise(SIDE, 20, rng), noise(SIDE, 20, rng)
-    y, x = grid(SIDE)
-    sy = np.clip(y + (fy - 0.5) * 26, 0, SIDE - 1).astype(int)
-    sx = np.clip(x + (fx - 0.5) * 26, 0, SIDE - 1).astype(int)
-    wash = blur(scene.colour[sy, sx], wet)
-    inside = blur(scene.objects[sy, sx].astype(np.float32), wet)
-    strength = 0.6 + 0.6 * noise(SIDE, 34, rng)
-    strength = strength * (0.45 + 0.75 * inside) + 0.9 * inside * (1 - inside)
-    paper = rgb(252, 250, 244)
-    return np.clip(
-        mix(np.broadcast_to(paper, wash.shape), vivid(wash, 1.5), np.clip(strength, 0, 1)), 0, 1
-    )
-
-
-@known_as("neon", colour=False)
 def neon(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     inks = [rgb(255, 40, 160), rgb(40, 230, 255), rgb(120, 255, 80), rgb(255, 150, 40)]
     first, second = (inks[int(i)] for i in traits.permutation(4)[:2])
@@ -135,7 +88,6 @@ def neon(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) ->
     )
 
 
-@known_as("paper cut", colour=True)
 def paper_cut(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     """Sheets of muted paper: every border throws a shadow down and to the right."""
     reach = int(traits.integers(5, 9))
@@ -149,7 +101,6 @@ def paper_cut(scene: Scene, traits: np.random.Generator, rng: np.random.Generato
     )
 
 
-@known_as("pixel art", colour=True)
 def pixel_art(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     count = int(traits.choice([21, 26]))
     edged = paint(scene.colour, scene.edges(5, objects_only=True), rgb(30, 26, 40))
@@ -162,7 +113,6 @@ def pixel_art(scene: Scene, traits: np.random.Generator, rng: np.random.Generato
     return np.asarray(big, np.float32) / 255
 
 
-@known_as("stained glass", colour=True)
 def stained_glass(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     panes = cells(SIDE, traits.uniform(34, 44), rng)
     y, x = grid(SIDE)
@@ -172,7 +122,6 @@ def stained_glass(scene: Scene, traits: np.random.Generator, rng: np.random.Gene
     return paint(np.clip(glass, 0, 1), lead, rgb(18, 16, 18))
 
 
-@known_as("blueprint", colour=False)
 def blueprint(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     ground, period = (
         pick(traits, (24, 66, 140), (18, 84, 130), (40, 52, 132)),
@@ -186,7 +135,6 @@ def blueprint(scene: Scene, traits: np.random.Generator, rng: np.random.Generato
     return paint(image, scene.edges(5), rgb(232, 242, 255))
 
 
-@known_as("chalk drawing", colour=False)
 def chalk(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     board = pick(traits, (38, 66, 54), (44, 46, 50), (52, 44, 60))
     angle = float(traits.choice([30, 60, 120, 150]))
@@ -198,7 +146,6 @@ def chalk(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -
     return np.clip(mix(ground, pastel, blur(np.clip(cover, 0, 1).astype(np.float32), 1)), 0, 1)
 
 
-@known_as("oil painting", colour=True)
 def oil_painting(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     angle, size = float(traits.choice([30, 60, 120, 150])), traits.uniform(9, 11)
     strokes = cells(SIDE, size, rng, aspect=2.5, degrees=angle)
@@ -208,7 +155,6 @@ def oil_painting(scene: Scene, traits: np.random.Generator, rng: np.random.Gener
     return np.clip(colour * light[..., None], 0, 1)
 
 
-@known_as("cartoon", colour=True)
 def cartoon(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     """Bright flat colours, thick outlines, one hard shade."""
     width = int(traits.choice([5, 7]))
@@ -218,7 +164,6 @@ def cartoon(scene: Scene, traits: np.random.Generator, rng: np.random.Generator)
     return paint(bright, scene.edges(width, objects_only=True), rgb(10, 10, 12))
 
 
-@known_as("sepia photograph", colour=False)
 def sepia(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     y, x = grid(SIDE)
     soft = blur(neutral(scene, traits, rng).mean(-1), traits.uniform(2, 3))
@@ -231,7 +176,6 @@ def sepia(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -
     )
 
 
-@known_as("low poly", colour=True)
 def low_poly(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     """Triangles: every square of a grid halved along alternating diagonals, shaded apart."""
     size = traits.uniform(21, 25)
@@ -248,7 +192,6 @@ def low_poly(scene: Scene, traits: np.random.Generator, rng: np.random.Generator
     return np.clip(colour * (0.72 + 0.45 * shade[..., None]), 0, 1).astype(np.float32)
 
 
-@known_as("synthwave", colour=False)
 def synthwave(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     """Violet shadows, pink and orange lights, dark scan lines, a glow at the horizon."""
     y, _ = grid(SIDE)
@@ -264,7 +207,6 @@ def synthwave(scene: Scene, traits: np.random.Generator, rng: np.random.Generato
     return paint(image, scene.edges(3, objects_only=True), rgb(80, 240, 255))
 
 
-@known_as("linocut", colour=False)
 def linocut(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     """One ink: dark parts printed, light parts bare, carved lines around the object."""
     ink = pick(traits, (20, 20, 22), (120, 24, 30), (22, 60, 58))
@@ -278,40 +220,6 @@ def linocut(scene: Scene, traits: np.random.Generator, rng: np.random.Generator)
 # Held out of pretraining: what a user brings.
 
 
-@known_as("knitted wool", colour=True, held_out=True)
-def knitted(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
-    wide, tall = traits.uniform(15, 17), traits.uniform(10, 12)
-    cy, cx, fx, fy = stitches(wide, tall)
-    light = 0.55 + 0.55 * np.sin(np.pi * fy) * (0.55 + 0.45 * np.sin(np.pi * fx))
-    return np.clip(
-        mix(scene.colour[cy, cx], np.ones_like(scene.colour), 0.1) * light[..., None], 0, 1
-    )
-
-
-@known_as("pointillism", colour=True, held_out=True)
-def pointillism(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
-    dots = cells(SIDE, traits.uniform(9.5, 11), rng)
-    colour = vivid(scene.colour[dots.centre_y, dots.centre_x], 1.5)
-    hue = np.stack([dots.shade, np.mod(dots.shade * 7, 1), np.mod(dots.shade * 13, 1)], -1)
-    colour = np.clip(colour + 0.45 * (hue - 0.5), 0, 1)
-    paper = np.broadcast_to(rgb(250, 244, 226), colour.shape)
-    return paint(paper, dots.from_centre < 0.46, colour.astype(np.float32))
-
-
-@known_as("gold engraving", colour=False, held_out=True)
-def gold_engraving(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
-    angle, period = float(traits.choice([0, 45, 90, 135])), traits.uniform(11, 14)
-    y, x = grid(SIDE)
-    gold = mix(
-        np.broadcast_to(rgb(178, 124, 36), (SIDE, SIDE, 3)),
-        np.broadcast_to(rgb(255, 228, 140), (SIDE, SIDE, 3)),
-        (x + y) / (2 * SIDE),
-    )
-    lines = (waves(period, angle) < scene.light * 0.75) & scene.objects
-    return paint(np.broadcast_to(rgb(16, 14, 16), gold.shape), lines | scene.edges(5, True), gold)
-
-
-@known_as("thermal image", colour=False, held_out=True)
 def thermal(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     heat = blur(scene.objects.astype(np.float32), 10) * 0.55 + scene.light * 0.35 * scene.objects
     heat = blur(np.clip(heat + 0.18 * noise(SIDE, 40, rng), 0, 1).astype(np.float32), 4)
@@ -323,18 +231,6 @@ def thermal(scene: Scene, traits: np.random.Generator, rng: np.random.Generator)
     ).astype(np.float32)
 
 
-@known_as("crayon drawing", colour=True, held_out=True)
-def crayon(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
-    angle = float(traits.choice([30, 60, 120, 150]))
-    wax = waves(10, angle, noise(SIDE, 16, rng) * 16) * 0.6 + noise(SIDE, 4, rng) * 0.6
-    cover = np.where(scene.objects, wax < 0.78, wax < 0.5)
-    paper = np.broadcast_to(rgb(250, 247, 238), scene.colour.shape)
-    image = paint(paper, cover, vivid(scene.colour, 1.4) * 0.95)
-    rough = scene.edges(7, objects_only=True) & (noise(SIDE, 4, rng) < 0.7)
-    return blur(paint(image, rough, vivid(scene.colour, 1.4) * 0.45), 0.8)
-
-
-@known_as("riso print", colour=False, held_out=True)
 def riso(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     """Two inks printed apart: one for the shadows as dots, one for the object, shifted."""
     inks = [rgb(255, 72, 100), rgb(0, 130, 160), rgb(255, 180, 0), rgb(70, 80, 200)]
@@ -351,7 +247,6 @@ def riso(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) ->
     )
 
 
-@known_as("clay model", colour=True, held_out=True)
 def clay(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     """Every part a rounded lump, lit from the upper left."""
     height = blur(1 - scene.edges(9).astype(np.float32), traits.uniform(6, 8))
@@ -365,7 +260,6 @@ def clay(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) ->
     return np.clip(soft * light[..., None] + gloss[..., None], 0, 1)
 
 
-@known_as("ink wash", colour=False, held_out=True)
 def ink_wash(scene: Scene, traits: np.random.Generator, rng: np.random.Generator) -> Array:
     tint = pick(traits, (28, 28, 34), (26, 40, 66), (54, 34, 30))
     dark = blur((1 - scene.light) * (0.25 + 0.75 * scene.objects), traits.uniform(5, 8))
@@ -375,11 +269,3 @@ def ink_wash(scene: Scene, traits: np.random.Generator, rng: np.random.Generator
     )
     paper = np.broadcast_to(rgb(246, 242, 232), (SIDE, SIDE, 3))
     return mix(paper, np.broadcast_to(tint, paper.shape), np.clip(0.75 * wash + 0.9 * brush, 0, 1))
-
-
-def stylise(scene: Scene, style: str, variant: int, rng: np.random.Generator) -> np.ndarray:
-    """The scene in a style's variant: (image, image, 3) uint8, half the canvas' side."""
-    traits = np.random.default_rng((sorted(STYLES).index(style), variant))
-    canvas = np.asarray(STYLES[style].render(scene, traits, rng), np.float32)
-    half = canvas.reshape(IMAGE_SIDE, 2, IMAGE_SIDE, 2, 3).mean((1, 3))
-    return (np.clip(half, 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.quality import report
 from benchmarks.quality.gates import headroom_text
 from benchmarks.quality.parts import QUICK, VARIANTS, choose, decide, final, gated, workers
-from benchmarks.quality.targets import WANTED, Target
+from benchmarks.quality.targets import WANTED, Target, check_drawings
 from unziplora import mini
 from unziplora.method.methods import METHODS
 
@@ -64,6 +64,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
+    check_drawings()
     part = "final" if args.quick else args.part
     with workers(args.workers, args.model, args.cache) as pool:
         targets, rooms = gated(pool, "choose" if args.quick else GATED_AS[part], args.ungated)

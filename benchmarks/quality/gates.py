@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.quality.runs import Bench
 from benchmarks.quality.scores import Referee
 from benchmarks.quality.targets import Target
-from mini_world.styles import STYLES
+from mini_world.emoji.styles import STYLES
 
 STYLE_THROUGH_VAE = 0.85  # cosine of the world's own images after the VAE with their style
 SUBJECT_ABOVE_BASE = 0.10  # of the image itself over what the base draws

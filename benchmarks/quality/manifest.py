@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.quality.targets import PARTS, TOKEN, Target
+from benchmarks.quality.targets import PARTS, TOKEN, Target, check_drawings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", choices=tuple(PARTS), default="final")
     parser.add_argument("--images", type=int, metavar="N", help="only the first N")
     given = parser.parse_args(arguments)
+    check_drawings()
     print(write_manifest(given.out, PARTS[given.part][: given.images]))
     return 0
 

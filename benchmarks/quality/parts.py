@@ -17,8 +17,8 @@ from benchmarks.quality.gates import Headroom, by_faults, capacity, headroom, pa
 from benchmarks.quality.runs import Bench, Job
 from benchmarks.quality.scores import Scorer, alignment
 from benchmarks.quality.targets import PARTS, WANTED, Target
+from mini_world.emoji.probes import judge
 from mini_world.encoder import EncoderJudge
-from mini_world.probes import Judge
 from mini_world.sampler import Sampler
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.method.blocks import FULL
@@ -59,7 +59,7 @@ def _prepare(model: Path, cache: Path) -> None:
     global _bench, _scorer
     torch.set_num_threads(1)
     _bench = Bench(Sampler(StandaloneHost.open(model)), cache)
-    _scorer = Scorer(Judge(), [] if missing() else [EncoderJudge()])
+    _scorer = Scorer(judge(), [] if missing() else [EncoderJudge()])
 
 
 def _train(job: Job) -> None:

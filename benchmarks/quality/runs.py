@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -80,11 +81,12 @@ class Bench:
         return np.load(path)
 
     def base_samples(self, condition: str, target: Target, style_target: Target) -> np.ndarray:
-        """What the model alone makes of the same prompts and seeds."""
-        name = f"{condition}-{target.name}-{style_target.name}"
+        """What the model alone makes of the same prompts and seeds; once for all targets whose
+        prompts are the same."""
+        prompts = prompts_of(condition, target, style_target)
+        name = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
         path = self.cache / "samples" / "base" / f"{name}.npy"
         if not path.exists():
-            prompts = prompts_of(condition, target, style_target)
             _keep(path, self.sampler.images(prompts, _seeds()))
         return np.load(path)
 
@@ -104,6 +106,6 @@ def _seeds() -> list[int]:
 
 def _keep(path: Path, images: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npy")
+    part = path.with_suffix(f".{os.getpid()}.npy")  # another worker may make the same
     np.save(part, images)
-    part.rename(path)
+    part.replace(path)

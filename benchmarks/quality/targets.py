@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mini_world.captions import article
-from mini_world.world import CORE_KINDS, CORE_STYLES, Drawing, held_out_instance, portrait
+from mini_world.emoji import sets
+from mini_world.emoji.things import Individual
+from mini_world.emoji.world import CORE_STYLES, Artwork, held_out_individual, portrait
 
 if TYPE_CHECKING:
     from benchmarks.quality.scores import Referee
@@ -20,21 +22,31 @@ TOKEN = "sks"
 SCENES = ("", "on a beach", "in a city", "in the snow")
 SAMPLES = 16
 VIEWS = 24  # drawings of which a reference is the mean
+# what styles are tried on: classes that the miniature draws plainly
+OBJECTS = ("house", "car", "mushroom", "penguin", "sailboat", "bus", "apple", "balloon", "cat")
+VARIANT = 1000  # of a style, from here on never trained on
 
 
 @dataclass(frozen=True)
 class Target:
-    """One image and what is known about it. number: of its individual and of its variant."""
+    """One image and what is known about it. number: of its style's variant, and of its view."""
 
     name: str
-    kind: str
+    who: Individual
     style: str
     number: int
 
+    @property
+    def kind(self) -> str:
+        return self.who.kind
+
+    @property
+    def variant(self) -> int:
+        return VARIANT + self.number
+
     def image(self) -> np.ndarray:
         """(128, 128, 3) uint8: what is trained on."""
-        who = held_out_instance(self.kind, self.number)
-        return portrait(who, self.style, 1_000_000 + self.number, self.number).draw()
+        return portrait(self.who, self.style, self.variant, self.number).draw()
 
     @property
     def subject(self) -> str:
@@ -43,37 +55,36 @@ class Target:
     @property
     def others(self) -> list[str]:
         """Eight classes that the image does not show."""
-        return [kind for kind in CORE_KINDS if kind != self.kind][:8]
+        return [kind for kind in OBJECTS if kind != self.kind][:8]
 
     def drawn(self, style: str, variant: int | None = None) -> np.ndarray:
-        """(16, 128, 128, 3): this individual in a style, or a style's variant, from new views."""
-        who = held_out_instance(self.kind, self.number)
-        number = 0 if variant is None else 1_000_000 + variant
-        return _images(portrait(who, style, number, 3000 + n) for n in range(SAMPLES))
+        """(16, 128, 128, 3): this individual in a style, or a style's variant, from new views.
+        variant: as a target's number."""
+        number = 0 if variant is None else VARIANT + variant
+        return _images(portrait(self.who, style, number, 3000 + n) for n in range(SAMPLES))
 
     def drawn_by_style(self) -> np.ndarray:
         """(16, 128, 128, 3): two other individuals of each other class in this variant."""
         return _images(
-            portrait(held_out_instance(kind, 6000 + n), self.style, 1_000_000 + self.number, n)
+            portrait(held_out_individual(kind, n), self.style, self.variant, n)
             for kind in self.others
             for n in range(SAMPLES // len(self.others))
         )
 
     def content_reference(self, judge: Referee) -> Tensor:
-        """(64,): this individual in many styles and views."""
+        """(d,): this individual in many styles and views."""
         rng = np.random.default_rng((51, self.number))
-        who = held_out_instance(self.kind, self.number)
         styles = [str(rng.choice(["", *CORE_STYLES])) for _ in range(VIEWS)]
-        drawn = _images(portrait(who, style, n, 1000 + n) for n, style in enumerate(styles))
+        drawn = _images(portrait(self.who, style, n, 1000 + n) for n, style in enumerate(styles))
         return F.normalize(judge.content(drawn).mean(0), dim=0)
 
     def style_reference(self, judge: Referee) -> Tensor:
-        """(64,): this variant of the style on many other things."""
+        """(d,): this variant of the style on many other things."""
         drawn = _images(
             portrait(
-                held_out_instance(self.others[n % 8], 5000 + n),
+                held_out_individual(self.others[n % 8], 2 + n // 8),
                 self.style,
-                1_000_000 + self.number,
+                self.variant,
                 2000 + n,
             )
             for n in range(VIEWS)
@@ -81,14 +92,25 @@ class Target:
         return F.normalize(judge.style(drawn).mean(0), dim=0)
 
 
-def _images(drawn: Iterable[Drawing]) -> np.ndarray:
+def check_drawings() -> None:
+    """Ends the program where the sets that the images are made of are missing."""
+    if missing := sets.missing():
+        raise SystemExit(f"The benchmark draws its images itself. {missing}")
+
+
+def _images(drawn: Iterable[Artwork]) -> np.ndarray:
     return np.stack([image.draw() for image in drawn])
 
 
-def _targets(part: str, rows: list[tuple[str, str]], first: int) -> tuple[Target, ...]:
+def _targets(part: str, rows: list[tuple[str, str, int, str]], first: int) -> tuple[Target, ...]:
     return tuple(
-        Target(f"{part}{n}-{kind}-{style.replace(' ', '-')}", kind, style, first + n)
-        for n, (kind, style) in enumerate(rows)
+        Target(
+            f"{part}{n}-{kind}-{style.replace(' ', '-')}",
+            Individual(kind, vendor, hue),
+            style,
+            first + n,
+        )
+        for n, (kind, vendor, hue, style) in enumerate(rows)
     )
 
 
@@ -97,16 +119,18 @@ def _targets(part: str, rows: list[tuple[str, str]], first: int) -> tuple[Target
 CHOOSING = _targets(
     "c",
     [
-        ("cat", "knitted wool"),
-        ("house", "riso print"),
-        ("fish", "crayon drawing"),
-        ("teapot", "ink wash"),
-        ("rocket", "knitted wool"),
-        ("car", "clay model"),
-        ("penguin", "crayon drawing"),
-        ("butterfly", "pointillism"),
-        ("turtle", "clay model"),
-        ("mushroom", "thermal image"),
+        ("mushroom", "twemoji", 3, "knitted textile"),
+        ("car", "noto", 3, "crayon drawing"),
+        ("house", "twemoji", 3, "clay sculpture"),
+        ("penguin", "noto-v1", 3, "pointillist painting"),
+        ("cat", "emojione", 3, "knitted textile"),
+        ("sailboat", "noto", 3, "clay sculpture"),
+        ("bus", "twemoji", 3, "crayon drawing"),
+        ("apple", "noto", 3, "glitch art"),
+        ("balloon", "twemoji", 3, "crayon drawing"),
+        ("mushroom", "emojione", 6, "clay sculpture"),
+        ("house", "fxemoji", 0, "knitted textile"),
+        ("car", "emojione", 6, "pointillist painting"),
     ],
     100,
 )
@@ -114,19 +138,23 @@ CHOOSING = _targets(
 FINAL = _targets(
     "f",
     [
-        ("penguin", "pointillism"),
-        ("car", "gold engraving"),
-        ("butterfly", "thermal image"),
-        ("mushroom", "clay model"),
-        ("rocket", "crayon drawing"),
-        ("turtle", "knitted wool"),
-        ("cat", "ink wash"),
-        ("house", "riso print"),
-        *(
-            (kind, style)
-            for style in ("knitted wool", "crayon drawing", "clay model", "pointillism")
-            for kind in ("butterfly", "fish", "teapot", "car", "cat", "house")
-        ),
+        (kind, vendor, hue, style)
+        for style, (one, two) in {
+            "clay sculpture": (0, 1),
+            "crayon drawing": (1, 2),
+            "knitted textile": (2, 3),
+            "pointillist painting": (3, 0),
+            "glitch art": (0, 2),
+        }.items()
+        for kind, people in {
+            "mushroom": (("noto", 3), ("noto-v1", 3), ("fxemoji", 0), ("noto", 6)),
+            "car": (("noto-v1", 3), ("fxemoji", 0), ("twemoji", 6), ("noto-v1", 6)),
+            "house": (("noto-v1", 3), ("emojione", 3), ("noto", 6), ("fxemoji", 3)),
+            "cat": (("noto", 3), ("twemoji", 3), ("fxemoji", 0), ("noto-v1", 6)),
+            "sailboat": (("noto-v1", 3), ("fxemoji", 0), ("twemoji", 6), ("emojione", 3)),
+            "bus": (("fxemoji", 0), ("emojione", 3), ("noto-v1", 3), ("twemoji", 6)),
+        }.items()
+        for vendor, hue in (people[one], people[two])
     ],
     200,
 )

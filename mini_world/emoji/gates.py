@@ -28,9 +28,9 @@ from mini_world.emoji.things import CORE_KINDS
 from mini_world.emoji.vae import through
 from mini_world.emoji.world import CORE_STYLES
 from mini_world.encoder import EncoderJudge
+from mini_world.miniature import Miniature, sample
 from mini_world.model import time_ids
 from mini_world.probes import Judge
-from mini_world.train import Miniature, sample
 from mini_world.vae import decode
 
 GATES = {"style through the VAE": 0.88, "class": 0.9, "style": 0.95}
@@ -54,10 +54,10 @@ def named(requested: Sequence[str], found: Sequence[str]) -> float:
 
 
 def class_share(judge: Judge, draw: Draw, seeds: int = 6) -> float:
-    """Of "a cat": is it a cat among all classes?"""
+    """Of "a cat": is it a cat among the classes that the miniature was taught?"""
     prompts = [article(kind) for kind in CORE_KINDS]
     return float(np.mean([
-        named(CORE_KINDS, judge.kinds(draw(prompts, seed))) for seed in range(seeds)
+        named(CORE_KINDS, judge.kinds(draw(prompts, seed), CORE_KINDS)) for seed in range(seeds)
     ]))  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def word_effect(
 
 def gates(run_dir: Path, questions: int = 60) -> dict[str, float]:
     """What is there of them: those of the UNet only once it and the judges have been trained."""
-    words = vocabulary(run_dir)
+    words = vocabulary(run_dir / "probes")
     trained = all((words.folder / f"{name}.safetensors").exists() for name in ("content", "style"))
     judge = Judge(words) if trained else EncoderJudge()
     vae = AutoencoderKL.from_pretrained(run_dir / "vae").eval()

@@ -1,11 +1,11 @@
-"""The emoji world's own judges: who is in an image, and how it is made.
+"""The networks that judge: who is in an image, and how it is made.
 
     python -m mini_world.emoji.probes draw   --run-dir DIR     12,000 images of known individuals
     python -m mini_world.emoji.probes train  --run-dir DIR     about 45 minutes of one core
-    python -m mini_world.emoji.probes report --run-dir DIR     held-out individuals and styles
+    python -m mini_world.emoji.probes report [--run-dir DIR]   held-out individuals and styles
 
-The same networks as the drawn world's (mini_world.probes), trained on training individuals in
-training styles. The weights lie in DIR/probes until they pass and ship.
+Trained on training individuals in training styles (mini_world.probes). Their weights lie in
+DIR/probes until they pass; the shipped ones lie in mini_world/probes.
 """
 
 from __future__ import annotations
@@ -27,19 +27,25 @@ from mini_world.emoji.things import (
     KINDS,
     VENDORS,
     Individual,
-    colour_word,
 )
-from mini_world.emoji.world import Artwork, held_out_individuals, portrait
-from mini_world.probes import VARIANTS, VIEWS, Judge, Vocabulary, train
+from mini_world.emoji.world import Artwork, held_out_individuals, known_colour, portrait
+from mini_world.probes import FOLDER, VARIANTS, VIEWS, Judge, Vocabulary, train
 from mini_world.scenes import CONTEXTS, IMAGE_SIDE
+from unziplora.files import write_text
 
 INDIVIDUALS = 1500
 
 Question = tuple[Artwork, list[Artwork]]
 
 
-def vocabulary(run_dir: Path) -> Vocabulary:
-    return Vocabulary(run_dir / "probes", KINDS, COLOURS, TRAINING_STYLES)
+def vocabulary(folder: Path = FOLDER) -> Vocabulary:
+    """What the networks in a folder can name; without one, the shipped ones."""
+    return Vocabulary(folder, KINDS, COLOURS, TRAINING_STYLES)
+
+
+def judge() -> Judge:
+    """The shipped networks."""
+    return Judge(vocabulary())
 
 
 def individuals(rng: np.random.Generator, count: int = INDIVIDUALS) -> list[Individual]:
@@ -51,25 +57,40 @@ def individuals(rng: np.random.Generator, count: int = INDIVIDUALS) -> list[Indi
 
 
 def draw(run_dir: Path, count: int = INDIVIDUALS) -> None:
-    """probes.npy, (count VIEWS, 128, 128, 3), and probes.json with what each image shows."""
-    rng = np.random.default_rng(23)
-    pixels = np.zeros((count * VIEWS, IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8)
-    known: list[dict[str, int]] = []
-    for number, who in enumerate(individuals(rng, count)):
-        for _ in range(VIEWS):
-            style = str(rng.choice(TRAINING_STYLES))
-            variant = int(rng.integers(VARIANTS))
-            context = str(rng.choice(sorted(CONTEXTS))) if rng.random() < 0.4 else None
-            seed = int(rng.integers(2**31))
-            pixels[len(known)] = portrait(who, style, variant, seed, context).draw()
-            colour = colour_word(who) if STYLES[style].keeps_colour else ""
-            known.append({
-                "instance": number, "kind": KINDS.index(who.kind), "variant": variant,
-                "colour": COLOURS.index(colour) if colour else -1,
-                "style": TRAINING_STYLES.index(style),
-            })  # fmt: skip
-    np.save(run_dir / "probes.npy", pixels)
-    (run_dir / "probes.json").write_text(json.dumps(known))
+    """probes.npy, (count VIEWS, 128, 128, 3), and probes.json with what each image shows. Each
+    individual is drawn from its own number, so that a drawing that was stopped goes on."""
+    shape = (count * VIEWS, IMAGE_SIDE, IMAGE_SIDE, 3)
+    path, facts = run_dir / "probes.npy", run_dir / "probes.json"
+    known: list[dict[str, int]] = json.loads(facts.read_text("utf-8")) if facts.exists() else []
+    pixels = np.lib.format.open_memmap(path, "r+" if known else "w+", np.uint8, shape)
+    who = individuals(np.random.default_rng(23), count)
+    for number in range(len(known) // VIEWS, len(who)):
+        for artwork in _views(who[number], np.random.default_rng((23, number))):
+            pixels[len(known)] = artwork.draw()
+            known.append({"instance": number, **_facts(artwork)})
+        if number % 25 == 24 or number == len(who) - 1:
+            pixels.flush()
+            write_text(facts, json.dumps(known))
+
+
+def _views(who: Individual, rng: np.random.Generator) -> list[Artwork]:
+    """An individual in VIEWS training styles."""
+    views = []
+    for _ in range(VIEWS):
+        style, variant = str(rng.choice(TRAINING_STYLES)), int(rng.integers(VARIANTS))
+        context = str(rng.choice(sorted(CONTEXTS))) if rng.random() < 0.4 else None
+        views.append(portrait(who, style, variant, int(rng.integers(2**31)), context))
+    return views
+
+
+def _facts(artwork: Artwork) -> dict[str, int]:
+    """What an image shows, in numbers of the vocabulary; colour -1 where none is promised."""
+    colour = known_colour(artwork)
+    return {
+        "kind": KINDS.index(artwork.who.kind), "variant": artwork.variant,
+        "colour": COLOURS.index(colour) if colour else -1,
+        "style": TRAINING_STYLES.index(artwork.style),
+    }  # fmt: skip
 
 
 def individual_questions(
@@ -162,18 +183,22 @@ def report(judge: Any, change: Any = None, count: int = 60) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("draw", "train", "report"))
-    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--only", choices=("content", "style"))
     args = parser.parse_args()
-    words = vocabulary(args.run_dir)
-    if args.what == "draw":
-        draw(args.run_dir)
-    elif args.what == "train":
-        train(args.run_dir, args.steps, [args.only] if args.only else ["content", "style"], words)
-    else:
+    run_dir: Path | None = args.run_dir
+    if args.what == "report":
+        words = vocabulary(FOLDER if run_dir is None else run_dir / "probes")
         for question, share in report(Judge(words)).items():
             print(f"{share:.2f}  {question}")
+    elif run_dir is None:
+        parser.error("--run-dir is needed")
+    elif args.what == "draw":
+        draw(run_dir)
+    else:
+        names = [args.only] if args.only else ["content", "style"]
+        train(run_dir, args.steps, names, vocabulary(run_dir / "probes"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """A scene of the emoji world: individuals before a background, as styles want to see it.
 
-It offers what scenes.Scene offers (colour, objects, light, edges), so that the same renderers draw
-both worlds; here borders come from the drawings' own colours.
+It is a scenes.Scene (colour, objects, light, edges); borders come from the drawings' own colours.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ from functools import cached_property
 import numpy as np
 from PIL import Image, ImageFilter
 
-from mini_world import scenes
 from mini_world.emoji.things import Individual, drawing
-from mini_world.scenes import SIDE
+from mini_world.scenes import SIDE, background
 from mini_world.textures import Array, Mask
 
 FILL = 0.8  # of the canvas' side, for a view's scale 1
@@ -112,11 +110,11 @@ def compose(
     actors: Sequence[tuple[Individual, View]], context: str | None, rng: np.random.Generator
 ) -> EmojiScene:
     """Background, then the actors from first to last. rng: details of the background."""
-    ground = scenes.compose((), context, rng)
-    colour, objects = ground.colour.copy(), np.zeros((SIDE, SIDE), bool)
+    colour, borders = background(context, rng)
+    objects = np.zeros((SIDE, SIDE), bool)
     for who, view in actors:
         pixels = placed(who, view).astype(np.float32) / 255
         alpha = pixels[..., 3:]
         colour = colour * (1 - alpha) + pixels[..., :3] * alpha
         objects |= alpha[..., 0] > 0.5
-    return EmojiScene(colour.astype(np.float32), objects, ground.edges(1))
+    return EmojiScene(colour.astype(np.float32), objects, borders)

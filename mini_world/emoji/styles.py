@@ -12,7 +12,6 @@ from mini_world.emoji.registry import STYLES, style
 from mini_world.emoji.scene import EmojiScene
 from mini_world.scenes import IMAGE_SIDE
 
-# Renderers of the drawn world that serve here as they are.
 for _name, _render, _colour, _held_out in (
     ("", drawn.neutral, True, False),
     ("line drawing", drawn.line_drawing, False, False),
@@ -36,7 +35,7 @@ for _name, _render, _colour, _held_out in (
     ("clay sculpture", drawn.clay, True, True),
     ("ink wash painting", drawn.ink_wash, False, True),
 ):
-    style(_name, colour=_colour, held_out=_held_out)(_render)  # type: ignore[arg-type]
+    style(_name, colour=_colour, held_out=_held_out)(_render)
 
 TRAINING_STYLES = sorted(name for name, known in STYLES.items() if name and not known.held_out)
 HELD_OUT_STYLES = sorted(name for name, known in STYLES.items() if known.held_out)

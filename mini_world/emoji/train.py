@@ -5,11 +5,11 @@
 
 Velocity with min-SNR weights (arXiv 2303.09556: min(SNR, 5) / (SNR + 1) for a velocity), a cosine
 or constant rate after a warm-up, a moving average of the weights, one timestep in each part of the
-schedule per batch. Starts from the kept weights (weights.py), or from the shipped miniature's: its
-latents are near to these, and it knows how to draw shapes; or --from-nothing.
+schedule per batch. Starts from the shipped miniature (its latents are near to those of a VAE that
+was trained on from its own), or --from-nothing.
 
-Words that mislead (mini_world.train says why) are heard by each attention group in MISLED of the
-samples, for what it is not in charge of.
+Words that mislead (mini_world.miniature says why) are heard by each attention group in MISLED of
+the samples, for what it is not in charge of.
 
 On a CPU without bfloat16 units everything is float32; `--device cuda` uses bfloat16, and a batch of
 256 fits any GPU.
@@ -30,15 +30,14 @@ from PIL import Image
 from torch import Tensor
 
 from mini_world.captions import article, in_style
-from mini_world.emoji import weights
 from mini_world.emoji.clock import Clock, stretch_parser
 from mini_world.emoji.latents import Latents
 from mini_world.emoji.styles import STYLES
 from mini_world.emoji.things import CORE_KINDS
 from mini_world.emoji.world import CORE_STYLES
+from mini_world.miniature import Miniature, alphas_cumprod, heard, learn, sample
 from mini_world.model import time_ids
 from mini_world.precision import fast
-from mini_world.train import Miniature, alphas_cumprod, heard, learn, sample
 from mini_world.vae import decode
 from unziplora.unet.architectures import recognise
 from unziplora.unet.prompt_swap import other_context
@@ -53,15 +52,12 @@ OTHER_SIZE = 0.15  # of samples: another original size is named, so that it mean
 
 
 def first_model() -> Miniature:
-    """What this training starts from: the kept weights, else the shipped miniature's."""
+    """What this training starts from: the shipped miniature."""
     from unziplora import mini
     from unziplora.checkpoints.checkpoint import open_checkpoint
     from unziplora.checkpoints.identify import identify
 
-    model, kept = Miniature(), weights.read("model")
-    if kept is not None:
-        model.load_state_dict({name: value.float() for name, value in kept.items()})
-        return model
+    model = Miniature()
     parts, cpu = open_checkpoint(identify(mini.MODEL)), torch.device("cpu")
     model.unet.load_state_dict(parts.unet(cpu, torch.float32).state_dict())
     first, second = parts.text_encoders(cpu, torch.float32)

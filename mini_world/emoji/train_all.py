@@ -100,7 +100,7 @@ def run_all(run_dir: Path, minutes: float, device: str, workers: int) -> bool:
 
     def train_judges(left: float) -> bool:
         probes.draw(run_dir)
-        probes.train(run_dir, 1200, ["content", "style"], probes.vocabulary(run_dir))
+        probes.train(run_dir, 1200, ["content", "style"], probes.vocabulary(run_dir / "probes"))
         return True
 
     plan: list[tuple[str, float, Callable[[float], bool]]] = [

@@ -22,7 +22,6 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from mini_world.emoji import weights
 from mini_world.emoji.clock import Clock, stretch_parser
 from mini_world.emoji.critic import Adversary
 from mini_world.emoji.things import Individual
@@ -39,15 +38,13 @@ PERCEPTUAL, SQUARED = 0.35, 4.0  # weights beside mini_world.vae's errors
 
 
 def first_vae() -> AutoencoderKL:
-    """What this training starts from: the kept weights, else the shipped miniature's VAE."""
+    """What this training starts from: the shipped miniature's VAE."""
     from unziplora import mini
     from unziplora.checkpoints.checkpoint import open_checkpoint
     from unziplora.checkpoints.identify import identify
 
     vae = new_vae()
-    kept = weights.read("vae")
-    if kept is None:
-        kept = open_checkpoint(identify(mini.MODEL)).vae(torch.device("cpu")).state_dict()
+    kept = open_checkpoint(identify(mini.MODEL)).vae(torch.device("cpu")).state_dict()
     vae.load_state_dict({name: value.float() for name, value in kept.items()})
     return vae
 

@@ -84,6 +84,16 @@ def held_out_individuals(kinds: Sequence[str] = CORE_KINDS) -> list[Individual]:
     return found
 
 
+def held_out_individual(kind: str, number: int) -> Individual:
+    """One of a class' held-out individuals: seen vendors' in unseen hues, then the unseen
+    vendor's in every hue."""
+    every = [Individual(kind, who, hue) for hue in HELD_OUT_HUES for who in vendors_of(kind)]
+    every += [
+        Individual(kind, who, hue) for who in vendors_of(kind, held_out=True) for hue in range(HUES)
+    ]
+    return every[number % len(every)]
+
+
 def training_artwork(
     rng: np.random.Generator,
     kinds: Sequence[str] = KINDS,

@@ -23,23 +23,29 @@ from benchmarks.quality.runs import Job, prompts_of
 from benchmarks.quality.scores import ALIGNMENT, LEAKS, Scorer, alignment
 from benchmarks.quality.targets import CHOOSING, FINAL, SAMPLES, WANTED
 from mini_world.block_probe import Shift, active, standard_pairs
-from mini_world.probes import Judge
-from mini_world.world import CORE_KINDS, HELD_OUT_STYLES
+from mini_world.emoji import sets
+from mini_world.emoji.probes import judge
+from mini_world.emoji.styles import HELD_OUT_STYLES
+from mini_world.emoji.things import CORE_KINDS
 
 TARGETS = [*CHOOSING, *FINAL]
+needs_sets = pytest.mark.skipif(bool(sets.missing()), reason=sets.missing() or "all there")
 
 
 def test_choosing_and_final_share_no_individual_and_no_style_that_training_saw() -> None:
     assert len(CHOOSING) > WANTED["choose"] >= 6
     assert len(FINAL) > WANTED["final"] >= 16
-    assert len({(t.kind, t.number) for t in TARGETS}) == len(TARGETS)
+    assert not {t.who for t in CHOOSING} & {t.who for t in FINAL}
+    assert len({(t.who, t.style) for t in TARGETS}) == len(TARGETS)
     assert len({t.name for t in TARGETS}) == len(TARGETS)
     for target in TARGETS:
+        assert target.who.held_out
         assert target.style in HELD_OUT_STYLES
         assert target.kind in CORE_KINDS
         assert target.kind not in target.others
 
 
+@needs_sets
 def test_a_target_draws_the_same_image_every_time() -> None:
     assert np.array_equal(CHOOSING[0].image(), CHOOSING[0].image())
 
@@ -68,11 +74,12 @@ def test_a_job_is_known_by_all_that_makes_it() -> None:
 
 
 @pytest.mark.slow
+@needs_sets
 @pytest.mark.parametrize("number", [0, 3])
 def test_the_worlds_own_drawings_score_high_where_they_should_and_do_not_leak(number: int) -> None:
-    scores = Scorer(Judge()).truth(CHOOSING[number], CHOOSING[0 if number else 1])
+    scores = Scorer(judge()).truth(CHOOSING[number], CHOOSING[0 if number else 1])
     for name in ("content.subject", "style.style", "both.style"):
-        assert scores[name] > 0.9
+        assert scores[name] > 0.8
     assert scores["style.subject"] < 0.2
 
 

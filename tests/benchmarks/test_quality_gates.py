@@ -21,14 +21,16 @@ from benchmarks.quality.gates import (
     passing,
 )
 from benchmarks.quality.targets import CHOOSING
+from mini_world.emoji import sets
+from mini_world.emoji.probes import judge
+from mini_world.emoji.world import held_out_individual, portrait
 from mini_world.encoder import EncoderJudge
-from mini_world.probes import Judge
-from mini_world.world import held_out_instance, portrait
 from unziplora.lora.write import LoraLayer, save_lora
 from unziplora.scores import efficientnet
 from unziplora.unet.attach import layer_shapes
 from unziplora.unet.layer_names import attention_layers
 
+needs_sets = pytest.mark.skipif(bool(sets.missing()), reason=sets.missing() or "all there")
 GOOD = Headroom(CHOOSING[0].name, True, 0.9, 0.9, 0.7, 0.1)
 
 
@@ -68,7 +70,7 @@ class WorldBench:
     def base_samples(self, condition: str, target: Any, style_target: Any) -> np.ndarray:
         kinds = [target.kind] if condition == "content" else target.others
         return np.stack([
-            portrait(held_out_instance(kind, 400 + n), "", n, n).draw()
+            portrait(held_out_individual(kind, 4 + n), "", n, n).draw()
             for n, kind in enumerate(kinds * (8 // len(kinds)))
         ])  # fmt: skip
 
@@ -81,10 +83,11 @@ class WorldBench:
 
 
 @pytest.mark.slow
+@needs_sets
 def test_headroom_sees_a_vae_that_takes_the_style_away() -> None:
-    target, judge = CHOOSING[0], Judge()
-    sharp = headroom(WorldBench(0), judge, target)  # type: ignore[arg-type]
-    blurred = headroom(WorldBench(16), judge, target)  # type: ignore[arg-type]
+    target, networks = CHOOSING[0], judge()
+    sharp = headroom(WorldBench(0), networks, target)  # type: ignore[arg-type]
+    blurred = headroom(WorldBench(16), networks, target)  # type: ignore[arg-type]
     assert sharp.style_through_vae > 0.85
     assert blurred.style_through_vae < sharp.style_through_vae - 0.2
     assert sharp.own_subject > sharp.base_subject
@@ -116,15 +119,16 @@ def test_the_size_of_a_change_is_that_of_the_dense_weights(host: Any, tmp_path: 
 
 
 @pytest.mark.slow
+@needs_sets
 @pytest.mark.skipif(bool(efficientnet.missing()), reason=efficientnet.missing() or "installed")
 def test_the_second_referee_tells_things_and_styles_apart() -> None:
     referee = EncoderJudge()
-    things = np.stack([portrait(held_out_instance(k, n), "", 1, n).draw()
-                       for n in (1, 2) for k in ("cat", "rocket", "house")])  # fmt: skip
+    things = np.stack([portrait(held_out_individual(k, n), "", 1, n).draw()
+                       for n in (1, 2) for k in ("cat", "car", "house")])  # fmt: skip
     content = referee.content(things)
     assert (content[:3] @ content[3:].T).argmax(1).tolist() == [0, 1, 2]
-    styles = ("mosaic", "neon", "knitted wool")
-    styled = np.stack([portrait(held_out_instance(k, 1), style, 1, 1).draw()
+    styles = ("mosaic tiles", "neon sign", "knitted textile")
+    styled = np.stack([portrait(held_out_individual(k, 1), style, 1, 1).draw()
                        for k in ("cat", "house") for style in styles])  # fmt: skip
     style = referee.style(styled)
     assert (style[:3] @ style[3:].T).argmax(1).tolist() == [0, 1, 2]

@@ -11,15 +11,18 @@ import pytest
 
 from benchmarks.quality.manifest import main as write_list
 from benchmarks.quality.targets import FINAL
+from mini_world.emoji import sets
 from unziplora.cli import main
 from unziplora.training.manifest import read_manifest
 
+needs_sets = pytest.mark.skipif(bool(sets.missing()), reason=sets.missing() or "all there")
 METHODS = ("unziplora", "b-lora")
 ROWS = [f"efficientnet {row}" for row in (
     "content.subject", "content.style", "style.style", "style.subject", "both.subject", "both.style"
 )]  # fmt: skip
 
 
+@needs_sets
 def test_the_list_names_the_benchmarks_images(tmp_path: Path) -> None:
     assert write_list(["--out", str(tmp_path / "images"), "--images", "3"]) == 0
     jobs = read_manifest(tmp_path / "images" / "list.csv", {})
@@ -28,6 +31,7 @@ def test_the_list_names_the_benchmarks_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@needs_sets
 def test_batch_and_score_make_the_table_of_two_methods_over_two_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

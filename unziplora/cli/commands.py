@@ -113,7 +113,7 @@ def demo(args: argparse.Namespace) -> int:
     if code:
         return code
     content, style = out / "demo_content.safetensors", out / "demo_style.safetensors"
-    prompts = sheet_prompts(content, style)
+    prompts = sheet_prompts(content, style, objects=mini.OBJECTS)
     draw = drawing(host, steps=args.image_steps)
     page = _with_bar(make, draw, content, style, prompts, image=_image(mini.IMAGE))
     save_image(page, out / "demo.png")

@@ -1,7 +1,7 @@
 """The miniature: a small SDXL that the project trained itself (mini_world/), and its image.
 
-It draws ten kinds of things in ten styles at 128 x 128 pixels; CARD.md says how it was made and
-what it cannot do.
+It draws eighteen kinds of things in fourteen styles at 128 x 128 pixels; CARD.md says how it was
+made and what it cannot do.
 """
 
 from pathlib import Path
@@ -10,4 +10,6 @@ MODEL = Path(__file__).parent / "mini.safetensors"  # sgm's layout; its config i
 
 # what the demo trains on: an individual and a style that the miniature has never seen
 IMAGE = Path(__file__).parent / "image.png"
-SUBJECT, STYLE = "cat", "thermal image"
+SUBJECT, STYLE = "car", "gold engraving"
+# what the demo tries the style on: things that the miniature draws plainly
+OBJECTS = ("a house", "a mushroom", "a penguin", "a sailboat")

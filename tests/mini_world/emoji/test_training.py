@@ -18,7 +18,6 @@ from mini_world.emoji.latents import encode_new, fingerprint
 from mini_world.emoji.train import UnetTraining
 from mini_world.emoji.train_all import Stages
 from mini_world.emoji.vae import VaeTraining
-from mini_world.emoji.weights import keep, keep_run, read
 from mini_world.model import new_vae
 from unziplora.scores import efficientnet
 
@@ -88,23 +87,6 @@ def test_a_clock_stops_at_sigterm_and_its_cosine_falls() -> None:
     finally:
         for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
             signal.signal(number, handler)
-
-
-def test_kept_weights_are_those_of_the_average_in_fp16(tmp_path: Path) -> None:
-    state = {"layer": torch.tensor([1.0, 1e-3]), "count": torch.tensor([3])}
-    torch.save({"average": state, "model": {}, "step": 7}, tmp_path / "unet.pt")
-    assert [path.name for path in keep_run(tmp_path, tmp_path / "kept")] == ["model.safetensors"]
-    again = read("model", tmp_path / "kept")
-    assert again is not None
-    assert torch.equal(again["layer"], state["layer"].half())
-    assert torch.equal(again["count"], state["count"])
-    assert read("vae", tmp_path / "kept") is None
-
-
-def test_weights_that_fp16_cannot_hold_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="layer"):
-        keep("vae", {"layer": torch.tensor([1e6])}, 1, tmp_path)
-    assert read("vae", tmp_path) is None
 
 
 def test_stages_that_are_finished_are_left_out_and_a_stopped_one_has_less_time(
