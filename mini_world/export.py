@@ -145,7 +145,8 @@ def _first_stage(vae: Any) -> dict[str, Any]:
 
 
 def _conditioner() -> dict[str, Any]:
-    """The text encoders' names are those that a host must be told (docs/miniature.md)."""
+    """The names of the text encoders are of no size that a host knows: reForge and forge-classic
+    must be told (tests/hosts/helper/scripts/small_models.py)."""
     encoders = "sgm.modules.encoders.modules"
     sizes = ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
     return {
