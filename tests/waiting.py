@@ -1,7 +1,7 @@
 """Waiting for what another thread or process does.
 
-There is no limit here: how long something takes says nothing about whether it is right. What hangs
-is shown by pytest after ten minutes (faulthandler_timeout) and ended by tools/test.sh.
+How long something takes says nothing about whether it is right. The limit is for what never comes:
+the test fails after it, and the others go on.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+HANGS = 480.0  # seconds; less than pytest's faulthandler_timeout
 
 
 def until(condition: Callable[[], T], pause: float = 0.01) -> T:
     """Calls `condition` until its result is true, and returns that result."""
+    end = time.monotonic() + HANGS
     while not (result := condition()):
+        assert time.monotonic() < end, f"this did not come in {HANGS:.0f} seconds"
         time.sleep(pause)
     return result

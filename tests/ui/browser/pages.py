@@ -119,7 +119,8 @@ class Page:
         return text
 
     def click_until_said(self, button: str, where: str, pattern: str) -> None:
-        """Presses a button until it is answered so: for what the page shows no sign of."""
+        """Presses a button until it is answered so: for what the page shows no sign of, where the
+        answer to one press more is the same."""
 
         def answered() -> bool:
             self.click(button)
