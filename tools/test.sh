@@ -20,7 +20,7 @@ mypy
 lint-imports
 python tools/check_structure.py
 git ls-files -z '*.py' '*.md' '*.js' '*.css' '*.sh' '*.toml' '*.yml' | xargs -0 codespell
-# No test has a limit of its own: a test that hangs ends here, after pytest has shown where.
+# A test that hangs ends here, after pytest has shown where.
 limit() { if command -v timeout >/dev/null; then timeout --signal=INT --kill-after=60 45m "$@"; else "$@"; fi; }
 HF_HUB_OFFLINE=1 limit python -m pytest --numprocesses=2 --dist=loadfile \
     --ignore=tests/ui/browser "${chosen[@]}" "$@"

@@ -39,7 +39,7 @@ if command -v npm >/dev/null && [ ! -f build/axe/package/axe.min.js ]; then
 fi
 [ ! -f build/axe/package/axe.min.js ] || export UNZIPLORA_AXE=$PWD/build/axe/package/axe.min.js
 # All gradios at once, each in a process with its own browser: they wait most of the time.
-# A hang ends here; no test has a limit of its own.
+# A hang ends here.
 run() { HF_HUB_OFFLINE=1 timeout --signal=INT --kill-after=60 25m python -m pytest tests/ui/browser -k "$1" "${@:2}"; }
 failed=0
 for gradio in 3.41.2 4.40.0; do
