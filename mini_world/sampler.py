@@ -23,7 +23,7 @@ class Sampler:
     """
 
     def __init__(self, host: StandaloneHost, steps: int = 16) -> None:
-        self.host, self.steps, self.guidance = host, steps, host.guidance
+        self.host, self.steps, self.guidance = host, steps, host.defaults.usual_guidance
         self._vae = host._load_vae(host.device)
 
     def embeddings(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:

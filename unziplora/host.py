@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 PredictionType = Literal["epsilon", "v_prediction"]
+USUAL_GUIDANCE = 6.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class Defaults:
     lr: float | None = None
     architecture: str | None = None
     guidance: float | None = None
+
+    @property
+    def usual_guidance(self) -> float:
+        """With which images are drawn where nobody chose: the model's own, else SDXL's usual."""
+        return self.guidance or USUAL_GUIDANCE
 
 
 class Host(Protocol):

@@ -13,9 +13,12 @@ from PIL import Image, ImageDraw
 
 from tests.batch.processes import steps_done
 from tests.batch.small_base import SmallBase
+from unziplora import mini
 from unziplora.batch.driver import Batch
 from unziplora.batch.local import LocalWorkers
 from unziplora.batch.worker import Worker
+from unziplora.checkpoints.identify import identify
+from unziplora.cli import main
 from unziplora.lora.write import tensor_hash
 from unziplora.training.manifest import BatchJob, read_manifest
 
@@ -95,3 +98,18 @@ def test_a_job_that_a_worker_cannot_read_ends_the_worker_and_is_given_up(tmp_pat
         workers.close()
     assert results["a"].state == "failed"
     assert "died 3 times" in results["a"].message
+
+
+@pytest.mark.slow
+def test_scores_are_measured_with_the_models_own_guidance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra scores is not installed")
+    pytest.importorskip("diffusers", reason="the extra standalone is not installed")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    manifest = tmp_path / "jobs.csv"
+    manifest.write_text("image,subject,style\nbad.png,car,ink\n")
+    arguments = [str(manifest), "--model", "mini", "--out", str(tmp_path / "out"), "--score"]
+    assert main(["batch", *arguments]) == 1  # its image is refused, so that nothing is drawn
+    own = identify(mini.MODEL).defaults.guidance
+    assert f"guidance {own:g}," in capsys.readouterr().out

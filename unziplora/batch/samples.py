@@ -11,6 +11,7 @@ from PIL import Image
 
 from unziplora import files
 from unziplora.app.sheet import Draw, SheetPrompts, sheet_prompts
+from unziplora.host import USUAL_GUIDANCE
 from unziplora.images.load import open_image
 from unziplora.lora.metadata import read_info
 from unziplora.lora.pair import pair_files
@@ -25,7 +26,7 @@ class Sampling:
     samples: int
     encoders: str = ""
     steps: int = 25
-    guidance: float = 6.0
+    guidance: float = USUAL_GUIDANCE
     seed: int = 0
 
 

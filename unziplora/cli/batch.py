@@ -72,7 +72,7 @@ def batch(arguments: argparse.Namespace) -> int:
             f"The output folder {out} cannot be made ({error.strerror}). Name another with --out."
         ) from error
     check_output_folder(out)
-    sampling, measured = _sampling(arguments)
+    sampling, measured = _sampling(arguments, _usual_guidance(arguments))
     workers = _workers(arguments, out, sampling)
     stem = results_stem(arguments.shard)
     return drive(
@@ -146,7 +146,7 @@ def _write_tables(results: Sequence[Result], path: Path, protocol: Mapping[str, 
 
 
 def _workers(arguments: argparse.Namespace, out: Path, sampling: Sampling | None) -> Workers:
-    """Raises InvalidInput for a kind of workers that is not known, and a model that is none."""
+    """Raises InvalidInput for a kind of workers that is not known."""
     from unziplora.batch.local import LocalWorkers
     from unziplora.batch.ray_driver import RayWorkers
 
@@ -162,20 +162,29 @@ def _workers(arguments: argparse.Namespace, out: Path, sampling: Sampling | None
     )
 
 
+def _usual_guidance(arguments: argparse.Namespace) -> float:
+    """The model's own. Raises InvalidInput for a model that is none."""
+    from unziplora import mini
+    from unziplora.checkpoints.identify import identify
+
+    path = mini.MODEL if arguments.model == "mini" else arguments.model
+    return identify(path, arguments.prediction_type).defaults.usual_guidance
+
+
 def _base(arguments: argparse.Namespace, sampling: Sampling | None) -> StandaloneBase:
     from unziplora.batch.base import StandaloneBase
-    from unziplora.checkpoints.identify import identify
 
     model = arguments.model
     if model != "mini":
-        identify(model, arguments.prediction_type)
         model = str(Path(model).expanduser().absolute())
     vae = None if arguments.vae is None else str(arguments.vae.absolute())
     kind, precision = arguments.prediction_type, arguments.precision
     return StandaloneBase(model, vae, kind, precision, sampling)
 
 
-def _sampling(arguments: argparse.Namespace) -> tuple[Sampling | None, dict[str, Any]]:
+def _sampling(
+    arguments: argparse.Namespace, guidance: float
+) -> tuple[Sampling | None, dict[str, Any]]:
     """What is drawn of each pair, and the protocol of its scores. Raises InvalidInput, before
     anything starts."""
     from unziplora.batch.samples import Sampling
@@ -186,9 +195,9 @@ def _sampling(arguments: argparse.Namespace) -> tuple[Sampling | None, dict[str,
     if samples < 0 or (arguments.score and samples < 2):
         raise InvalidInput(f"{samples} samples cannot be drawn and scored. Choose 2 or more.")
     if not arguments.score:
-        return (Sampling(samples) if samples else None), {}
+        return (Sampling(samples, guidance=guidance) if samples else None), {}
     encoders = open_encoders(arguments.encoders)
-    sampling = Sampling(samples, absolute_places(arguments.encoders))
+    sampling = Sampling(samples, absolute_places(arguments.encoders), guidance=guidance)
     return sampling, protocol(
         encoders, str(arguments.model), samples=samples,
         steps=sampling.steps, guidance=sampling.guidance, seed=sampling.seed,

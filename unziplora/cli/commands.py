@@ -368,7 +368,10 @@ def score(chosen: argparse.Namespace) -> int:
     check_packages()
     from unziplora.hosts.standalone.generate import drawing
 
-    return run(chosen, drawing(_open_host(chosen), steps=chosen.steps, guidance=chosen.guidance))
+    host = _open_host(chosen)
+    if chosen.guidance is None:
+        chosen.guidance = host.defaults.usual_guidance
+    return run(chosen, drawing(host, steps=chosen.steps, guidance=chosen.guidance))
 
 
 @lasting

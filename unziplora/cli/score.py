@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--samples", type=int, default=16, metavar="N", help="images of each condition (16)")
     add("--steps", type=int, default=25)
-    add("--guidance", type=float, default=6.0)
+    add("--guidance", type=float, help="the model's own, else 6")
     add("--seed", type=int, default=0)
     add("--json", type=Path, metavar="FILE", help="everything, sample by sample")
     add("--csv", type=Path, metavar="FILE", help="the table")

@@ -224,7 +224,7 @@ class ComfyHost:
     ) -> Image.Image:
         """By ComfyUI's own sampler, with the model's own guidance, and the VAE that is connected.
         Raises Interrupted."""
-        guidance = self.defaults.guidance or sampling.GUIDANCE
+        guidance = self.defaults.usual_guidance
         with self._own_tensors():
             conditions = [
                 [[context, {"pooled_output": pooled}]]

@@ -13,7 +13,7 @@ from unziplora.errors import Interrupted, UnZipLoRAError
 from unziplora.hosts.comfyui.program import comfy
 from unziplora.images.infotext import KEY, infotext
 
-SAMPLER, SCHEDULER, GUIDANCE = "euler", "normal", 6.0
+SAMPLER, SCHEDULER = "euler", "normal"
 
 
 def draw(

@@ -45,7 +45,7 @@ def generate(
     for numbers or words that cannot be drawn with.
     """
     height, width = size or (host.defaults.resolution, host.defaults.resolution)
-    guidance = host.guidance if guidance is None else guidance
+    guidance = host.defaults.usual_guidance if guidance is None else guidance
     _check_request(prompt, height, width, steps, seed, guidance)
     with host.borrow(), loaded(host, loras) as notes:
         image = host.preview(

@@ -263,11 +263,6 @@ class StandaloneHost:
         ).sample
         return prediction
 
-    @property
-    def guidance(self) -> float:
-        """With which images are drawn where nobody chose: the model's own, or SDXL's usual."""
-        return self.defaults.guidance or sampling.GUIDANCE
-
     def preview(
         self,
         prompt: str,
@@ -286,7 +281,7 @@ class StandaloneHost:
         inference_mode, so that training continues after it. guidance: None for the model's own.
         Raises InvalidInput for another sampler.
         """
-        guidance = self.guidance if guidance is None else guidance
+        guidance = self.defaults.usual_guidance if guidance is None else guidance
         if sampler != sampling.SAMPLER:
             raise InvalidInput(
                 f"There is no sampler {sampler!r} here. Leave it empty: {sampling.SAMPLER} is the "

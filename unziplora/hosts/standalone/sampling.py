@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from unziplora.checkpoints.identify import ModelFile
 
-GUIDANCE = 6.0
 SAMPLER = "Euler"
 
 _SDXL_BETAS = {
