@@ -1,14 +1,20 @@
 """Adam's two moments in 8 bits each, and weights rounded to bf16 without losing small updates.
 
-A number is a code k and its block's scale, the largest magnitude in the block:
+A number is a code and its block's scale. A code is a small float, cut out of the bits of one in
+fp32: four bits of exponent, and as many of the mantissa as there is room for:
 
-    first moment:         m = sign(k) * scale * 2^((|k| - 127) / 8),    0 where k = 0
-    second moment:  sqrt(v) =           scale * 2^((k - 255) / 16)
+    first moment:         m = +-scale * (small(k) - 2^-16)    k of 7 bits beside the sign
+    second moment:  sqrt(v) =   scale * small(k)              k of 8 bits
+    small(k) = 2^(k // n - 16) * (1 + (k mod n) / n)          n = 8 and 16
 
-Logarithmic codes keep a relative precision of 9 % and 4 % over sixteen octaves (Dettmers et al.
-2022, arXiv 2110.02861, use a table for the same end). v moves by a thousandth of itself a step,
-far less than one code, so rounding is stochastic: right on average, where rounding to the nearest
-would stand still. The second moment's smallest code is not zero, because m is divided by it.
+The scale gives the block's largest magnitude the largest code. Codes keep a relative precision of
+6 % and 3 % over sixteen octaves (Dettmers et al. 2022, arXiv 2110.02861, use a table for the same
+end). v moves by a thousandth of itself a step, far less than one code, so rounding is stochastic:
+random bits are added below those that are cut off, which is right on average, where rounding to
+the nearest would stand still. The second moment's smallest code is not zero, because m is divided
+by it.
+
+States of version 0.2.0 have logarithmic codes, and the first moment's in int8; they are read.
 """
 
 from __future__ import annotations
@@ -20,8 +26,11 @@ import torch
 from torch import Tensor
 
 _BLOCK = 256  # numbers that share a scale, at most
-_FIRST_TOP, _FIRST_OCTAVE = 127, 8
-_SECOND_TOP, _SECOND_OCTAVE = 255, 16
+_FIRST_BITS, _SECOND_BITS = 3, 4  # of the mantissa
+_LEAST = 2.0**-16  # small(0)
+_EXPONENT = 127 - 16  # of _LEAST, as fp32 has it
+_FIRST_MOST = (1 - 2.0**-4) - _LEAST  # of a first moment, before the scale
+_SECOND_MOST = 1 - 2.0**-5
 FP32 = ("exp_avg", "exp_avg_sq")  # the keys of a state's moments
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -33,7 +42,7 @@ class Moments:
         self.sizes = list(sizes)
         self.block = math.gcd(_BLOCK, *self.sizes)
         blocks = sum(self.sizes) // self.block
-        self._first = torch.zeros(blocks, self.block, dtype=torch.int8, device=device)
+        self._first = torch.zeros(blocks, self.block, dtype=torch.uint8, device=device)
         self._second = torch.zeros(blocks, self.block, dtype=torch.uint8, device=device)
         self._first_scale = torch.zeros(blocks, 1, device=device)
         self._second_scale = torch.zeros(blocks, 1, device=device)
@@ -67,9 +76,11 @@ class Moments:
         if "exp_avg_scale" in saved:
             if any(tensor.shape != saved[key].shape for key, tensor in own.items()):
                 raise ValueError("the moments are of another size")
-            for key, tensor in own.items():
-                tensor.copy_(saved[key])
-            return
+            if saved["exp_avg"].dtype == torch.uint8:
+                for key, tensor in own.items():
+                    tensor.copy_(saved[key])
+                return
+            saved = in_fp32(saved)
         m, v = (saved[key].to(own["exp_avg"].device).view(-1, self.block) for key in FP32)
         _put(own, m, v, None)
 
@@ -80,21 +91,27 @@ class Moments:
 
 def decode_first(codes: Tensor, scale: Tensor) -> Tensor:
     """m of codes (n, block) and scale (n, 1)."""
-    steps = codes.float()
-    size = torch.exp2((steps.abs() - _FIRST_TOP) / _FIRST_OCTAVE) * scale
-    return size.mul_(steps.sign_())
+    codes = codes.to(torch.int32)
+    size = _float(codes & 127, _FIRST_BITS).sub_(_LEAST).mul_(scale)
+    return (size.view(torch.int32) | ((codes & 128) << 24)).view(torch.float32)
 
 
 def decode_second(codes: Tensor, scale: Tensor) -> Tensor:
     """sqrt(v) of codes (n, block) and scale (n, 1)."""
-    return torch.exp2((codes.float() - _SECOND_TOP) / _SECOND_OCTAVE).mul_(scale)
+    return _float(codes.to(torch.int32), _SECOND_BITS).mul_(scale)
 
 
 def in_fp32(saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Flat fp32 moments of a state's 8-bit ones."""
-    root = decode_second(saved["exp_avg_sq"], saved["exp_avg_sq_scale"])
-    first = decode_first(saved["exp_avg"], saved["exp_avg_scale"])
-    return {"exp_avg": first.flatten(), "exp_avg_sq": root.square_().flatten()}
+    first = saved["exp_avg"], saved["exp_avg_scale"]
+    second = saved["exp_avg_sq"], saved["exp_avg_sq_scale"]
+    if first[0].dtype == torch.int8:  # version 0.2.0
+        steps = first[0].float()
+        m = torch.exp2((steps.abs() - 127) / 8) * first[1] * steps.sign()
+        root = torch.exp2((second[0].float() - 255) / 16) * second[1]
+    else:
+        m, root = decode_first(*first), decode_second(*second)
+    return {"exp_avg": m.flatten(), "exp_avg_sq": root.square().flatten()}
 
 
 def rounded(x: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
@@ -113,22 +130,30 @@ def _put(
     into: Mapping[str, Tensor], m: Tensor, v: Tensor, generator: torch.Generator | None
 ) -> None:
     """Codes and scales of m and v, (n, block), in the tensors of `Moments.tensors`."""
+    random = None
+    if generator is not None:  # 31 bits: 16 for m, 15 for v
+        random = torch.empty(m.shape, dtype=torch.int32, device=m.device)
+        random.random_(generator=generator)
     size, root = m.abs(), v.sqrt()
-    scale, root_scale = size.amax(dim=1, keepdim=True), root.amax(dim=1, keepdim=True)
-    steps = _log_steps(size, scale, _FIRST_TOP, _FIRST_OCTAVE, generator)
-    into["exp_avg"].copy_(steps.mul_(m.sign()))
-    into["exp_avg_scale"].copy_(scale)
-    into["exp_avg_sq"].copy_(_log_steps(root, root_scale, _SECOND_TOP, _SECOND_OCTAVE, generator))
-    into["exp_avg_sq_scale"].copy_(root_scale)
+    scale = into["exp_avg_scale"].copy_(size.amax(dim=1, keepdim=True).div_(_FIRST_MOST))
+    root_scale = into["exp_avg_sq_scale"].copy_(root.amax(dim=1, keepdim=True).div_(_SECOND_MOST))
+    size.div_(scale.clamp(min=_TINY)).add_(_LEAST)
+    codes = _codes(size, _FIRST_BITS, None if random is None else random & 0xFFFF).clamp_(max=127)
+    into["exp_avg"].copy_(codes.bitwise_or_((m.view(torch.int32) >> 24) & 128))
+    root.div_(root_scale.clamp(min=_TINY))
+    codes = _codes(root, _SECOND_BITS, None if random is None else random >> 16)
+    into["exp_avg_sq"].copy_(codes.clamp_(0, 255))
 
 
-def _log_steps(
-    size: Tensor, scale: Tensor, top: int, octave: int, generator: torch.Generator | None
-) -> Tensor:
-    """Codes 0 to top, as floats, of magnitudes up to scale."""
-    steps = torch.log2(size / scale.clamp(min=_TINY)).mul_(octave).add_(top)
-    if generator is None:
-        steps.add_(0.5)
-    else:
-        steps.add_(torch.rand(size.shape, device=size.device, generator=generator))
-    return steps.floor_().clamp_(0, top)
+def _codes(x: Tensor, bits: int, noise: Tensor | None) -> Tensor:
+    """Codes, in int32 and not yet within their limits, of positive numbers; x is used up.
+    noise: random integers, for what is cut off but its last four bits; to the nearest without."""
+    cut = 23 - bits
+    found = x.view(torch.int32)
+    found += 1 << (cut - 1) if noise is None else noise << 4
+    return (found >> cut).sub_(_EXPONENT << bits)
+
+
+def _float(codes: Tensor, bits: int) -> Tensor:
+    """small(k) of codes in int32."""
+    return ((codes + (_EXPONENT << bits)) << (23 - bits)).view(torch.float32)
