@@ -109,9 +109,9 @@ class _Combine:
 
     def connect_drawing(self) -> None:
         when(self.look.click, self._draw, self.mixing, [self.answer, self.images],
-             show_progress="full")  # fmt: skip
+             show_progress="full", takes_minutes=True)  # fmt: skip
         when(self.grid_button.click, self._draw_grid, self.pair, [self.answer, self.grid],
-             show_progress="full")  # fmt: skip
+             show_progress="full", takes_minutes=True)  # fmt: skip
         weights = [self.content, self.style, self.answer]
         when(self._requests["weights"].click, self._take_weights, [self.request], weights,
              js="() => [window.unziplora.request]")  # fmt: skip

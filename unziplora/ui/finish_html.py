@@ -31,7 +31,7 @@ def finish_card(job: Job, trained_on: Path, in_webui: bool) -> str:
         title = f"Interrupted: both LoRAs saved at step {job.step}"
     files = " · ".join(path.name for path in job.files.values())
     sheet = button(
-        "Draw sheet", "card", {"do": "sheet", "name": job.name}, f"draw a sheet of {job.name}",
+        "Draw sheet", "draw", {"do": "sheet", "name": job.name}, f"draw a sheet of {job.name}",
         open_tab="Results",
     )  # fmt: skip
     return (

@@ -17,16 +17,22 @@ from unziplora.app.page_values import WRONG_VALUE, only_text
 from unziplora.errors import InvalidInput
 
 
-def when(event: Callable[..., Any], *arguments: Any, js: str | None = None, **options: Any) -> Any:
+def when(
+    event: Callable[..., Any],
+    *arguments: Any,
+    js: str | None = None,
+    takes_minutes: bool = False,
+    **options: Any,
+) -> Any:
     """Sets up an event; `js` is called `_js` in gradio 3, and in Forge's 4 by its own shim.
 
     The name of a function in the API's listing is left out: the page is no API. Its fields of text
     take text only, where gradio would make text of anything.
 
-    Only what shows its progress, because it takes long, goes through gradio's queue. From 4 on the
-    queue's answers come in a stream that closes with the last one; what is asked while it closes
-    is answered into the closed stream, and the page sees nothing until it asks again (one in 150 to
-    200 on a busy computer, with 4.40 and 6.31).
+    Only what takes minutes goes through gradio's queue, because browsers and proxies give up
+    waiting for a plain request. From 4 on the queue's answers come in a stream that closes with the
+    last one; what is asked while it closes is answered into the closed stream, and the page sees
+    nothing until it asks again (one in 150 to 200 on a busy computer, with 4.40 and 6.31).
     """
     for field in _inputs_of(arguments):
         if isinstance(field, gr.Textbox):
@@ -36,8 +42,8 @@ def when(event: Callable[..., Any], *arguments: Any, js: str | None = None, **op
         options["js" if "js" in known else "_js"] = js
     if "show_progress" in known:
         options.setdefault("show_progress", "hidden")
-    if "queue" in known and options.get("show_progress") == "hidden":
-        options.setdefault("queue", False)
+    if "queue" in known:
+        options["queue"] = takes_minutes
     if "api_visibility" in known:  # gradio 6
         options.setdefault("api_visibility", "private")
     elif "api_name" in known:

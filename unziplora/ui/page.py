@@ -16,7 +16,7 @@ from unziplora.ui.host_features import HostFeatures
 __all__ = ["HostFeatures", "build"]
 
 # where buttons inside HTML send their requests
-REQUESTS = ("train", "edit", "results", "use", "card", "start", "pick", "weights", "merged")
+REQUESTS = ("train", "edit", "results", "use", "card", "draw", "start", "pick", "weights", "merged")
 _HERE = Path(__file__).parent
 
 

@@ -27,6 +27,7 @@ MENU: Mapping[str, str] = {
     "open": "Open folder",
     "delete": "Delete",
 }
+DRAWN = ("sheet", "grid")  # which take minutes
 
 
 def select(found: Sequence[Pair], search: str, sort: str) -> list[Pair]:
@@ -81,10 +82,11 @@ def _card(pair: Pair, entries: Sequence[str]) -> str:
 
 
 def _entry(do: str, name: str) -> str:
-    to, tab = ("start", "Train") if do == "start" else ("card", None)
+    to = "start" if do == "start" else "draw" if do in DRAWN else "card"
     label = MENU[do]
     return button(
-        label, to, {"do": do, "name": name}, f"{label.lower()}: {name}", open_tab=tab,
+        label, to, {"do": do, "name": name}, f"{label.lower()}: {name}",
+        open_tab="Train" if do == "start" else None,
         kind="uz-here-only" if do == "open" else "",
     )  # fmt: skip
 

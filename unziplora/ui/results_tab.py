@@ -113,8 +113,9 @@ class _Results:
         ) -> tuple[Any, ...]:
             return self.menu.choose(request, content, style, is_here(visitor))
 
-        when(self._requests["card"].click, choose, inputs, outputs, js=_REQUEST,
-             show_progress="minimal")  # fmt: skip
+        for to, drawn in (("card", False), ("draw", True)):
+            when(self._requests[to].click, choose, inputs, outputs, js=_REQUEST,
+                 show_progress="minimal", takes_minutes=drawn)  # fmt: skip
         when(self._requests["start"].click, self._start_from, [self.request], [start_from],
              js="() => [window.unziplora.request]")  # fmt: skip
 
