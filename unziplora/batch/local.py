@@ -20,6 +20,7 @@ from unziplora.errors import TrainingFailed
 from unziplora.training.manifest import BatchJob
 
 _STOP = "stop"
+_ENDS_WITHIN = 10.0  # seconds, for a worker that has nothing to do
 _MOST_IDLE_DEATHS = 3  # of a process that ends before its first job: it cannot be started here
 
 
@@ -28,6 +29,7 @@ class _Process:
     process: Any
     pipe: Connection
     job: BatchJob | None = None
+    served: bool = False  # it has ended a job
 
 
 class LocalWorkers:
@@ -82,7 +84,7 @@ class LocalWorkers:
                 ended.append((process.job, result))
             if result is None:
                 self._replace(number)
-            process.job = None
+            process.job, process.served = None, True
         return ended
 
     def _replace(self, number: int) -> None:
@@ -106,9 +108,12 @@ class LocalWorkers:
     def close(self) -> None:
         for process in self._processes:
             process.pipe.close()  # a worker ends where nobody is there to work for
-            if process.job is None:  # it has nothing to save, and may still be starting
+            if process.job is None and not process.served:  # it may still be starting
                 process.process.kill()
         for process in self._processes:
+            if process.job is None:  # it has nothing to save
+                process.process.join(_ENDS_WITHIN)
+                process.process.kill()
             process.process.join()
 
 
