@@ -1,12 +1,12 @@
 """Train the VAE on the emoji world: `python -m mini_world.emoji.vae --run-dir DIR --minutes 60`.
 
-Starts from the kept weights (weights.py) or the shipped miniature's VAE, goes on where it stopped
-(saved every few minutes and on SIGTERM). Random 64 px crops of the wide shards; the errors of
+Starts from the shipped miniature's VAE, goes on where it stopped (saved every few minutes and on
+SIGTERM). Random 64 px crops of the wide shards; the errors of
 mini_world.vae (pixels, differences, texture, colour), squared error, and EfficientNet-lite0's early
 features. `--cool` lets the rate fall to 0: the last stretch before latents are made. Afterwards the
 latents are whitened (mini_world.vae.whiten) and DIR/vae is written as a diffusers folder.
-`--sharpen` trains the decoder alone, with a critic (critic.py): latents stay what they are, so it
-can be done once the UNet is trained.
+`--sharpen` trains the decoder of DIR/vae alone, with a critic (critic.py): latents stay what they
+are to the bit, so that it can be done beside the UNet's training or after it.
 
 On a CPU without bfloat16 units everything is float32 in channels-last layout (a crop takes about
 0.15 s of two idle cores); `--device cuda` uses bfloat16 and larger batches.
@@ -109,9 +109,15 @@ class VaeTraining:
     """A VAE with its errors and optimizer, on one device."""
 
     def __init__(self, run_dir: Path, device: str, sharpen: bool = False) -> None:
-        self.state_path, self.device, self.step = run_dir / "vae.pt", torch.device(device), 0
+        self.state_path = run_dir / ("decoder.pt" if sharpen else "vae.pt")
+        self.device, self.step = torch.device(device), 0
         torch.manual_seed(3)
-        self.vae = new_vae() if self.state_path.exists() else first_vae()
+        if self.state_path.exists():
+            self.vae = new_vae()
+        elif sharpen and (run_dir / "vae").exists():
+            self.vae = AutoencoderKL.from_pretrained(run_dir / "vae")
+        else:
+            self.vae = first_vae()
         self.vae.to(self.device, memory_format=torch.channels_last)
         self.error = ReconstructionLoss().to(self.device)
         self.perceptual = PerceptualLoss().to(self.device, memory_format=torch.channels_last)
@@ -208,9 +214,11 @@ def finish(
     new: np.ndarray,
     run_dir: Path,
 ) -> None:
-    """Write vae/ with white latents; vae.pt stays as trained."""
+    """Write vae/ with white latents, which a decoder's training has from the beginning; vae.pt
+    stays as trained."""
     vae = training.vae.cpu().eval()
-    whiten(vae, images[0][:200])
+    if training.adversary is None:
+        whiten(vae, images[0][:200])
     vae.save_pretrained(run_dir / "vae")
     show(vae, np.concatenate([known[:12], new[:12]]), run_dir / "vae.png")
 
