@@ -93,7 +93,10 @@ def decode_first(codes: Tensor, scale: Tensor) -> Tensor:
     """m of codes (n, block) and scale (n, 1)."""
     codes = codes.to(torch.int32)
     size = _float(codes & 127, _FIRST_BITS).sub_(_LEAST).mul_(scale)
-    return (size.view(torch.int32) | ((codes & 128) << 24)).view(torch.float32)
+    codes &= 128
+    codes <<= 24
+    size.view(torch.int32).bitwise_or_(codes)
+    return size
 
 
 def decode_second(codes: Tensor, scale: Tensor) -> Tensor:
@@ -130,30 +133,37 @@ def _put(
     into: Mapping[str, Tensor], m: Tensor, v: Tensor, generator: torch.Generator | None
 ) -> None:
     """Codes and scales of m and v, (n, block), in the tensors of `Moments.tensors`."""
-    random = None
-    if generator is not None:  # 31 bits: 16 for m, 15 for v
-        random = torch.empty(m.shape, dtype=torch.int32, device=m.device)
-        random.random_(generator=generator)
     size, root = m.abs(), v.sqrt()
     scale = into["exp_avg_scale"].copy_(size.amax(dim=1, keepdim=True).div_(_FIRST_MOST))
     root_scale = into["exp_avg_sq_scale"].copy_(root.amax(dim=1, keepdim=True).div_(_SECOND_MOST))
     size.div_(scale.clamp(min=_TINY)).add_(_LEAST)
-    codes = _codes(size, _FIRST_BITS, None if random is None else random & 0xFFFF).clamp_(max=127)
-    into["exp_avg"].copy_(codes.bitwise_or_((m.view(torch.int32) >> 24) & 128))
     root.div_(root_scale.clamp(min=_TINY))
-    codes = _codes(root, _SECOND_BITS, None if random is None else random >> 16)
-    into["exp_avg_sq"].copy_(codes.clamp_(0, 255))
+    first = second = None
+    if generator is not None:
+        # 31 bits: the lowest 20 for m, the highest 19 for v, to which those that both have are the
+        # least of its own
+        first = torch.empty(m.shape, dtype=torch.int32, device=m.device)
+        first.random_(generator=generator)
+        second = first >> 12
+        first &= 0xFFFFF
+    sign = m.view(torch.int32) >> 24
+    sign &= 128
+    into["exp_avg"].copy_(_codes(size, _FIRST_BITS, first).clamp_(max=127).bitwise_or_(sign))
+    into["exp_avg_sq"].copy_(_codes(root, _SECOND_BITS, second).clamp_(0, 255))
 
 
 def _codes(x: Tensor, bits: int, noise: Tensor | None) -> Tensor:
     """Codes, in int32 and not yet within their limits, of positive numbers; x is used up.
-    noise: random integers, for what is cut off but its last four bits; to the nearest without."""
+    noise: random integers, of as many bits as are cut off; to the nearest without."""
     cut = 23 - bits
     found = x.view(torch.int32)
-    found += 1 << (cut - 1) if noise is None else noise << 4
-    return (found >> cut).sub_(_EXPONENT << bits)
+    found += 1 << (cut - 1) if noise is None else noise
+    found >>= cut
+    return found.sub_(_EXPONENT << bits)
 
 
 def _float(codes: Tensor, bits: int) -> Tensor:
-    """small(k) of codes in int32."""
-    return ((codes + (_EXPONENT << bits)) << (23 - bits)).view(torch.float32)
+    """small(k) of codes in int32, which are used up."""
+    codes += _EXPONENT << bits
+    codes <<= 23 - bits
+    return codes.view(torch.float32)
