@@ -52,6 +52,21 @@ def test_both_change_the_image(webui: WebUI, first_pair: Any) -> None:
     assert webui.draw(f"{PROMPT} {CONTENT} {STYLE}").tobytes() != plain
 
 
+def test_what_answers_at_once_shows_no_progress_and_waits_in_no_queue(webui: WebUI) -> None:
+    """Also where the WebUI has wrapped gradio's events."""
+    config = webui.get("/config")
+    elements = {part["id"]: str(part["props"].get("elem_id")) for part in config["components"]}
+    ours = [
+        function
+        for function in config["dependencies"]
+        if function["backend_fn"]
+        and any(elements[n].startswith("uz_") for n in (*function["inputs"], *function["outputs"]))
+    ]
+    hidden = [function for function in ours if function["show_progress"] == "hidden"]
+    assert len(hidden) > len(ours) / 2
+    assert not [function for function in hidden if function["queue"]]
+
+
 def test_presets_are_saved_loaded_and_deleted_as_files(visitor: Visitor) -> None:
     page = visitor.page
     open_advanced(visitor)

@@ -9,7 +9,10 @@ import pytest
 
 pytest.importorskip("gradio", reason="the app's page needs gradio")
 
+import gradio as gr
+
 from unziplora.app.server import make_app
+from unziplora.ui.gradio_compat import when
 
 pytestmark = pytest.mark.slow  # gradio is imported
 
@@ -22,3 +25,17 @@ def test_only_what_takes_minutes_waits_in_the_queue(host: Any, tmp_path: Path) -
     assert 0 < len(queued) < len(functions)
     assert {one.fn.__name__ for one in queued} == {"_draw", "_draw_grid", "choose"}
     assert all(one.show_progress != "hidden" for one in queued)
+
+
+def test_an_event_that_a_webui_has_wrapped_is_set_up_like_any_other() -> None:
+    """As Forge does (its modules/gradio_extensions.py:119): the wrapper takes anything."""
+    with gr.Blocks() as page:
+        button = gr.Button()
+
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            return button.click(*arguments, **options)
+
+        when(wrapped, lambda: None, None, None)
+    (function,) = page.fns.values()
+    assert function.show_progress == "hidden"
+    assert not function.queue

@@ -37,7 +37,7 @@ def when(
     for field in _inputs_of(arguments):
         if isinstance(field, gr.Textbox):
             field.preprocess = _text
-    known = inspect.signature(event).parameters
+    known = _options_of(event)
     if js is not None:
         options["js" if "js" in known else "_js"] = js
     if "show_progress" in known:
@@ -49,6 +49,16 @@ def when(
     elif "api_name" in known:
         options.setdefault("api_name", False)
     return event(*arguments, **options)
+
+
+def _options_of(event: Callable[..., Any]) -> set[str]:
+    """The names of an event's options. Forge and Neo wrap events into functions that take anything
+    and pass it on (modules/gradio_extensions.py:119, 173)."""
+    parameters = inspect.signature(event).parameters
+    names = set(parameters)
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()) and not _IS_3:
+        names.update(inspect.signature(gr.Button.click).parameters)
+    return names
 
 
 def _inputs_of(arguments: tuple[Any, ...]) -> list[Any]:
