@@ -58,6 +58,9 @@ def bait(webui: WebUI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bai
     links = [webui.loras / "link_content.safetensors", webui.loras / "link_style.safetensors"]
     for link in links:
         link.symlink_to(secret)
+    # The WebUI reads the header of each new file in its Lora folder once, for its own list, links
+    # or not: before it is listened to (Forge's sd_forge_lora/network.py:31, modules/cache.py:114).
+    webui.post("/sdapi/v1/refresh-loras")
     yield Bait({
         "a file": str(secret),
         "a system file": "/etc/hostname",
