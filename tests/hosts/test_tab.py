@@ -155,6 +155,19 @@ def visitor_tabs_to(visitor: Visitor, elem_id: str, words: str) -> int:
     raise AssertionError(f"{elem_id} is not reached by keyboard")
 
 
+def test_a_pair_is_on_the_lora_page_though_its_user_was_elsewhere_when_it_ended(
+    visitor: Visitor, source_image: Path, slowly: None
+) -> None:
+    webui, page = visitor.webui, visitor.page
+    job = webui.start("unseen", source_image)
+    page.locator('#uz_live [data-state="running"]').filter(has_text="unseen").wait_for()
+    visitor.tab("txt2img")
+    visitor.tab("Lora", "#txt2img_extra_tabs")
+    assert webui.run(job)["state"] == "running"
+    page.locator('#txt2img_lora_cards .card[data-name="unseen_style"]').first.wait_for()
+    visitor.shot("lora-page-after-a-run")
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1400])
 def test_every_tab_fits_the_window(

@@ -11,14 +11,16 @@
   document.body.classList.toggle('uz-here', here);
 
   // Asks for news every second while a run is active, else every third: gradio 3.41 has no timer.
+  // From another tab every tenth while a run is active, so that its end is noticed there.
   // Not again before the last answer, unless that is lost: a busy computer is slow to give it.
   let idle = 2;
   const poll = () => {
     nameNumbers();
     pollMerge();
     const live = find('uz_live');
-    if (!seen(live) || document.hidden) return;
-    idle = live.querySelector('[data-active]') ? 0 : (idle + 1) % 3;
+    const active = live?.querySelector('[data-active]');
+    if (document.hidden || !(seen(live) || active)) return;
+    idle = (idle + 1) % (!seen(live) ? 10 : active ? 1 : 3);
     if (idle !== 0) return;
     const waited = window.unziplora.polled ? Date.now() - window.unziplora.polled : 0;
     if (waited > 4000 || window.unziplora.away) checkServer();
