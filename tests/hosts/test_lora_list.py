@@ -74,7 +74,7 @@ def test_the_lora_page_shows_them_without_folders_of_ours(
     visitor.tab("txt2img")
     visitor.tab("Lora", "#txt2img_extra_tabs")
     # every page gets the cards of the first one that was opened (modules/ui_extra_networks.py:786)
-    page.locator("#txt2img_lora_extra_refresh").click()
+    page.locator("#txt2img_lora_extra_refresh:visible").first.click()  # it has two of this id
     page.locator(f'#txt2img_lora_cards .card[data-name="{NAMES[0]}_style"]').first.wait_for()
     cards = page.locator("#txt2img_lora_cards .card")
     names = [str(card.get_attribute("data-name")) for card in cards.all()]
