@@ -15,7 +15,7 @@ from mini_world.emoji.things import Individual
 from mini_world.emoji.world import Artwork
 from unziplora import mini
 
-WHO = Individual(mini.SUBJECT, "noto-v1", 3)
+WHO = Individual(mini.SUBJECT, "noto", 3)
 EXAMPLE = Artwork(WHO, View(), None, mini.STYLE, variant=1000, seed=1)
 
 

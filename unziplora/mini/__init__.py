@@ -10,6 +10,6 @@ MODEL = Path(__file__).parent / "mini.safetensors"  # sgm's layout; its config i
 
 # what the demo trains on: an individual and a style that the miniature has never seen
 IMAGE = Path(__file__).parent / "image.png"
-SUBJECT, STYLE = "car", "gold engraving"
+SUBJECT, STYLE = "mushroom", "thermal photo"
 # what the demo tries the style on: things that the miniature draws plainly
-OBJECTS = ("a house", "a mushroom", "a penguin", "a sailboat")
+OBJECTS = ("a house", "a car", "a penguin", "a sailboat")
