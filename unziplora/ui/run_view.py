@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,10 @@ from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
 from unziplora.training.events import Previewed
 from unziplora.ui import queue_html, run_html
-from unziplora.ui.answers import parse_request
+from unziplora.ui.answers import attempt, parse_request
 from unziplora.ui.finish_html import finish_card
 from unziplora.ui.gradio_compat import hidden, plain_html
+from unziplora.ui.html import message
 from unziplora.ui.timeline import Timeline
 
 
@@ -102,6 +103,15 @@ class RunView:
         else:
             updates += [gr.update() for _ in self.timeline.outputs]
         return (json.dumps({"state": state, "html": marks, "previews": previews}), *updates)
+
+    def answered(self, before: str | None, action: Callable[[], str]) -> tuple[Any, ...]:
+        """The message of an action, and a look. Where a run has begun by then, nothing: that it
+        waits would stand above it to its end."""
+        text, problem = attempt(action)
+        looked = self.look(before)
+        begun = isinstance(looked[0], str) and has_started(before, looked[0])
+        said = problem if text is None else "" if begun else message(text)
+        return said, *looked
 
     def obey(self, request: str | None, command: str | None) -> str:
         """Sends a command to the run that is shown, or to the one that a button in HTML names; the

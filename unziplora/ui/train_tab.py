@@ -66,7 +66,7 @@ def _connect_run(service: Service, form: Form, view: RunView, go: Any, answer: A
             image, settings, begins = form.read(*values)
             return f"{service.start(image, settings, **begins).name} is in the queue."
 
-        return message_from(begin), *view.look(marks)
+        return view.answered(marks, begin)
 
     def send(command: str) -> Callable[[Any], tuple[Any, ...]]:
         return lambda marks: (message_from(lambda: view.obey(None, command)), *view.look(marks))
@@ -93,7 +93,7 @@ def _connect_requests(view: RunView, ask: Any, answer: Any) -> None:
     """The buttons inside the queue's HTML."""
 
     def obey(marks: Any, request: str) -> tuple[Any, ...]:
-        return message_from(lambda: view.obey(request, None)), *view.look(marks)
+        return view.answered(marks, lambda: view.obey(request, None))
 
     with hidden():
         request = gr.Textbox()
