@@ -42,8 +42,8 @@ def when(
         options["js" if "js" in known else "_js"] = js
     if "show_progress" in known:
         options.setdefault("show_progress", "hidden")
-    if "queue" in known:
-        options["queue"] = takes_minutes
+    if "queue" in known and not takes_minutes:
+        options["queue"] = False
     if "api_visibility" in known:  # gradio 6
         options.setdefault("api_visibility", "private")
     elif "api_name" in known:
