@@ -44,7 +44,7 @@ FLAGS = {
 KINDS = tuple(FLAGS)
 COMMON = ["--skip-prepare-environment", "--skip-python-version-check", "--skip-version-check",
           "--server-name", "127.0.0.1"]  # fmt: skip
-NO_DOWNLOAD = "--no-download-sd-model"  # Neo never downloads one, and knows no such flag
+NO_DOWNLOAD = "--no-download-sd-model"  # Neo and ersatzForge never do, and know no such flag
 # "Approx NN", the default, downloads a model, and without one every txt2img fails
 # (modules/processing.py:924)
 OPTIONS = {"show_progress_type": "Approx cheap", "live_previews_enable": False,
@@ -85,7 +85,7 @@ class WebUI:
         self.url = f"http://127.0.0.1:{self._port}"
         self._flags = [*COMMON, *FLAGS[kind], "--data-dir", str(data), "--port", str(self._port),
                        *flags]  # fmt: skip
-        if kind != "neo":
+        if NO_DOWNLOAD in (self.checkout / "modules" / "cmd_args.py").read_text("utf-8"):
             self._flags += [NO_DOWNLOAD]
         if kind in ("forge", "neo"):  # they serve the files below their data folder only
             self._flags += ["--gradio-allowed-path", str(self.checkout)]
