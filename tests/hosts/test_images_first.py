@@ -42,7 +42,10 @@ def test_interrupt_is_about_the_image_that_waits(
     job = webui.start("continues", source_image)
     webui.at_step(job, 1)
     request = in_background(lambda: webui.draw(PROMPT, steps=150, force_task_id="task(given-up)"))
-    webui.wait(lambda: "your image is next" in queue_text(webui, "task(given-up)"))
+    webui.wait(
+        lambda: "your image is next" in queue_text(webui, "task(given-up)") or request.done()
+    )
+    assert not request.done(), "the image was drawn before anybody saw it wait"
     webui.post("/sdapi/v1/interrupt")
     webui.wait(request.done)
     assert "150/150" not in webui.console(), "the image was drawn to its end"
