@@ -72,6 +72,7 @@ def test_a_stopped_run_is_found_again_and_goes_on(client: TestClient, image_file
     assert finished(client, job["id"])["state"] == "stopped"
     assert client.get(f"{PREFIX}/resumable").json() == ["pair"]
     again = client.post(f"{PREFIX}/resume", json={"name": "pair"}).json()
+    until(lambda: client.get(f"{PREFIX}/runs/{again['id']}").json()["state"] == "running")
     client.post(f"{PREFIX}/runs/{again['id']}/commands", json={"command": "stop and save"})
     assert finished(client, again["id"])["files"]["style"] == "pair_style.safetensors"
 
