@@ -2,8 +2,9 @@
 
 Starts from the shipped miniature's VAE, and continues where it stopped (saved every few minutes and
 on SIGTERM). Random 64 px crops of the wide shards; the errors of mini_world.vae (pixels,
-differences, texture, colour), squared error, and EfficientNet-lite0's early features. `--cool` lets the rate fall to 0: the last stretch before latents are made. Afterwards the
-latents are whitened (mini_world.vae.whiten) and DIR/vae is written as a diffusers folder.
+differences, texture, colour), squared error, and EfficientNet-lite0's early features. `--cool` lets
+the rate fall to 0: the last stretch before latents are made. Afterwards the latents are whitened
+(mini_world.vae.whiten) and DIR/vae is written as a diffusers folder.
 `--sharpen` trains the decoder of DIR/vae alone, with a critic (critic.py): latents stay what they
 are to the bit, so that it can be done beside the UNet's training or after it.
 

@@ -100,6 +100,20 @@ def test_a_job_that_a_worker_cannot_read_ends_the_worker_and_is_given_up(tmp_pat
     assert "died 3 times" in results["a"].message
 
 
+def test_a_worker_that_has_served_ends_by_itself(manifest: Path, tmp_path: Path) -> None:
+    """Python warns of what a killed one leaves behind."""
+    out = tmp_path / "out"
+    out.mkdir()
+    bad = [job for job in read_manifest(manifest, {}) if job.name == "bad"]
+    workers = LocalWorkers(1, SmallBase(), out)
+    process = workers._processes[0].process
+    try:
+        assert Batch(bad, workers, out).run()["bad"].state == "refused"
+    finally:
+        workers.close()
+    assert process.exitcode == 0
+
+
 @pytest.mark.slow
 def test_scores_are_measured_with_the_models_own_guidance(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -17,7 +17,7 @@ from mini_world.emoji.critic import Adversary
 from mini_world.emoji.latents import encode_new, fingerprint
 from mini_world.emoji.train import UnetTraining
 from mini_world.emoji.train_all import Stages
-from mini_world.emoji.vae import VaeTraining
+from mini_world.emoji.vae import VaeTraining, finish
 from mini_world.model import new_vae
 from unziplora.scores import efficientnet
 
@@ -125,6 +125,9 @@ def test_sharpening_changes_the_decoder_and_leaves_the_latents_as_they_are(tmp_p
     again = VaeTraining(tmp_path, "cpu", sharpen=True)
     assert again.adversary is not None
     assert again.adversary.step == 1001
+    images = np.random.default_rng(0).integers(0, 255, (12, 128, 128, 3), np.uint8)
+    finish(again, [images], images, images, tmp_path)
+    assert fingerprint(AutoencoderKL.from_pretrained(tmp_path / "vae")) == mark
 
 
 def test_a_critic_learns_to_tell_noise_from_flat_images() -> None:
