@@ -9,8 +9,8 @@ final     all methods with what was chosen, on sixteen other images and two seed
 
 --ungated runs on images that fail their gates as well, and says that nothing is decided by it.
 
-Trainings and samples are kept in --cache (a cache belongs to one model); a run that was stopped
-continues where it was.
+Trainings and samples are kept in --cache (a cache belongs to one model), and scores in --measured,
+a small file from which another machine can go on: a run that was stopped continues where it was.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from typing import Any
 
 from benchmarks.quality import report
 from benchmarks.quality.gates import headroom_text
-from benchmarks.quality.parts import QUICK, VARIANTS, choose, decide, final, gated, workers
+from benchmarks.quality.parts import QUICK, VARIANTS, choose, decide, final, gated
 from benchmarks.quality.targets import WANTED, Target, check_drawings
+from benchmarks.quality.workers import Workers
 from unziplora import mini
 from unziplora.method.methods import METHODS
 
 # whose images each part uses
 GATED_AS = {"gates": "choose", "choose": "choose", "decide": "choose", "final": "final"}
+MEASURED = Path(__file__).parent / "measured.jsonl"
 QUICK_METHODS = ("unziplora", "dreambooth")
 QUICK_LIMITS = (
     f"{QUICK} images and one seed: a difference below 0.15 may be chance, and whether a change is "
@@ -53,6 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--ungated", action="store_true", help="also images without headroom")
     parser.add_argument("--model", type=Path, default=mini.MODEL)
     parser.add_argument("--cache", type=Path, default=Path("quality-cache"))
+    parser.add_argument("--measured", type=Path, default=MEASURED)
     parser.add_argument("--out", type=Path, help="folder for the figure and the sample sheets")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
@@ -66,12 +69,12 @@ def main() -> None:
     args = arguments()
     check_drawings()
     part = "final" if args.quick else args.part
-    with workers(args.workers, args.model, args.cache) as pool:
-        targets, rooms = gated(pool, "choose" if args.quick else GATED_AS[part], args.ungated)
+    with Workers(args.workers, args.model, args.cache, args.measured) as work:
+        targets, rooms = gated(work, "choose" if args.quick else GATED_AS[part], args.ungated)
         targets = targets[:QUICK] if args.quick else targets
         print(headroom_text(rooms))
         _check_targets(args, part, len(targets))
-        result = {"gates": [asdict(room) for room in rooms], **_run(args, part, pool, targets)}
+        result = {"gates": [asdict(room) for room in rooms], **_run(args, part, work, targets)}
     if part != "gates":
         print(report.as_text(part, result))
     if args.quick:
@@ -99,17 +102,17 @@ def _check_targets(args: argparse.Namespace, part: str, count: int) -> None:
 
 
 def _run(
-    args: argparse.Namespace, part: str, pool: Any, targets: Sequence[Target]
+    args: argparse.Namespace, part: str, work: Workers, targets: Sequence[Target]
 ) -> dict[str, Any]:
     """The result of one part, for the report."""
     seeds = [0] if args.quick else list(range(args.seeds))
     methods = args.methods or (QUICK_METHODS if args.quick else list(METHODS))
     if part == "final":
-        return final(pool, targets, seeds, methods)
+        return final(work, targets, seeds, methods)
     if part == "choose":
-        return choose(pool, targets, seeds, methods)
+        return choose(work, targets, seeds, methods)
     if part == "decide":
-        return decide(pool, targets, seeds, args.variants)
+        return decide(work, targets, seeds, args.variants)
     return {}
 
 

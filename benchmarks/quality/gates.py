@@ -35,6 +35,12 @@ class Headroom:
     base_subject: float
     base_style: float
 
+    @classmethod
+    def of(cls, target: str, numbers: Mapping[str, float]) -> Headroom:
+        """From its numbers by name."""
+        rest = {name: value for name, value in numbers.items() if name != "keeps_colours"}
+        return cls(target, bool(numbers["keeps_colours"]), **rest)
+
     def faults(self) -> list[str]:
         """Why this target is left out; empty where it passes."""
         gain = self.own_subject - self.base_subject

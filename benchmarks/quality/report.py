@@ -231,20 +231,25 @@ def figure(cells: Cells, path: Path) -> None:
 
 
 def sheets(cache: Path, chosen: Mapping[str, Any], targets: Sequence[Target], out: Path) -> None:
-    """One sheet an image: a row a method, two samples of each condition."""
+    """One sheet an image: a row a method, two samples of each condition. Methods whose samples
+    were made elsewhere are left out."""
     from benchmarks.quality.runs import Job
 
     for n, target in enumerate(targets):
         style_target = targets[(n + 1) % len(targets)]
-        rows = [Row(target.name, [Cell(Image.fromarray(target.image()), "trained on")])]
+        rows = []
         for method, settings in chosen.items():
             folder = cache / "samples" / Job(method, target, 0, settings).key
             cross = Job(method, style_target, 0, settings)
             names = ("content", "style", "both", f"cross-{cross.key}")
-            cells = [
-                Cell(Image.fromarray(np.load(folder / f"{name}.npy")[i]), name.split("-")[0])
-                for name in names
-                for i in (0, 6)
-            ]
-            rows.append(Row(method, cells))
-        page(rows, side=128).save(out / f"{target.name}.png")
+            paths = [folder / f"{name}.npy" for name in names]
+            if all(path.exists() for path in paths):
+                cells = [
+                    Cell(Image.fromarray(np.load(path)[i]), name.split("-")[0])
+                    for name, path in zip(names, paths, strict=True)
+                    for i in (0, 6)
+                ]
+                rows.append(Row(method, cells))
+        if rows:
+            own = Row(target.name, [Cell(Image.fromarray(target.image()), "trained on")])
+            page([own, *rows], side=128).save(out / f"{target.name}.png")

@@ -1,0 +1,79 @@
+"""What the quality benchmark measured once is not measured again, on this machine or another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.quality import workers
+from benchmarks.quality.gates import Headroom
+from benchmarks.quality.measured import Measured, fingerprint, key_of
+from benchmarks.quality.runs import Job
+from benchmarks.quality.targets import CHOOSING
+from unziplora import mini
+
+JOBS = [Job("m1", target, 0, {"lr": 1e-3}) for target in CHOOSING[:3]]
+
+
+class Counting:
+    """In the place of the pool: what was asked of it, answered at once."""
+
+    def __init__(self) -> None:
+        self.trained: list[str] = []
+        self.judged: list[str] = []
+
+    def map(self, work: object, given: list[object]) -> list[object]:
+        if work is workers._train:
+            self.trained += [job.key for job in given]  # type: ignore[attr-defined]
+            return [None for _ in given]
+        self.judged += [key_of(*pair) for pair in given]  # type: ignore[misc]
+        return [{"style.style": 0.1 * n} for n, _ in enumerate(given)]
+
+
+def with_file(path: Path) -> tuple[workers.Workers, Counting]:
+    work, pool = workers.Workers(1, mini.MODEL, path.parent, path), Counting()
+    work._pool.shutdown()
+    work._pool = pool  # type: ignore[assignment]
+    return work, pool
+
+
+def test_a_second_sitting_trains_and_judges_only_what_is_new(tmp_path: Path) -> None:
+    first, pool = with_file(tmp_path / "measured.jsonl")
+    found = first.scored([JOBS])
+    assert len(pool.trained) == len(pool.judged) == 3
+
+    second, pool = with_file(tmp_path / "measured.jsonl")
+    assert second.scored([JOBS]) == found
+    assert pool.trained == pool.judged == []
+
+    # alone, it is another question than crossed with another's style
+    second.scored([JOBS[:1]], cross=False)
+    assert pool.judged == [JOBS[0].key]
+
+
+def test_what_another_model_or_other_referees_said_does_not_count(tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(mini.MODEL.read_bytes()[:-1] + b"x")
+    marks = [fingerprint(mini.MODEL, []), fingerprint(mini.MODEL, ["two"]), fingerprint(other, [])]
+    assert len(set(marks)) == 3
+    path = tmp_path / "measured.jsonl"
+    for n, mark in enumerate(marks):
+        Measured(path, mark).add("one", {"style.style": n / 10})
+    assert [Measured(path, mark).get("one") for mark in marks] == [
+        {"style.style": n / 10} for n in range(3)
+    ]
+
+
+def test_gates_are_read_back_as_they_were(tmp_path: Path) -> None:
+    room = Headroom("c", True, 0.9, 0.8, 0.7, 0.4)
+    numbers = {"keeps_colours": 1.0, "style_through_vae": 0.9, "own_subject": 0.8,
+               "base_subject": 0.7, "base_style": 0.4}  # fmt: skip
+    assert Headroom.of("c", numbers) == room
+
+
+def test_without_a_file_nothing_is_kept(tmp_path: Path) -> None:
+    measured = Measured(None, "mark")
+    measured.add("one", {"a": 1.0})
+    assert measured.get("one") == pytest.approx({"a": 1.0})
+    assert list(tmp_path.iterdir()) == []
