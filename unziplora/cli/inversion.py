@@ -33,6 +33,7 @@ _OTHERS = (
     "token", "rank", "memory", "prompt_combined", "prompt_content", "prompt_style",
     "preview_every", "snapshot_every", "settings", "resume",
 )  # fmt: skip
+_AGAIN = "The same command goes on from there."
 
 
 def train(arguments: argparse.Namespace, open_host: Callable[[], Host]) -> int:
@@ -45,10 +46,12 @@ def train(arguments: argparse.Namespace, open_host: Callable[[], Host]) -> int:
         try:
             saved = _drive(run, host)
         except (Ended, KeyboardInterrupt):
-            print("Stopped: the files are as they were saved last.", file=sys.stderr)
+            print(f"Stopped: the files are as they were saved last. {_AGAIN}", file=sys.stderr)
             return 128 + (signals.number or signal.SIGINT)
     if not saved:
         print("Stopped before the first step: nothing was written.", file=sys.stderr)
+    elif run.stopped:
+        print(f"Stopped. {_AGAIN}", file=sys.stderr)
     return 128 + (signals.number or signal.SIGINT) if run.stopped else 0
 
 

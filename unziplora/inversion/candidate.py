@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -42,8 +42,8 @@ class Candidate:
             role: tuple(nn.Parameter(vector) for vector in encoders.vectors_of(BEGIN[role]))
             for role in BRANCHES
         }
-        flat = [p for pair in self._parameters.values() for p in pair]
-        self._optimizer = torch.optim.AdamW(flat, lr=lr)
+        self._flat = [p for pair in self._parameters.values() for p in pair]
+        self._optimizer = torch.optim.AdamW(self._flat, lr=lr)
         self._scaler = loss_scaler(host.device, enabled=in_fp16(host.unet))
         self._times = timestep_weights(objective.timesteps)
 
@@ -72,6 +72,37 @@ class Candidate:
         added = self._host.added_conditioning(pooled, self._sizes)
         prediction = self._host.denoise(noisy, t, context, added)
         return self._objective.loss(prediction, self._latents, noise, t)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that decides the next step, but for the loss scale: for `restore`."""
+        found = {"step": torch.tensor(self.step), "random": self._generator.get_state()}
+        for number, parameter in enumerate(self._flat):
+            found[f"{number}.vector"] = parameter.detach().cpu()
+            for name, value in self._optimizer.state.get(parameter, {}).items():
+                found[f"{number}.{name}"] = value.detach().cpu()
+        return found
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """The state of the loss scale."""
+        state: dict[str, Any] = self._scaler.state_dict()
+        return state
+
+    def restore(self, tensors: Mapping[str, Tensor], scaling: Mapping[str, Any]) -> None:
+        """Goes on from where `tensors` and `scaling` were taken. Raises KeyError, RuntimeError."""
+        self.step = int(tensors["step"])
+        self._generator.set_state(tensors["random"])
+        state = self._optimizer.state_dict()
+        for number, parameter in enumerate(self._flat):
+            with torch.no_grad():
+                parameter.copy_(tensors[f"{number}.vector"])
+            if self.step:
+                state["state"][number] = {
+                    name: tensors[f"{number}.{name}"] for name in ("step", "exp_avg", "exp_avg_sq")
+                }
+        self._optimizer.load_state_dict(state)
+        if scaling:
+            self._scaler.load_state_dict(dict(scaling))
 
     @property
     def vectors(self) -> Vectors:

@@ -24,6 +24,7 @@ from unziplora.inversion.candidate import Candidate
 from unziplora.inversion.consistency import innermost, score
 from unziplora.inversion.embedding_file import write_embedding
 from unziplora.inversion.settings import METHOD, InversionSettings
+from unziplora.inversion.state import InversionState, Progress
 from unziplora.lora.pair import pair_files
 from unziplora.method.prompts import BRANCHES
 from unziplora.training.commands import Commands
@@ -36,6 +37,7 @@ from unziplora.training.settings import Settings
 from unziplora.unet.recompute import recomputed
 from unziplora.version import __version__
 
+STATE_STEPS = 20  # the state is written so often; it is small
 _FEATURES_AT = 4  # a quarter of the schedule: enough noise to look at the whole, and not at grain
 
 
@@ -89,7 +91,9 @@ InversionEvent = InversionStarted | InversionStep | SeedScored | EmbeddingsSaved
 class InversionRun:
     """Iterated by `on`, once; `send("stop")` ends it after its step, with its files written.
 
-    Raises InvalidInput for a name that is taken, unless `overwrite`.
+    One that was stopped or killed is gone on with where the same image and settings are given
+    again, unless `overwrite`. Raises InvalidInput for a name that is taken, by finished files or by
+    an unfinished inversion of something else, unless `overwrite`.
     """
 
     def __init__(
@@ -102,16 +106,20 @@ class InversionRun:
     ) -> None:
         self.settings, self.training = settings, False
         self.paths = pair_files(out, files.check_name(settings.name))
-        self._image, self._overwrite = image, overwrite
+        self._image = image
         self._commands = Commands()
-        self._pair = uuid.uuid4().hex
-        self._scores: dict[int, float] = {}
         self._seconds: deque[float] = deque(maxlen=20)
-        self._done = 0
         files.check_output_folder(out)
+        self._state = InversionState(out, image, settings)
+        self._before = None if overwrite else self._state.read()
+        self._pair = self._before.pair if self._before else uuid.uuid4().hex
+        self._scores = dict(self._before.scores) if self._before else {}
+        self._done = self._before.done if self._before else 0
+        self._begun: dict[int, Candidate] = {}
         for path in self.paths.values():
-            if path.exists() and not overwrite:
+            if path.exists() and not overwrite and self._before is None:
                 raise InvalidInput(f"{path.name} exists already. Choose another name.")
+        self._overwrite = overwrite or self._before is not None
 
     @property
     def interruptible(self) -> bool:
@@ -134,14 +142,32 @@ class InversionRun:
                 f"The method {METHOD} learns through the text encoders, which this program does "
                 "not lend. Use `unziplora train` on the command line."
             )
+        self._model = host.model.sha256 or host.model.name
+        self._check_model()
         with contextlib.ExitStack() as on:
+            on.enter_context(self._state.locked())
+            if self._before is None:
+                self._state.remove()
             on.enter_context(host.borrow())
             encoders = on.enter_context(host.learnable_encoders())
             if not is_small(host.unet):
                 on.enter_context(recomputed(host.unet, "blocks"))
             yield InversionStarted(self.settings.all_steps, self._memory(host, encoders))
             yield from map(InversionMessage, self._image.notes)
+            if self._before is not None:
+                yield InversionMessage(
+                    f"An unfinished inversion goes on at step {self._done + 1} of "
+                    f"{self.settings.all_steps}."
+                )
             yield from self._learn(host, encoders)
+
+    def _check_model(self) -> None:
+        """Raises InvalidInput where the state is of another."""
+        if self._before is not None and self._before.model != self._model:
+            raise InvalidInput(
+                f"{self.settings.name} is an unfinished inversion on another model. Give the same "
+                "to go on with it, add --overwrite to begin again, or choose another name."
+            )
 
     def _learn(
         self, host: Host, encoders: LearnableEncoders
@@ -155,7 +181,7 @@ class InversionRun:
             if settings.seeds == 1:
                 best = candidate
                 break
-            if not self._commands.stopping:
+            if not self._commands.stopping and candidate.seed not in self._scores:
                 yield from self._compare(host, candidate)
             if best is None or self._rating(candidate) > self._rating(best):
                 best = candidate
@@ -167,6 +193,8 @@ class InversionRun:
         yield from self._train(best, settings.steps, host)
         if best.step:
             yield self._save(host, best, final=True)
+        if not self.stopped:
+            self._state.remove()
 
     def _rating(self, candidate: Candidate) -> float:
         """One that was not compared is worse than all others."""
@@ -180,9 +208,13 @@ class InversionRun:
         objective = Objective(host.alphas_cumprod, host.prediction_type)
 
         def make(seed: int) -> Candidate:
-            return Candidate(
+            candidate = Candidate(
                 host, encoders, objective, latents, fitted.sizes, seed=seed, lr=self.settings.lr
             )
+            if self._before is not None and seed in self._before.tensors:
+                candidate.restore(self._before.tensors[seed], self._before.scalers.get(seed, {}))
+            self._begun[seed] = candidate
+            return candidate
 
         return make
 
@@ -198,9 +230,18 @@ class InversionRun:
             self._done += 1
             self._seconds.append(time.monotonic() - began)
             left = median(self._seconds) * (settings.all_steps - self._done)
+            if self._done % STATE_STEPS == 0 or candidate.step == until:
+                self._keep()
             yield InversionStep(self._done, settings.all_steps, candidate.seed, loss, left)
             if host is not None and candidate.step % settings.save_every == 0:
                 yield self._save(host, candidate, final=False)
+        if self._commands.stopping and self._done:
+            self._keep()
+
+    def _keep(self) -> None:
+        """The state as it is now."""
+        known = Progress(self._pair, self._model, self._done, self._scores)
+        self._state.write(known, self._begun)
 
     def _compare(self, host: Host, candidate: Candidate) -> Iterator[InversionEvent]:
         """Draws both embeddings of a candidate, and scores them."""

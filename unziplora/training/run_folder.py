@@ -37,6 +37,7 @@ from unziplora.training.settings import ResolvedSettings, Settings
 from unziplora.training.trainer import Trainer
 
 VERSION = 1
+LOCK = "run.lock"
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # by another process
 HIDDEN = ".unziplora"  # in the output folder, or where a program looks for no LoRAs
 _ROW = re.compile(r"([0-9]{1,9}),[^\n]*\n")
@@ -120,7 +121,7 @@ class RunFolder:
         Raises InvalidInput where another holds it, and WriteError where it cannot be made.
         """
         try:
-            opened = open(self.path / "run.lock", "a+b")  # noqa: SIM115
+            opened = open(self.path / LOCK, "a+b")  # noqa: SIM115
         except OSError as error:
             raise WriteError(
                 f"Nothing can be written to the run's folder {self.path.name} ({error.strerror}). "
