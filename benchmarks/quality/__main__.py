@@ -24,11 +24,10 @@ from typing import Any
 
 from benchmarks.quality import report
 from benchmarks.quality.gates import headroom_text
-from benchmarks.quality.parts import QUICK, VARIANTS, choose, decide, final, gated
+from benchmarks.quality.parts import METHODS, QUICK, VARIANTS, choose, decide, final, gated
 from benchmarks.quality.targets import WANTED, Target, check_drawings
 from benchmarks.quality.workers import Workers
 from unziplora import mini
-from unziplora.method.methods import METHODS
 
 # whose images each part uses
 GATED_AS = {"gates": "choose", "choose": "choose", "decide": "choose", "final": "final"}

@@ -14,10 +14,14 @@ from benchmarks.quality.scores import alignment
 from benchmarks.quality.targets import PARTS, WANTED, Target
 from benchmarks.quality.workers import Workers
 from unziplora.method.blocks import FULL
+from unziplora.method.methods import INSPIRATION_TREE
+from unziplora.method.methods import METHODS as LORA_METHODS
 
 CHOSEN = Path(__file__).parent / "chosen.json"
-RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
-WIDENED = 3  # a best rate at the grid's edge moves the edge outwards, so many times at most
+METHODS = (*LORA_METHODS, INSPIRATION_TREE)
+# where a method's search for its rate begins: a best rate at the edge moves the edge outwards
+RATES = dict.fromkeys(LORA_METHODS, (5e-4, 1e-3, 2e-3)) | {INSPIRATION_TREE: (2e-3, 4e-3, 8e-3)}
+WIDENED = 5  # so many times at most
 STEPS = 300  # of every method: rates are compared at one price
 QUICK = 3  # targets
 AS_CHOSEN = "as chosen"
@@ -54,7 +58,7 @@ def choose(
 ) -> dict[str, Any]:
     """Each method's learning rate, by alignment alone; a grid is widened until the best rate lies
     inside it."""
-    tried = _tried(work, targets, seeds[0], [(m, lr) for m in methods for lr in RATES])
+    tried = _tried(work, targets, seeds[0], [(m, lr) for m in methods for lr in RATES[m]])
     for _ in range(WIDENED):
         more = [(m, lr) for m in methods for lr in next_rate(tried, m)]
         if not more:

@@ -14,11 +14,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.quality import embeddings
 from benchmarks.quality.targets import SAMPLES, SCENES, TOKEN, Target
 from mini_world.captions import article
 from mini_world.sampler import Sampler
 from unziplora import python_api as api
 from unziplora.hosts.standalone.generate import loaded
+from unziplora.method.methods import INSPIRATION_TREE
+from unziplora.method.prompts import BRANCHES, BranchName
+
+_USED: dict[str, tuple[BranchName, ...]] = {"content": ("content",), "style": ("style",)}
 
 
 @dataclass(frozen=True)
@@ -42,29 +47,35 @@ class Bench:
     def __init__(self, sampler: Sampler, cache: Path) -> None:
         self.sampler, self.cache = sampler, cache
 
-    def pair(self, job: Job) -> dict[str, Path]:
+    def pair(self, job: Job) -> dict[BranchName, Path]:
         """The two files of a training, trained if they are not there yet."""
         folder = self.cache / "pairs" / job.key
-        files = {role: folder / f"pair_{role}.safetensors" for role in ("content", "style")}
+        files = {role: folder / f"pair_{role}.safetensors" for role in BRANCHES}
         if not all(path.exists() for path in files.values()):
             part = folder.with_name(folder.name + ".part")
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             image = part / "image.png"
             Image.fromarray(job.target.image()).save(image)
-            run = api.train(
-                image,
-                subject=job.target.kind,
-                style=job.target.style,
-                host=self.sampler.host,
-                settings={"token": TOKEN, **job.settings, "method": job.method, "seed": job.seed,
-                          "name": "pair", "save_minutes": 10_000},
-                out=part,
-            )  # fmt: skip
-            for _ in run:
-                pass
+            if job.method == INSPIRATION_TREE:
+                embeddings.train(self.sampler, image, {**job.settings, "seed": job.seed}, part)
+            else:
+                self._train(job, image, part)
             part.rename(folder)
         return files
+
+    def _train(self, job: Job, image: Path, out: Path) -> None:
+        run = api.train(
+            image,
+            subject=job.target.kind,
+            style=job.target.style,
+            host=self.sampler.host,
+            settings={"token": TOKEN, **job.settings, "method": job.method, "seed": job.seed,
+                      "name": "pair", "save_minutes": 10_000},
+            out=out,
+        )  # fmt: skip
+        for _ in run:
+            pass
 
     def samples(self, job: Job, condition: str, style_of: Job | None = None) -> np.ndarray:
         """(16, 128, 128, 3): content, style, both, or cross with the style of another training."""
@@ -72,11 +83,15 @@ class Bench:
         path = self.cache / "samples" / job.key / f"{name}.npy"
         if not path.exists():
             content, style = self.pair(job)["content"], self.pair(style_of or job)["style"]
-            files = {"content": content, "style": style}
-            used = {"content": ["content"], "style": ["style"]}.get(condition, ["content", "style"])
-            prompts = prompts_of(condition, job.target, (style_of or job).target)
-            with loaded(self.sampler.host, [(files[role], 1.0) for role in used]):
-                images = self.sampler.images(prompts, _seeds())
+            files: dict[BranchName, Path] = {"content": content, "style": style}
+            if job.method == INSPIRATION_TREE:
+                prompts = embeddings.prompts_of(condition, job.target)
+                images = embeddings.images(self.sampler, files, prompts, _seeds())
+            else:
+                prompts = prompts_of(condition, job.target, (style_of or job).target)
+                used = _USED.get(condition, BRANCHES)
+                with loaded(self.sampler.host, [(files[role], 1.0) for role in used]):
+                    images = self.sampler.images(prompts, _seeds())
             _keep(path, images)
         return np.load(path)
 

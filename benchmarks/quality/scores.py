@@ -12,6 +12,7 @@ from benchmarks.quality.effect import relative_change
 from benchmarks.quality.runs import Bench, Job
 from benchmarks.quality.targets import SAMPLES, Target
 from mini_world.probes import Judge
+from unziplora.method.methods import INSPIRATION_TREE
 
 # condition -> what is measured in its images
 CONDITIONS: Mapping[str, tuple[str, ...]] = {
@@ -78,8 +79,11 @@ class Scorer:
             base[condition] = bench.base_samples(condition, job.target, other)
         found = self._measured(samples, job.target, style_target)
         alone = self._measured(base, job.target, style_target)
+        # embeddings change no weight
         change = {
             f"{role}.dW/W": relative_change(path, bench.sampler.host.unet)
+            if job.method != INSPIRATION_TREE
+            else 0.0
             for role, path in bench.pair(job).items()
         }
         return {**found, **{f"{name} lift": found[name] - alone[name] for name in found}, **change}

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.quality import workers
+from benchmarks.quality import embeddings, workers
 from benchmarks.quality.gates import Headroom
 from benchmarks.quality.measured import Measured, fingerprint, key_of
-from benchmarks.quality.runs import Job
+from benchmarks.quality.runs import Bench, Job
 from benchmarks.quality.targets import CHOOSING
+from mini_world.emoji import sets
+from mini_world.sampler import Sampler
 from unziplora import mini
+from unziplora.hosts.standalone.host import StandaloneHost
+from unziplora.method.methods import INSPIRATION_TREE
 
+needs_sets = pytest.mark.skipif(bool(sets.missing()), reason=sets.missing() or "all there")
 JOBS = [Job("m1", target, 0, {"lr": 1e-3}) for target in CHOOSING[:3]]
 
 
@@ -77,3 +82,22 @@ def test_without_a_file_nothing_is_kept(tmp_path: Path) -> None:
     measured.add("one", {"a": 1.0})
     assert measured.get("one") == pytest.approx({"a": 1.0})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@needs_sets
+def test_embeddings_are_trained_and_drawn_in_their_words_places(tmp_path: Path) -> None:
+    bench = Bench(Sampler(StandaloneHost.open(mini.MODEL, device="cpu"), steps=2), tmp_path)
+    job = Job(INSPIRATION_TREE, CHOOSING[1], 0, {"lr": 0.05, "steps": 3, "seeds": 1})
+    other = Job(INSPIRATION_TREE, CHOOSING[2], 0, {"lr": 0.05, "steps": 3, "seeds": 1})
+    drawn = {name: bench.samples(job, name) for name in ("content", "style", "both")}
+    drawn["cross"] = bench.samples(job, "cross", other)
+    assert {images.shape for images in drawn.values()} == {(16, 128, 128, 3)}
+    assert not (drawn["both"] == drawn["cross"]).all()
+    assert "sks" in " ".join(embeddings.prompts_of("both", job.target))
+    # none of it is left in the host's words
+    plain = bench.base_samples("style", job.target, job.target)
+    assert not (plain == drawn["style"]).all()
+    assert bench.sampler.host._embeddings.keys().isdisjoint(
+        embeddings.prompts_of("both", job.target)
+    )
