@@ -21,6 +21,7 @@ from unziplora.training.events import (
     StateSaved,
     StepDone,
 )
+from unziplora.training.run_folder import RunFolder
 
 
 def weights(host: Any) -> list[torch.Tensor]:
@@ -50,6 +51,23 @@ def test_a_run_says_what_it_does_and_leaves_two_files(
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     assert float(rows[2]["loss"]) == steps[2].loss
+
+
+def test_the_leak_that_is_trained_against_is_noted_and_read_back_after_a_resume(
+    make_host: Any, image_file: Path, tmp_path: Path
+) -> None:
+    run = begin(image_file, make_host(), tmp_path, leak_penalty=1.0, leak_every=2, method="m1")
+    for event in run:
+        if isinstance(event, StepDone) and event.step == 3:
+            run.send("stop")
+    rest = [
+        e for e in unziplora.resume(tmp_path / RUN, host=make_host()) if isinstance(e, StepDone)
+    ]
+    assert [event.leak is not None for event in rest] == [True, False, True]  # steps 4 to 6
+    rows = RunFolder(tmp_path / RUN).read_progress()
+    assert [row["step"] for row in rows if "leak" in row] == [2, 4, 6]
+    assert [rows[3]["leak"], rows[5]["leak"]] == [rest[0].leak, rest[2].leak]
+    assert all(row["seconds"] >= 0 for row in rows)
 
 
 def test_the_model_is_as_it_was_after_every_outcome(

@@ -34,7 +34,8 @@ class StepDone:
     """step: how many are done. loss: without the penalty. orthogonality: eq. 5, before lambda, or
     None where the method has none. open_columns: share of the branch's columns, 0 to 1.
     seconds: of this step. time_left: seconds, or None before it can be known.
-    memory_gb: peak so far, in 1e9 bytes, or None where it cannot be measured.
+    memory_gb: peak so far, in 1e9 bytes, or None where it cannot be measured. leak: of both
+    branches, before the penalty's weight, or None in a step without it.
     """
 
     step: int
@@ -46,6 +47,7 @@ class StepDone:
     seconds: float
     time_left: float | None
     memory_gb: float | None
+    leak: float | None = None
 
 
 @dataclass(frozen=True)

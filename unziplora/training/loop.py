@@ -228,6 +228,7 @@ class TrainingLoop:
             seconds=seconds,
             time_left=None if usual is None else usual * (self.settings.steps - step),
             memory_gb=peak_memory(self._host.device),
+            leak=losses.leak,
         )
         self._writer.note_progress(event)
         yield event

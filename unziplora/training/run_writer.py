@@ -157,7 +157,9 @@ class RunWriter:
             self.folder.note(text)
 
     def note_progress(self, event: StepDone) -> None:
-        """A row of progress.csv."""
+        """A row of progress.csv; the leak only where it is trained against, empty in steps without
+        it."""
+        leak = {"leak": event.leak} if self.settings.leak_penalty else {}
         with contextlib.suppress(OSError):  # a full disk must not end the run
             self.folder.append_progress(
                 {
@@ -167,6 +169,7 @@ class RunWriter:
                     "lr": event.lr,
                     "open_content": event.open_columns["content"],
                     "open_style": event.open_columns["style"],
+                    **leak,
                     "seconds": round(event.seconds, 3),
                 }
             )

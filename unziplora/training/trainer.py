@@ -42,10 +42,12 @@ from unziplora.unet.weight_cast import in_fp16
 
 @dataclass(frozen=True)
 class Losses:
-    """diffusion: the objective's loss. orthogonality: eq. 5, or None without columns."""
+    """diffusion: the objective's loss. orthogonality: eq. 5, or None without columns. leak: of both
+    branches, before its weight, or None in a step without it."""
 
     diffusion: float
     orthogonality: float | None
+    leak: float | None = None
 
 
 class Trainer:
@@ -199,10 +201,10 @@ class Trainer:
         """Fills every gradient of the step, unscaled and checked but not clipped."""
         measuring = self.method.columns and self._schedule.measures(self.step)
         self._begin(measuring)
+        leak = None
         if self._leak.due(self.step) and not measuring:
             with self._optimizer.gathering():  # one update for all of a step's passes
-                for base, alone in self._leak.passes():
-                    self._backward_leak(base, alone)
+                leak = sum(self._backward_leak(*passes) for passes in self._leak.passes())
         first = self.step * len(self.method.passes)
         diffusion = sum(
             self._backward(one_pass, number)
@@ -218,7 +220,7 @@ class Trainer:
         self._optimizer.unscale()
         self._restrict_mergers()
         self._check_gradients(measuring)
-        return Losses(diffusion / len(self.method.passes), penalty)
+        return Losses(diffusion / len(self.method.passes), penalty, leak)
 
     def _begin(self, measuring: bool) -> None:
         """What trains in this step, and whether columns are measured."""
@@ -252,14 +254,15 @@ class Trainer:
         self._optimizer.backward(loss)
         return float(loss.detach())
 
-    def _backward_leak(self, base: Pass, alone: Pass) -> None:
-        """Forward and backward of what one branch does where it should do nothing."""
+    def _backward_leak(self, base: Pass, alone: Pass) -> float:
+        """Forward and backward of what one branch does where it should do nothing; that."""
         side, noise, timestep = self._draw()
         latents = self.encoded.latents[side : side + 1]
         noisy = self._objective.add_noise(latents, noise, timestep.to(noise.device))
         unchanged = self._predict(base, noisy, timestep).detach().float()
         leak = (self._predict(alone, noisy, timestep).float() - unchanged).square().mean()
         self._optimizer.backward(self._leak.weight * leak)
+        return float(leak.detach())
 
     def _predict(
         self,
