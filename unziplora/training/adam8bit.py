@@ -32,6 +32,7 @@ _EXPONENT = 127 - 16  # of _LEAST, as fp32 has it
 _FIRST_MOST = (1 - 2.0**-4) - _LEAST  # of a first moment, before the scale
 _SECOND_MOST = 1 - 2.0**-5
 FP32 = ("exp_avg", "exp_avg_sq")  # the keys of a state's moments
+_ALL = slice(None)
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -47,14 +48,16 @@ class Moments:
         self._first_scale = torch.zeros(blocks, 1, device=device)
         self._second_scale = torch.zeros(blocks, 1, device=device)
 
-    def read(self) -> tuple[Tensor, Tensor]:
-        """(m, v), fp32, (blocks, block): all tensors' numbers in order."""
-        root = decode_second(self._second, self._second_scale)
-        return decode_first(self._first, self._first_scale), root.square_()
+    def read(self, rows: slice = _ALL) -> tuple[Tensor, Tensor]:
+        """(m, v), fp32, (blocks, block): all tensors' numbers in order, or some of the blocks."""
+        root = decode_second(self._second[rows], self._second_scale[rows])
+        return decode_first(self._first[rows], self._first_scale[rows]), root.square_()
 
-    def write(self, m: Tensor, v: Tensor, generator: torch.Generator | None) -> None:
+    def write(
+        self, m: Tensor, v: Tensor, generator: torch.Generator | None, rows: slice = _ALL
+    ) -> None:
         """Keeps moments in the form of `read`; rounded to the nearest code without a generator."""
-        _put(self._in(slice(None)), m, v, generator)
+        _put(self._in(rows), m, v, generator)
 
     def tensors(self, which: int) -> dict[str, Tensor]:
         """What tensor number `which` has here, flat, by the keys of a saved state; views."""

@@ -18,6 +18,7 @@ from unziplora.training.adam8bit import Moments, rounded
 from unziplora.unet.attach import Attachment
 
 _BLOCK = re.compile(r".*\.transformer_blocks\.\d+")
+_IN_CACHE = 1 << 17  # numbers, of which an update holds about eight arrays
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # torch's defaults, as in the other plans
 
 
@@ -38,10 +39,17 @@ class Bucket:
         together = torch.cat([tensor.flatten() for tensor in tensors])
         return together.float().view(-1, self.moments.block)
 
-    def lr_factors(self) -> Tensor | float:
-        """What each number's learning rate is multiplied with, (blocks, 1)."""
+    def portions(self) -> Iterator[slice]:
+        """Blocks to update at once: all of them, on a CPU as many as its cache holds."""
+        blocks = sum(self.moments.sizes) // self.moments.block
+        at_once = max(1, _IN_CACHE // self.moments.block) if self.device.type == "cpu" else blocks
+        for start in range(0, blocks, at_once):
+            yield slice(start, start + at_once)
+
+    def lr_factors(self) -> Tensor:
+        """What each number's learning rate is multiplied with, (blocks, 1), or (1, 1)."""
         if self._lora_plus == 1:
-            return 1.0
+            return torch.ones(1, 1, device=self.device)
         blocks = torch.tensor([size // self.moments.block for size in self.moments.sizes])
         factors = torch.tensor([1.0, self._lora_plus]).repeat(len(self.branches))
         return factors.repeat_interleave(blocks)[:, None].to(self.device)
@@ -95,16 +103,23 @@ class BucketAdam:
         """One bucket's update."""
         grad = bucket.flat(gradients)
         weight = bucket.flat([p.detach() for p in bucket.parameters])
-        m, v = bucket.moments.read()
+        factors = bucket.lr_factors().expand(len(weight), 1)
+        for rows in bucket.portions():
+            self._update_rows(bucket.moments, rows, weight[rows], grad[rows], factors[rows])
+        bucket.put(rounded(weight, bucket.parameters[0].dtype, self._generator))
+
+    def _update_rows(
+        self, moments: Moments, rows: slice, weight: Tensor, grad: Tensor, factors: Tensor
+    ) -> None:
+        """AdamW on some blocks; weight is changed."""
+        m, v = moments.read(rows)
         m.lerp_(grad, 1 - _BETA1)
         v.mul_(_BETA2).addcmul_(grad, grad, value=1 - _BETA2)
-        bucket.moments.write(m, v, self._generator)
+        moments.write(m, v, self._generator, rows)
         t = self._update + 1
         v.sqrt_().div_((1 - _BETA2**t) ** 0.5).add_(_EPS)
-        factors = bucket.lr_factors()
         weight.mul_(1 - self._lr * self._decay * factors)
         weight.addcdiv_(m.mul_(factors), v, value=-self._lr / (1 - _BETA1**t))
-        bucket.put(rounded(weight, bucket.parameters[0].dtype, self._generator))
 
     def forget_momentum(self, branch: Branch, rows: Tensor) -> None:
         """m = 0 in some rows (a mask) of B."""
