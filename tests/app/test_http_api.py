@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.testclient import TestClient
+from safetensors.torch import load_file
 
 from tests.waiting import until
 from unziplora.app.http_api import PREFIX, add_routes
@@ -228,3 +230,28 @@ def test_a_merge_that_learns_is_watched_and_stopped(client: TestClient, image_fi
     turned = client.post(f"{PREFIX}/merge", json={**asked, "name": "other", "parts": parts[::-1]})
     assert turned.status_code == 422
     assert "Name the content first" in turned.json()["detail"]
+    few = {"zip_steps": 2, "zip_overlap": 0.5, "seed": 3}
+    made = client.post(f"{PREFIX}/merge", json={**asked, "name": "few", **few})
+    assert made.json() == {"file": "few.safetensors"}
+    said = client.get(f"{PREFIX}/merge").json()
+    assert (said["state"], said["step"], said["steps"]) == ("completed", 2, 2)
+    wrong = client.post(f"{PREFIX}/merge", json={**asked, "name": "none", "zip_steps": 1.5})
+    assert wrong.status_code == 422
+
+
+def test_a_projection_is_told_how_far_the_content_gives_way(
+    client: TestClient, image_file: Path, tmp_path: Path
+) -> None:
+    finished(client, client.post(f"{PREFIX}/runs", json=body(image_file)).json()["id"])
+    parts = [{"pair": "pair", "role": role} for role in ("content", "style")]
+    for name, how, mu in (("sum", "add", 1), ("none", "np", 0), ("some", "np", 0.5)):
+        asked = {"name": name, "parts": parts, "how": how, "mu": mu}
+        assert client.post(f"{PREFIX}/merge", json=asked).status_code == 200
+    made = {n: load_file(tmp_path / "out" / f"{n}.safetensors") for n in ("sum", "none", "some")}
+
+    def changes(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        downs = {key: key.replace("lora_up", "lora_down") for key in tensors if "lora_up" in key}
+        return torch.cat([(tensors[u].double() @ tensors[d].double()).flatten() for u, d in sorted(downs.items())])
+
+    whole, same, less = (changes(tensors) for tensors in made.values())
+    assert 0.1 * (whole - less).norm() > (whole - same).norm()

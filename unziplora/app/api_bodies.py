@@ -18,9 +18,10 @@ from fastapi import HTTPException, Request
 
 from unziplora.app.page_values import parse
 from unziplora.errors import InvalidInput
-from unziplora.lora.merge_methods import MERGE_METHODS, summaries
+from unziplora.lora.merge_methods import DEFAULT_MU, MERGE_METHODS, summaries
 from unziplora.lora.publish import LICENCES
 from unziplora.training.settings import Settings
+from unziplora.ziplora.learn import ZipSettings
 
 MOST_BYTES = 64_000_000  # of a body: a large image in base64
 GRACE_SECONDS, SLOWEST = 30.0, 64_000  # as in request_guard, which a WebUI does not have
@@ -92,27 +93,38 @@ def parts_of(body: Mapping[str, Any]) -> list[tuple[str, str, float]]:
             raise InvalidInput(
                 "A part of `parts` has no pair or no role. A role is content or style."
             )
-        found.append((pair, part["role"], _number(part.get("weight", 1), "weight")))
+        found.append((pair, part["role"], number_of(part, "weight", 1)))
     return found
 
 
 def weights_of(body: Mapping[str, Any]) -> tuple[float, float]:
     """Of the content and the style. Raises InvalidInput."""
     names = ("content_weight", "style_weight")
-    first, second = (_number(body.get(name, 1), name) for name in names)
+    first, second = (number_of(body, name, 1) for name in names)
     return first, second
 
 
-def whole_of(body: Mapping[str, Any], name: str) -> int:
-    """A whole number from 0 on, which is also what is meant where it is missing. Raises
-    InvalidInput."""
-    value = body.get(name, 0)
+def zip_settings_of(body: Mapping[str, Any]) -> ZipSettings:
+    """What a merge that learns is told. Raises InvalidInput."""
+    usual = ZipSettings()
+    return ZipSettings(
+        steps=whole_of(body, "zip_steps", usual.steps),
+        overlap=number_of(body, "zip_overlap", usual.overlap),
+        seed=whole_of(body, "seed"),
+    )
+
+
+def whole_of(body: Mapping[str, Any], name: str, usual: int = 0) -> int:
+    """A whole number from 0 on; `usual` where it is missing. Raises InvalidInput."""
+    value = body.get(name, usual)
     if type(value) is not int or not 0 <= value < 2**63:
         raise InvalidInput(f"`{name}` is no whole number from 0 on. Leave it out, or send 0.")
     return value
 
 
-def _number(value: Any, name: str) -> float:
+def number_of(body: Mapping[str, Any], name: str, usual: float) -> float:
+    """From -100 to 100; `usual` where it is missing. Raises InvalidInput."""
+    value = body.get(name, usual)
     if type(value) not in (int, float) or not math.isfinite(value) or abs(value) > 100:
         raise InvalidInput(f"`{name}` is no number from -100 to 100. Send one, as 1 or 0.8.")
     return float(value)
@@ -210,8 +222,19 @@ def schema_of_merge() -> Schema:
         "default": "add",
         "description": summaries(),
     }
-    properties = {"name": {"type": "string"}, "parts": parts, "how": how}
+    usual = ZipSettings()
+    options: Schema = {
+        "mu": _usual_number(DEFAULT_MU, "of np, from 0 (add): how far the content gives way"),
+        "zip_steps": {**_usual_number(usual.steps, "of zip"), "type": "integer"},
+        "zip_overlap": _usual_number(usual.overlap, "of zip: lambda, the overlap's weight"),
+        "seed": {**_usual_number(usual.seed, "of zip"), "type": "integer"},
+    }
+    properties = {"name": {"type": "string"}, "parts": parts, "how": how, **options}
     return _object(properties, ["name", "parts"], example)
+
+
+def _usual_number(usual: float, description: str) -> Schema:
+    return {"type": "number", "default": usual, "description": description}
 
 
 def schema_of_sheet() -> Schema:

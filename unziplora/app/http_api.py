@@ -46,6 +46,7 @@ from unziplora.app.job_queue import COMMANDS
 from unziplora.app.preset_files import PresetFiles
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput, NotFound, UnZipLoRAError
+from unziplora.lora.merge_methods import DEFAULT_MU
 from unziplora.lora.publish import zip_of
 
 PREFIX = "/unziplora/v1"
@@ -275,7 +276,13 @@ def _add_products(router: APIRouter, service: Service) -> None:
     @_post(router, "/merge", "One LoRA of several files of pairs", bodies.schema_of_merge())
     def merge(body: Body = BODY) -> dict[str, str]:
         how = bodies.text_of(body, "how") or "add"
-        path = service.merge_pairs(bodies.text_of(body, "name"), bodies.parts_of(body), how)
+        path = service.merge_pairs(
+            bodies.text_of(body, "name"),
+            bodies.parts_of(body),
+            how,
+            mu=bodies.number_of(body, "mu", DEFAULT_MU),
+            learning=bodies.zip_settings_of(body),
+        )
         return {"file": path.name}
 
     @router.get("/merge", summary="How far a merge is that learns on the model, or null")

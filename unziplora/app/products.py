@@ -27,6 +27,7 @@ from unziplora.app.sheet import (
 from unziplora.errors import InvalidInput, NotFound
 from unziplora.images.load import open_image
 from unziplora.lora.merge import merge
+from unziplora.lora.merge_methods import DEFAULT_MU
 from unziplora.lora.metadata import LoraInfo, read_info
 from unziplora.lora.pair import Pair, pair_files
 from unziplora.lora.publish import publish
@@ -34,6 +35,7 @@ from unziplora.lora.rename import copy_renamed
 from unziplora.lora.sidecars import Card, write_card
 from unziplora.method.prompts import BRANCHES, BranchName
 from unziplora.training.pair_writer import check_free
+from unziplora.ziplora.learn import ZipSettings
 
 _ROLE_ENDS = tuple(f"_{role}" for role in BRANCHES)
 _MOST_GRIDS = 8  # that are remembered
@@ -131,11 +133,20 @@ class Products(Library):
         self.saved({str(branch): path for branch, path in files.items()})
         return self.pair(new)
 
-    def merge(self, name: str, parts: Sequence[tuple[Path, float]], how: str = "add") -> Path:
+    def merge(
+        self,
+        name: str,
+        parts: Sequence[tuple[Path, float]],
+        how: str = "add",
+        *,
+        mu: float = DEFAULT_MU,
+        learning: ZipSettings | None = None,
+    ) -> Path:
         """NAME.safetensors in the output folder, of the parts with their weights. how: of
-        MERGE_METHODS. Raises InvalidInput."""
+        MERGE_METHODS; mu: of the one that projects; learning: of the one that learns. Raises
+        InvalidInput."""
         path, image = self.merge_target(name, parts)
-        merge(path, parts, image, how=how)
+        merge(path, parts, image, how=how, mu=mu)
         self.saved({"merged": path})
         return path
 
@@ -174,11 +185,17 @@ class Products(Library):
         return removed
 
     def merge_pairs(
-        self, name: str, parts: Sequence[tuple[str, str, float]], how: str = "add"
+        self,
+        name: str,
+        parts: Sequence[tuple[str, str, float]],
+        how: str = "add",
+        *,
+        mu: float = DEFAULT_MU,
+        learning: ZipSettings | None = None,
     ) -> Path:
         """The same, of (pair, role, weight). Raises NotFound and InvalidInput."""
         files = [(self.file(pair, role), weight) for pair, role, weight in parts]
-        return self.merge(name, files, how)
+        return self.merge(name, files, how, mu=mu, learning=learning)
 
     def publish(self, name: str, *, title: str | None = None, licence: str | None = None) -> Path:
         """The folder NAME in `publish_folder`, and a zip of it beside it, with the run's last

@@ -25,7 +25,7 @@ from unziplora.app.uploads import remove_all
 from unziplora.errors import InvalidInput
 from unziplora.host import Host, ModelIdentity
 from unziplora.images.load import open_image
-from unziplora.lora.merge_methods import find_merge_method
+from unziplora.lora.merge_methods import DEFAULT_MU, find_merge_method
 from unziplora.lora.pair import Pair
 from unziplora.training.destination import check_destination
 from unziplora.training.events import Finished, LorasSaved, Message, Started, StepDone
@@ -35,6 +35,7 @@ from unziplora.training.run import Run
 from unziplora.training.run_folder import run_path
 from unziplora.training.settings import ResolvedSettings, Settings
 from unziplora.training.subject_mask import check_mask
+from unziplora.ziplora.learn import ZipSettings
 from unziplora.ziplora.merging import ZipMerge
 
 _MERGE_SECONDS = 20.0  # that a merge has to write what it learned, when the program ends
@@ -147,18 +148,31 @@ class Service(Products):
         own = {"name": self.free_name(f"{name}-more"), "steps": steps, "recalibrate_every": None}
         return self.start(folder.training_image(), {**values, **own}, start_from=name)
 
-    def merge(self, name: str, parts: Sequence[tuple[Path, float]], how: str = "add") -> Path:
+    def merge(
+        self,
+        name: str,
+        parts: Sequence[tuple[Path, float]],
+        how: str = "add",
+        *,
+        mu: float = DEFAULT_MU,
+        learning: ZipSettings | None = None,
+    ) -> Path:
         """`Products.merge`; a method that learns does it on the program's model, which takes
         minutes. Raises InvalidInput while that is in use."""
         if find_merge_method(how).learns:
-            return self.start_merge(name, parts).result()
-        return super().merge(name, parts, how)
+            return self.start_merge(name, parts, learning).result()
+        return super().merge(name, parts, how, mu=mu)
 
-    def start_merge(self, name: str, parts: Sequence[tuple[Path, float]]) -> Merging:
+    def start_merge(
+        self,
+        name: str,
+        parts: Sequence[tuple[Path, float]],
+        learning: ZipSettings | None = None,
+    ) -> Merging:
         """ZipLoRA, in a thread of its own. Raises InvalidInput for what cannot be merged, and while
         another one runs."""
         path, image = self.merge_target(name, parts)
-        merge = ZipMerge(path, parts, image=image)
+        merge = ZipMerge(path, parts, image=image, settings=learning)
         return self.merges.start(merge, lambda made: self.saved({"merged": made}))
 
     def rename(self, name: str, new: str) -> Pair:
