@@ -251,7 +251,12 @@ def test_a_projection_is_told_how_far_the_content_gives_way(
 
     def changes(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         downs = {key: key.replace("lora_up", "lora_down") for key in tensors if "lora_up" in key}
-        return torch.cat([(tensors[u].double() @ tensors[d].double()).flatten() for u, d in sorted(downs.items())])
+        return torch.cat(
+            [
+                (tensors[u].double() @ tensors[d].double()).flatten()
+                for u, d in sorted(downs.items())
+            ]
+        )
 
     whole, same, less = (changes(tensors) for tensors in made.values())
     assert 0.1 * (whole - less).norm() > (whole - same).norm()

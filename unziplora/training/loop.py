@@ -8,7 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from statistics import median
+from statistics import median_low
 
 from unziplora.errors import TrainingFailed
 from unziplora.host import Host, SharedHost
@@ -234,5 +234,5 @@ class TrainingLoop:
         yield event
 
     def _usual_seconds(self) -> float | None:
-        """Of the last steps, or None before there are enough."""
-        return median(self._seconds) if len(self._seconds) > 1 else None
+        """Of the last steps, None before two. Of two, the shorter: the first is slow."""
+        return median_low(self._seconds) if len(self._seconds) > 1 else None
