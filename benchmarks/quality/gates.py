@@ -8,6 +8,7 @@ nor the style of its image cannot decide between methods.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -79,9 +80,16 @@ def headroom(bench: Bench, judge: Referee, target: Target) -> Headroom:
 
 
 def passing(found: Sequence[Headroom], targets: Sequence[Target]) -> list[Target]:
-    """The targets without faults, in their order."""
+    """The targets without faults: each style's first one, then each style's second, and so on, so
+    that the first few are of many styles."""
     good = {room.target for room in found if not room.faults()}
-    return [target for target in targets if target.name in good]
+    left = [target for target in targets if target.name in good]
+    turns = Counter[str]()
+    places = {}
+    for target in left:
+        places[target.name] = turns[target.style]
+        turns[target.style] += 1
+    return sorted(left, key=lambda target: places[target.name])
 
 
 def by_faults(found: Sequence[Headroom], targets: Sequence[Target]) -> list[Target]:

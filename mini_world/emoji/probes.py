@@ -4,8 +4,11 @@
     python -m mini_world.emoji.probes train  --run-dir DIR     about 45 minutes of one core
     python -m mini_world.emoji.probes report [--run-dir DIR]   held-out individuals and styles
 
-Trained on training individuals in training styles (mini_world.probes). Their weights lie in
-DIR/probes until they pass; the shipped ones lie in mini_world/probes.
+Trained on training individuals in every style, also those that are held out from the UNet: a judge
+has to know what it judges. What is held out from the judges are the individuals and the variants
+of styles that the benchmark's images show. Half of their images went through the VAE, as
+everything did that they judge (mini_world.probes). Their weights lie in DIR/probes until they
+pass; the shipped ones lie in mini_world/probes.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from diffusers import AutoencoderKL
 from torch import Tensor
 
 from mini_world.emoji.styles import HELD_OUT_STYLES, STYLES, TRAINING_STYLES
@@ -28,19 +32,21 @@ from mini_world.emoji.things import (
     VENDORS,
     Individual,
 )
+from mini_world.emoji.vae import through
 from mini_world.emoji.world import Artwork, held_out_individuals, known_colour, portrait
 from mini_world.probes import FOLDER, VARIANTS, VIEWS, Judge, Vocabulary, train
 from mini_world.scenes import CONTEXTS, IMAGE_SIDE
 from unziplora.files import write_text
 
 INDIVIDUALS = 1500
+JUDGED_STYLES = sorted([*TRAINING_STYLES, *HELD_OUT_STYLES])
 
 Question = tuple[Artwork, list[Artwork]]
 
 
 def vocabulary(folder: Path = FOLDER) -> Vocabulary:
     """What the networks in a folder can name; without one, the shipped ones."""
-    return Vocabulary(folder, KINDS, COLOURS, TRAINING_STYLES)
+    return Vocabulary(folder, KINDS, COLOURS, JUDGED_STYLES)
 
 
 def judge() -> Judge:
@@ -58,26 +64,30 @@ def individuals(rng: np.random.Generator, count: int = INDIVIDUALS) -> list[Indi
 
 def draw(run_dir: Path, count: int = INDIVIDUALS) -> None:
     """probes.npy, (count VIEWS, 128, 128, 3), and probes.json with what each image shows. Each
-    individual is drawn from its own number, so that a drawing that was stopped goes on."""
+    individual is drawn from its own number, so that a drawing that was stopped goes on. Half of
+    an individual's images went through the VAE of the run folder."""
+    vae = AutoencoderKL.from_pretrained(run_dir / "vae").eval()
     shape = (count * VIEWS, IMAGE_SIDE, IMAGE_SIDE, 3)
     path, facts = run_dir / "probes.npy", run_dir / "probes.json"
     known: list[dict[str, int]] = json.loads(facts.read_text("utf-8")) if facts.exists() else []
     pixels = np.lib.format.open_memmap(path, "r+" if known else "w+", np.uint8, shape)
     who = individuals(np.random.default_rng(23), count)
     for number in range(len(known) // VIEWS, len(who)):
-        for artwork in _views(who[number], np.random.default_rng((23, number))):
-            pixels[len(known)] = artwork.draw()
-            known.append({"instance": number, **_facts(artwork)})
+        views = _views(who[number], np.random.default_rng((23, number)))
+        images = np.stack([artwork.draw() for artwork in views])
+        images[::2] = through(vae, images[::2])
+        pixels[len(known) : len(known) + VIEWS] = images
+        known += [{"instance": number, **_facts(artwork)} for artwork in views]
         if number % 25 == 24 or number == len(who) - 1:
             pixels.flush()
             write_text(facts, json.dumps(known))
 
 
 def _views(who: Individual, rng: np.random.Generator) -> list[Artwork]:
-    """An individual in VIEWS training styles."""
+    """An individual in VIEWS styles."""
     views = []
     for _ in range(VIEWS):
-        style, variant = str(rng.choice(TRAINING_STYLES)), int(rng.integers(VARIANTS))
+        style, variant = str(rng.choice(JUDGED_STYLES)), int(rng.integers(VARIANTS))
         context = str(rng.choice(sorted(CONTEXTS))) if rng.random() < 0.4 else None
         views.append(portrait(who, style, variant, int(rng.integers(2**31)), context))
     return views
@@ -89,7 +99,7 @@ def _facts(artwork: Artwork) -> dict[str, int]:
     return {
         "kind": KINDS.index(artwork.who.kind), "variant": artwork.variant,
         "colour": COLOURS.index(colour) if colour else -1,
-        "style": TRAINING_STYLES.index(artwork.style),
+        "style": JUDGED_STYLES.index(artwork.style),
     }  # fmt: skip
 
 
@@ -185,6 +195,7 @@ def main() -> None:
     parser.add_argument("what", choices=("draw", "train", "report"))
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--individuals", type=int, default=INDIVIDUALS, help="of draw")
     parser.add_argument("--only", choices=("content", "style"))
     args = parser.parse_args()
     run_dir: Path | None = args.run_dir
@@ -195,7 +206,7 @@ def main() -> None:
     elif run_dir is None:
         parser.error("--run-dir is needed")
     elif args.what == "draw":
-        draw(run_dir)
+        draw(run_dir, args.individuals)
     else:
         names = [args.only] if args.only else ["content", "style"]
         train(run_dir, args.steps, names, vocabulary(run_dir / "probes"))

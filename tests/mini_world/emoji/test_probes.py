@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.quality.targets import CHOOSING, FINAL
 from mini_world.emoji import sets
 from mini_world.emoji.probes import (
+    JUDGED_STYLES,
+    _views,
     draw,
     fluent_questions,
     individual_questions,
@@ -19,7 +22,11 @@ from mini_world.emoji.probes import (
     style_questions,
 )
 from mini_world.emoji.styles import HELD_OUT_STYLES
-from mini_world.probes import VIEWS, content_batch, style_batch
+from mini_world.emoji.things import Individual
+from mini_world.probes import VARIANTS, VIEWS, content_batch, style_batch
+from unziplora import mini
+from unziplora.checkpoints.checkpoint import open_checkpoint
+from unziplora.checkpoints.identify import identify
 
 needs_sets = pytest.mark.skipif(bool(sets.missing()), reason=sets.missing() or "all there")
 
@@ -65,17 +72,37 @@ def test_a_judge_that_sees_nothing_is_never_right_and_one_that_sees_colours_ofte
     assert share_right(colours, questions) > 0.4
 
 
+def chosen_of(count: int) -> list[Individual]:
+    return individuals(np.random.default_rng(23), count)
+
+
 @pytest.mark.slow
 @needs_sets
 def test_probe_images_are_of_training_individuals_with_their_truth(tmp_path: Path) -> None:
+    vae = open_checkpoint(identify(mini.MODEL)).vae(torch.device("cpu"))
+    vae.save_pretrained(tmp_path / "vae")
     draw(tmp_path, count=2)
     known = json.loads((tmp_path / "probes.json").read_text())
     pixels = np.load(tmp_path / "probes.npy")
     assert len(pixels) == len(known) == 2 * VIEWS
     assert [k["instance"] for k in known] == [0] * VIEWS + [1] * VIEWS
-    chosen = individuals(np.random.default_rng(23), 40)
+    chosen = chosen_of(40)
     assert len(set(chosen)) == 40
     assert not any(who.held_out for who in chosen)
+    # every other image went through the VAE, and shows the same
+    for number in range(2):
+        views = _views(chosen_of(2)[number], np.random.default_rng((23, number)))
+        drawn = np.stack([view.draw() for view in views]).astype(float)
+        kept = pixels[number * VIEWS :][:VIEWS].astype(float)
+        off = np.abs(kept[:, None] - drawn[None]).mean((2, 3, 4))
+        assert (off.diagonal()[1::2] == 0).all()
+        assert (off.diagonal()[::2] > 0.5).all()
+        assert (off.argmin(1) == np.arange(VIEWS)).all()
+
+
+def test_the_judges_know_the_held_out_styles_but_not_the_variants_that_targets_show() -> None:
+    assert set(HELD_OUT_STYLES) < set(JUDGED_STYLES)
+    assert min(target.variant for target in (*CHOOSING, *FINAL)) >= VARIANTS
 
 
 def test_batches_hold_four_images_of_one_individual_or_one_look() -> None:
