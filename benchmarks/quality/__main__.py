@@ -11,12 +11,15 @@ final     all methods with what was chosen, on sixteen other images and two seed
 
 Trainings and samples are kept in --cache (a cache belongs to one model), and scores in --measured,
 a small file from which another machine can go on: a run that was stopped continues where it was.
+--quick keeps and reads nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -68,7 +71,11 @@ def main() -> None:
     args = arguments()
     check_drawings()
     part = "final" if args.quick else args.part
-    with Workers(args.workers, args.model, args.cache, args.measured) as work:
+    with contextlib.ExitStack() as on:
+        cache, measured = args.cache, args.measured
+        if args.quick:  # what was measured before the change would be taken for it
+            cache, measured = Path(on.enter_context(tempfile.TemporaryDirectory())), None
+        work = on.enter_context(Workers(args.workers, args.model, cache, measured))
         targets, rooms = gated(work, "choose" if args.quick else GATED_AS[part], args.ungated)
         targets = targets[:QUICK] if args.quick else targets
         print(headroom_text(rooms))

@@ -1,8 +1,9 @@
 """What was measured already, a line each in a file small enough to keep with the code.
 
 A final table takes hours. With the file it can be made in several sittings, on several machines,
-and nothing is trained twice: a line counts only for the model, the networks that judge and the
-defaults of training that it was measured with.
+and nothing is trained twice: a line counts only for the model, the networks that judge, the code of
+the method and the defaults of training that it was measured with. It does not see other code: who
+changes how training computes gives another file (`--measured`), and `--quick` never reads one.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from pathlib import Path
 
 from benchmarks.quality.runs import Job
 from mini_world.probes import FOLDER as JUDGES
+from unziplora.method import branches
 from unziplora.training.settings import Settings
 
 DIGITS = 5
 
 
 def fingerprint(model: Path, referees: Sequence[str]) -> str:
-    """Of all that scores depend on, but for the code itself."""
+    """Of what scores depend on."""
     digest = hashlib.sha256(json.dumps([asdict(Settings("a", "b")), *referees]).encode())
-    for path in (model, *sorted(JUDGES.glob("*.safetensors"))):
+    method = Path(branches.__file__).parent.glob("*.py")
+    for path in (model, *sorted(JUDGES.glob("*.safetensors")), *sorted(method)):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
