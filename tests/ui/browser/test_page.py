@@ -97,7 +97,7 @@ def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, tra
     page.state("running")
     page.click("stop_and_save")
     page.state("stopped")
-    page.says("images", "Interrupted: both LoRAs saved at step [1-9]")
+    page.says("images", "Stopped: both LoRAs saved at step [1-9]")
     page.says("images", "steered_style.safetensors")
 
 
