@@ -78,6 +78,14 @@ def slowly(webui: WebUI) -> Iterator[None]:
     webui.post("/test/slow", seconds=0)
 
 
+@pytest.fixture
+def held(webui: WebUI) -> Iterator[None]:
+    """A run stands still after its first step, until `WebUI.hold` names another or none."""
+    webui.hold(1)
+    yield
+    webui.hold()
+
+
 @pytest.fixture(scope="module")  # its event loop would be in the way of other tests' own
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

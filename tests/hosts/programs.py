@@ -199,8 +199,20 @@ class WebUI:
     def command(self, job: str, command: str) -> None:
         self.post(f"{API}/runs/{job}/commands", {"command": command})
 
+    def hold(self, step: int | None = None) -> None:
+        """Runs stand still after this step, until another one is named, or none: what a test does
+        meanwhile comes between two steps, however long it takes."""
+        self.post("/test/hold", **({} if step is None else {"step": step}))
+
     def at_step(self, job: str, step: int) -> None:
-        self.wait(lambda: self.run(job)["step"] >= step)
+        """Waits until a run has done so many steps; fails where it has ended before."""
+
+        def there() -> Any:
+            run = self.run(job)
+            return run if run["step"] >= step or run["state"] in ENDED else None
+
+        run = self.wait(there)
+        assert run["step"] >= step, run
 
     def ended(self, job: str) -> Any:
         """The run, once it has ended or pauses."""
