@@ -15,7 +15,7 @@ def test_interrupt_saves_what_was_learned(
     webui: WebUI, source_image: Path, untouched: None, held: None
 ) -> None:
     job = webui.start("interrupted", source_image, steps=300)
-    webui.at_step(job, 1)
+    webui.stands(job, 1)
     webui.post("/sdapi/v1/interrupt")
     webui.hold()
     run = webui.ended(job)
@@ -38,7 +38,7 @@ def test_a_pause_frees_the_webui_and_the_run_continues_exactly(
     webui: WebUI, source_image: Path, first_pair: Any, untouched: None, held: None
 ) -> None:
     job = webui.start("paused", source_image)
-    webui.at_step(job, 1)
+    webui.stands(job, 1)
     webui.command(job, "pause")
     webui.hold()
     assert webui.ended(job)["state"] == "paused"
@@ -52,7 +52,7 @@ def test_previews_do_not_disturb_the_progress_that_the_webui_shows(
     webui: WebUI, source_image: Path, untouched: None, held: None
 ) -> None:
     job = webui.start("shown", source_image, preview_steps=2)
-    webui.at_step(job, 1)
+    webui.stands(job, 1)
     webui.command(job, "preview now")
     webui.hold(2)
     webui.wait(lambda: any(e["type"] == "Previewed" for e in webui.run(job)["events"]))
@@ -70,7 +70,7 @@ def test_a_checkpoint_chosen_during_a_run_is_loaded_after_it(
 ) -> None:
     before, other = webui.get("/test/other")["checkpoint"], checkpoints[1].name
     job = webui.start("kept", source_image, preview_every=3, preview_steps=2)
-    webui.at_step(job, 1)
+    webui.stands(job, 1)
     request = in_background(webui.post, "/sdapi/v1/options", {"sd_model_checkpoint": other})
     webui.wait(lambda: webui.get("/sdapi/v1/options")["sd_model_checkpoint"].startswith(other))
     webui.hold()
@@ -89,7 +89,7 @@ def test_unloading_the_checkpoint_is_refused_during_a_run(
     webui: WebUI, source_image: Path, untouched: None, held: None
 ) -> None:
     job = webui.start("still-loaded", source_image)
-    webui.at_step(job, 1)
+    webui.stands(job, 1)
     answer = webui.client.post("/sdapi/v1/unload-checkpoint")
     assert answer.status_code == 409
     assert "UnZipLoRA is training" in answer.text
@@ -101,7 +101,7 @@ def test_reload_ui_finds_the_run_again(
     webui: WebUI, source_image: Path, first_pair: Any, held: None
 ) -> None:
     job = webui.start("reloaded", source_image, steps=30)
-    webui.at_step(job, 1)
+    webui.stands(job, 1)
     webui.post("/test/reload")
     webui.wait(lambda: webui.up(times=2))
     run = webui.run(job)

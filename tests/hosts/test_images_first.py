@@ -32,7 +32,7 @@ def test_an_image_is_drawn_between_two_steps_and_neither_changes_the_other(
     before = [webui.draw(prompt).tobytes() for prompt in prompts]
     job = webui.start("second", source_image, steps=6)
     for step, (prompt, expected) in enumerate(zip(prompts, before, strict=True), 1):
-        webui.at_step(job, step)
+        webui.stands(job, step)
         request = asked_for(webui, prompt, step, "your image is next")
         webui.hold(step + 1)
         assert request.result().tobytes() == expected
@@ -48,7 +48,7 @@ def test_interrupt_is_about_the_image_that_waits(
     webui: WebUI, source_image: Path, untouched: None, held: None
 ) -> None:
     job = webui.start("continues", source_image)
-    webui.at_step(job, 1)
+    webui.stands(job, 1)
     request = asked_for(webui, PROMPT, 1, "your image is next", steps=150)
     webui.post("/sdapi/v1/interrupt")
     webui.hold(2)
@@ -65,7 +65,7 @@ def test_where_the_option_is_off_an_image_waits_for_the_run(
     webui.post("/sdapi/v1/options", {"unziplora_images_first": False})
     try:
         job = webui.start("alone", source_image, steps=4)
-        webui.at_step(job, 1)
+        webui.stands(job, 1)
         request = asked_for(webui, PROMPT, 1, "comes after it")
         webui.hold()
         request.result()

@@ -15,7 +15,7 @@ from tests.hosts.visitor import Visitor
 
 BOTH = f"{PROMPT} <lora:clicked_content:1> <lora:clicked_style:1>"
 PROGRAMS = {"a1111": "Automatic1111", "forge": "Forge", "neo": "Forge Neo", "reforge": "reForge",
-            "classic": "forge-classic"}  # fmt: skip
+            "classic": "forge-classic", "ersatz": "ersatzForge"}  # fmt: skip
 
 
 def fill_in_and_train(visitor: Visitor, image: Path) -> None:

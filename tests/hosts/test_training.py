@@ -17,10 +17,11 @@ from tests.hosts.programs import API, WebUI
 
 # what the descendants of Forge write to their console of a file that fits
 MESSAGE_560 = {
-    "forge": "KModel-UNet with 560 keys at weight 1.0 (skipped 0 keys)",
-    "neo": "KModel-UNet with 560 keys at weight 1.0 (skipped 0 keys)",
-    "reforge": "SDXL with 560 keys (UNet: 560, CLIP: 0) at weight 1.0",
-    "classic": "SDXL-UNet with 560 keys at weight 1.0 (skipped 0 keys)",
+    "forge": " for KModel-UNet with 560 keys at weight 1.0 (skipped 0 keys)",
+    "neo": " for KModel-UNet with 560 keys at weight 1.0 (skipped 0 keys)",
+    "ersatz": "\n    loaded 560 keys for UNet at weight 1.0 with on_the_fly=False\n",
+    "reforge": " for SDXL with 560 keys (UNet: 560, CLIP: 0) at weight 1.0",
+    "classic": " for SDXL-UNet with 560 keys at weight 1.0 (skipped 0 keys)",
 }
 
 
@@ -31,7 +32,7 @@ def test_all_560_layers_of_both_files_are_found(webui: WebUI, first_pair: Any) -
             assert webui.get("/test/matched", name=name)["layers"] == 560
         else:
             webui.draw(f"{PROMPT} <lora:{name}:1>")
-            assert f"{name}.safetensors for {MESSAGE_560[webui.kind]}" in webui.console()
+            assert f"{name}.safetensors{MESSAGE_560[webui.kind]}" in webui.console()
 
 
 def test_files_land_in_the_lora_folder_with_card_and_image(webui: WebUI, first_pair: Any) -> None:

@@ -118,13 +118,15 @@ def paced():
     trainer = importlib.import_module("unziplora.training.trainer").Trainer
     if not hasattr(trainer, "_slower"):
         advance = trainer.advance
-        trainer._slower, trainer._last = 0.0, None
+        trainer._slower, trainer._last, trainer._stands = 0.0, None, None
 
         def slower(self):
             time.sleep(trainer._slower)
             # Reload UI waits for the step that is under way
             while trainer._last is not None and self.step >= trainer._last and not leaving():
+                trainer._stands = self.step
                 time.sleep(0.05)
+            trainer._stands = None
             return advance(self)
 
         trainer.advance = slower
@@ -144,6 +146,11 @@ def slow(seconds: float):
 def hold(step: int | None = None):
     """A run stands still after this step, until another one is named, or none."""
     paced()._last = step
+
+
+def stands():
+    """After which step a run stands still; None where none does."""
+    return {"step": paced()._stands}
 
 
 def reload():
@@ -281,7 +288,7 @@ def audit_events():
 
 def routes(_, app):
     for function in (
-        weights, traits, matched, packages, other, embedding, host, sheet, schedule, heard,
+        weights, traits, matched, packages, other, embedding, host, sheet, schedule, heard, stands,
     ):  # fmt: skip
         app.add_api_route(f"/test/{function.__name__}", function, methods=["GET"])
     for function in (fail, slow, hold, reload, hypertile, leave, listen):
