@@ -30,7 +30,7 @@ def test_an_image_is_drawn_between_two_steps_and_neither_changes_the_other(
 ) -> None:
     prompts = [PROMPT, f"{PROMPT} <lora:first_content:1>"]
     before = [webui.draw(prompt).tobytes() for prompt in prompts]
-    job = webui.start("second", source_image, steps=6)
+    job = webui.start("between", source_image, steps=6)
     for step, (prompt, expected) in enumerate(zip(prompts, before, strict=True), 1):
         webui.stands(job, step)
         request = asked_for(webui, prompt, step, "your image is next")
@@ -41,7 +41,7 @@ def test_an_image_is_drawn_between_two_steps_and_neither_changes_the_other(
     run = webui.ended(job)
     assert run["state"] == "completed", run
     assert sum(event["type"] == "GivingWay" for event in run["events"]) == 2
-    assert same(tensors(webui, "first"), tensors(webui, "second"))
+    assert same(tensors(webui, "first"), tensors(webui, "between"))
 
 
 def test_interrupt_is_about_the_image_that_waits(
