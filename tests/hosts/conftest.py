@@ -71,14 +71,6 @@ def untouched(webui: WebUI) -> Iterator[None]:
 
 
 @pytest.fixture
-def slowly(webui: WebUI) -> Iterator[None]:
-    """Steps take long enough to do something meanwhile."""
-    webui.post("/test/slow", seconds=1)
-    yield
-    webui.post("/test/slow", seconds=0)
-
-
-@pytest.fixture
 def held(webui: WebUI) -> Iterator[None]:
     """A run stands still after its first step, until `WebUI.hold` names another or none."""
     webui.hold(1)
