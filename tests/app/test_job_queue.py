@@ -152,6 +152,27 @@ def test_a_command_before_the_run_exists_is_obeyed_when_it_does(
     assert set(job.files) == {"content", "style"}
 
 
+def test_a_run_knows_whether_its_user_or_the_programs_interrupt_stopped_it(
+    submit: Callable[..., Job],
+) -> None:
+    jobs = Jobs()
+    job = submit(jobs, "once", steps=500)
+    until(lambda: job.step)
+    jobs.interrupt(job.id)
+    until(lambda: ended(job))
+    assert (job.state, set(job.files)) == ("stopped", {"content", "style"})
+    assert job.interrupted
+    jobs.interrupt(job.id)  # too late
+    assert job.state == "stopped"
+    reached = job.step
+    jobs.send(job.id, "resume")
+    until(lambda: job.step > reached)
+    jobs.send(job.id, "stop and save")
+    until(lambda: ended(job))
+    assert job.state == "stopped"
+    assert not job.interrupted
+
+
 def test_a_run_that_fails_says_why_and_the_next_one_runs(submit: Callable[..., Job]) -> None:
     jobs = Jobs()
 

@@ -71,11 +71,11 @@ def untouched(webui: WebUI) -> Iterator[None]:
 
 
 @pytest.fixture
-def slowly(webui: WebUI) -> Iterator[None]:
-    """Steps take long enough to do something meanwhile."""
-    webui.post("/test/slow", seconds=1)
+def held(webui: WebUI) -> Iterator[None]:
+    """A run stands still after its first step, until `WebUI.hold` names another or none."""
+    webui.hold(1)
     yield
-    webui.post("/test/slow", seconds=0)
+    webui.hold()
 
 
 @pytest.fixture(scope="module")  # its event loop would be in the way of other tests' own

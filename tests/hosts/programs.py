@@ -6,6 +6,7 @@ own, so that its checkout stays as it is.
     UNZIPLORA_NEO=/path/of/...-forge-neo             UNZIPLORA_NEO_PYTHON=/path/of/its/python
     UNZIPLORA_REFORGE=/path/of/...-webui-reForge     UNZIPLORA_REFORGE_PYTHON=/path/of/its/python
     UNZIPLORA_CLASSIC=/path/of/...-forge-classic     UNZIPLORA_CLASSIC_PYTHON=/path/of/its/python
+    UNZIPLORA_ERSATZ=/path/of/ersatzForge            UNZIPLORA_ERSATZ_PYTHON=/path/of/its/python
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -40,6 +42,7 @@ FLAGS = {
     "neo": ["--skip-torch-cuda-test", "--cpu"],
     "reforge": ["--skip-torch-cuda-test", "--always-cpu"],
     "classic": ["--skip-torch-cuda-test", "--always-cpu"],
+    "ersatz": ["--skip-torch-cuda-test", "--always-cpu"],
 }  # fmt: skip
 KINDS = tuple(FLAGS)
 COMMON = ["--skip-prepare-environment", "--skip-python-version-check", "--skip-version-check",
@@ -87,7 +90,7 @@ class WebUI:
                        *flags]  # fmt: skip
         if NO_DOWNLOAD in (self.checkout / "modules" / "cmd_args.py").read_text("utf-8"):
             self._flags += [NO_DOWNLOAD]
-        if kind in ("forge", "neo"):  # they serve the files below their data folder only
+        if kind in ("forge", "neo", "ersatz"):  # they serve the files below their data folder only
             self._flags += ["--gradio-allowed-path", str(self.checkout)]
         self._prepare(checkpoints, options or {})
         # a server that is kept busy drops connections that are kept alive
@@ -155,7 +158,8 @@ class WebUI:
         return self.console().count("Startup time: ") >= times
 
     def console(self) -> str:
-        return self.log.read_text("utf-8", errors="replace")
+        """What it has written there, without its colours."""
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text("utf-8", errors="replace"))
 
     def wait(self, condition: Callable[[], Any]) -> Any:
         """Until the condition's result is true, or the WebUI has ended, which fails."""
@@ -199,8 +203,25 @@ class WebUI:
     def command(self, job: str, command: str) -> None:
         self.post(f"{API}/runs/{job}/commands", {"command": command})
 
+    def hold(self, step: int | None = None) -> None:
+        """Runs stand still after this step, until another one is named, or none: what a test does
+        meanwhile comes between two steps, however long it takes."""
+        self.post("/test/hold", **({} if step is None else {"step": step}))
+
+    def stands(self, job: str, step: int) -> None:
+        """Waits until a run stands still after this step."""
+        self.at_step(job, step)
+        self.wait(lambda: self.get("/test/stands")["step"] == step)
+
     def at_step(self, job: str, step: int) -> None:
-        self.wait(lambda: self.run(job)["step"] >= step)
+        """Waits until a run has done so many steps; fails where it has ended before."""
+
+        def there() -> Any:
+            run = self.run(job)
+            return run if run["step"] >= step or run["state"] in ENDED else None
+
+        run = self.wait(there)
+        assert run["step"] >= step, run
 
     def ended(self, job: str) -> Any:
         """The run, once it has ended or pauses."""

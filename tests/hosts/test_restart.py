@@ -32,6 +32,7 @@ def test_a_run_of_a_webui_that_was_killed_is_offered_and_resumed_on_its_page(
         visitor = Visitor(browser, webui)
         page = visitor.page
         webui.post("/test/slow", seconds=0.5)
+        webui.hold(10)
         job = webui.start("killed", source_image, steps=40, save_minutes=0.02)
         webui.at_step(job, 6)
         page.locator('#uz_live [data-state="running"]').wait_for()

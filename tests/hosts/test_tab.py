@@ -156,7 +156,7 @@ def visitor_tabs_to(visitor: Visitor, elem_id: str, words: str) -> int:
 
 
 def test_a_pair_is_on_the_lora_page_though_its_user_was_elsewhere_when_it_ended(
-    visitor: Visitor, source_image: Path, slowly: None
+    visitor: Visitor, source_image: Path, held: None
 ) -> None:
     webui, page = visitor.webui, visitor.page
     job = webui.start("unseen", source_image)
@@ -164,6 +164,7 @@ def test_a_pair_is_on_the_lora_page_though_its_user_was_elsewhere_when_it_ended(
     visitor.tab("txt2img")
     visitor.tab("Lora", "#txt2img_extra_tabs")
     assert webui.run(job)["state"] == "running"
+    webui.hold()
     page.locator('#txt2img_lora_cards .card[data-name="unseen_style"]').first.wait_for()
     visitor.shot("lora-page-after-a-run")
 

@@ -206,6 +206,9 @@ def test_a_finished_run_offers_its_loras_with_the_image_that_each_learned(tmp_pa
     assert "Both LoRAs are ready, after 3 steps" in shown
     made.state = "stopped"
     shown = finish_html.finish_card(made, tmp_path / "image.png", in_webui=True)
+    assert "Stopped: both LoRAs saved at step 3" in shown
+    made.interrupted = True
+    shown = finish_html.finish_card(made, tmp_path / "image.png", in_webui=True)
     assert "Interrupted: both LoRAs saved at step 3" in shown
 
 

@@ -197,7 +197,7 @@ def test_a_merge_that_is_stopped_writes_what_it_has_learned(
             messages.append(event.text)
     assert merging.stopped
     assert record_of(tmp_path / "made.safetensors")["steps"] == 2
-    assert messages == ["Interrupted: made.safetensors has the mergers of step 2 of 50."]
+    assert messages == ["Stopped: made.safetensors has the mergers of step 2 of 50."]
     assert model_checksum(host) == before
 
 

@@ -24,7 +24,8 @@ class Job:
     """One run in the queue. begin: makes the run when its turn comes; again: makes the rest of it
     after a pause, or after a stop. size: bytes that `begin` holds until then. settings, image: as
     they were chosen; the image until it begins. error: two sentences, where it
-    failed; trace: for the log only."""
+    failed; trace: for the log only. interrupted: the program's own Interrupt stopped it, not a
+    command to this run."""
 
     name: str
     begin: Begin
@@ -44,6 +45,7 @@ class Job:
     trace: str | None = None
     run: Run | None = None
     pausing: bool = False
+    interrupted: bool = False
     # commands that came before there was a run to obey them
     early: list[Command] = field(default_factory=list)
     _events: list[Event] = field(default_factory=list)

@@ -131,6 +131,16 @@ class Jobs:
                 self._pass_on(job, command)
             self._changed.notify_all()
 
+    def interrupt(self, job_id: str) -> None:
+        """By the program's own Interrupt, which knows nothing of runs: the one that runs stops and
+        saves. Raises NotFound."""
+        job = self.get(job_id)
+        with self._changed:
+            if job.state == "running":
+                job.interrupted = True
+                self._pass_on(job, "stop and save")
+            self._changed.notify_all()
+
     def take_back(self, job_id: str) -> tuple[bytes, Settings]:
         """Takes a run that waits for its first turn out of the queue: its image and settings, to be
         changed and submitted again. Raises NotFound, and InvalidInput for a run that does not."""
@@ -256,7 +266,7 @@ class Jobs:
             if not self._waiting or self._closed:
                 return None
             job = self._waiting.popleft()
-            job.state, job.pausing, job.error = "running", False, None
+            job.state, job.pausing, job.interrupted, job.error = "running", False, False, None
             self._changed.notify_all()
             return job
 

@@ -28,7 +28,8 @@ def finish_card(job: Job, trained_on: Path, in_webui: bool) -> str:
     if job.state == "completed":
         title = f"Both LoRAs are ready, after {job.step} steps"
     else:
-        title = f"Interrupted: both LoRAs saved at step {job.step}"
+        why = "Interrupted" if job.interrupted else "Stopped"
+        title = f"{why}: both LoRAs saved at step {job.step}"
     files = " · ".join(path.name for path in job.files.values())
     sheet = button(
         "Draw sheet", "draw", {"do": "sheet", "name": job.name}, f"draw a sheet of {job.name}",

@@ -86,7 +86,7 @@ class ZipMerge:
         )
         if learning.stopped:
             yield MergeMessage(
-                f"Interrupted: {self.path.name} has the mergers of step {learning.step} of "
+                f"Stopped: {self.path.name} has the mergers of step {learning.step} of "
                 f"{self.settings.steps}."
             )
 

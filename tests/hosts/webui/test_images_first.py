@@ -134,13 +134,13 @@ class Queue:
     def __init__(self) -> None:
         self.current = SimpleNamespace(id="1", name="a", step=210, steps=600, state="running")
         self.on_event: Any = lambda event: None
-        self.sent: list[str] = []
+        self.interrupted: list[str] = []
 
     def all(self) -> list[Any]:
         return [self.current]
 
-    def send(self, job_id: str, command: str) -> None:
-        self.sent.append(command)
+    def interrupt(self, job_id: str) -> None:
+        self.interrupted.append(job_id)
 
 
 @pytest.mark.parametrize("pressed", ["interrupted", "skipped"])
@@ -150,7 +150,7 @@ def test_interrupt_and_skip_are_about_the_image_that_waits(webui: Any, pressed: 
     asked_for(webui, "task(b)", drawn)
     setattr(webui.state, pressed, True)
     queue.on_event(STEP)
-    assert not queue.sent
+    assert not queue.interrupted
     assert not webui.state.interrupted
     webui.lock.release()  # the run gives way
     until(lambda: drawn)
@@ -171,10 +171,10 @@ def test_interrupt_stops_and_saves_the_run_where_no_image_waits(webui: Any) -> N
     progress.follow(queue, ReloadGate())
     webui.state.skipped = True
     queue.on_event(STEP)
-    assert not queue.sent
+    assert not queue.interrupted
     webui.state.interrupted = True
     queue.on_event(STEP)
-    assert queue.sent == ["stop and save"]
+    assert queue.interrupted == ["1"]
 
 
 def test_interrupt_ends_a_merge_that_learns_and_the_bar_shows_it(webui: Any) -> None:

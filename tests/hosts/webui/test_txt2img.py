@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -66,3 +67,25 @@ def test_a_webui_whose_samplers_are_named_with_their_schedule_type_needs_no_list
 def test_a_sampler_that_the_webui_lacks_is_refused_with_those_that_it_has() -> None:
     with pytest.raises(InvalidInput, match=r"no sampler 'UniPC'.*Euler a"):
         txt2img.job("a fox", **ASKED, sampler="UniPC")
+
+
+@pytest.mark.parametrize("name", txt2img.LAST_PROMPTS)
+def test_a_preview_leaves_progress_and_the_pages_last_prompt(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    paths = ModuleType("modules.paths")
+    vars(paths)["data_path"] = str(tmp_path)
+    monkeypatch.setitem(sys.modules, "modules.paths", paths)
+    state = SimpleNamespace(
+        job="a", job_no=0, job_count=1, sampling_step=2, sampling_steps=6, textinfo="b"
+    )
+    vars(sys.modules["modules.shared"])["state"] = state
+    before = dict(vars(state))
+    (tmp_path / name).write_text("the last prompt", "utf-8")
+    with txt2img.undisturbed():
+        for written in txt2img.LAST_PROMPTS:
+            (tmp_path / written).write_text("a preview's", "utf-8")
+        state.sampling_step, state.job = 9, "c"
+    assert vars(state) == before
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text("utf-8") == "the last prompt"

@@ -97,7 +97,7 @@ def test_a_run_is_watched_steered_and_found_again_after_a_reload(page: Page, tra
     page.state("running")
     page.click("stop_and_save")
     page.state("stopped")
-    page.says("images", "Interrupted: both LoRAs saved at step [1-9]")
+    page.says("images", "Stopped: both LoRAs saved at step [1-9]")
     page.says("images", "steered_style.safetensors")
 
 
@@ -253,6 +253,45 @@ def test_every_tab_fits_its_window(
         wide = page.page.evaluate("() => document.documentElement.scrollWidth")
         assert wide <= width, f"{tab} is {wide} pixels wide"
     page.page.set_viewport_size({"width": 1200, "height": 900})
+
+
+def test_two_buttons_pressed_at_once_are_both_obeyed(page: Page, train: Any) -> None:
+    train("holds", steps=LONG)
+    page.state("running")
+    for name in ("one-more", "another"):
+        train(name)
+        page.says("queue", name)
+    page.page.evaluate(
+        """() => document.querySelectorAll('#uz_queue button[aria-label^="cancel"]')
+            .forEach(button => button.click())"""
+    )
+    page.page.locator("#uz_queue tbody tr").first.wait_for(state="hidden")
+    page.stop()
+    page.state("stopped")
+
+
+def test_on_a_phone_the_queue_fits_and_no_button_breaks_its_word(page: Page, train: Any) -> None:
+    train("runs", steps=LONG)
+    page.state("running")
+    for name in ("next-with-quite-a-long-name", "last"):
+        train(name)
+        page.says("queue", name)
+    page.page.set_viewport_size({"width": 390, "height": 844})
+    rights, heights = page.page.evaluate(
+        """() => ['right', 'height'].map(side => [...document.querySelectorAll('#uz_queue button')]
+            .map(e => e.getBoundingClientRect()[side]))"""
+    )
+    page.shot("queue-390")
+    assert len(rights) == 5
+    assert max(rights) <= 390
+    assert len(set(heights)) == 1
+    assert max(heights) < 40, "a button has two lines"
+    page.page.set_viewport_size({"width": 1200, "height": 900})
+    for name in ("next-with-quite-a-long-name", "last"):
+        page.ask(f"cancel {name}")
+    page.page.locator("#uz_queue tbody tr").first.wait_for(state="hidden")
+    page.stop()
+    page.state("stopped")
 
 
 def test_every_field_and_button_has_a_name_and_is_reached_by_keyboard(page: Page) -> None:

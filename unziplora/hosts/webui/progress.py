@@ -35,7 +35,7 @@ class RunQueue(Protocol):
 
     def all(self) -> Sequence[RunningJob]: ...
 
-    def send(self, job_id: str, command: str) -> None: ...
+    def interrupt(self, job_id: str) -> None: ...
 
 
 def follow(jobs: RunQueue, gate: ReloadGate) -> None:
@@ -102,4 +102,4 @@ def _obey(stop: Callable[[], None]) -> None:
 def _stop(jobs: RunQueue) -> None:
     job = jobs.current
     if job is not None:
-        jobs.send(job.id, "stop and save")
+        jobs.interrupt(job.id)

@@ -17,6 +17,9 @@ from unziplora.errors import Interrupted, InvalidInput, UnZipLoRAError
 
 JOB = "UnZipLoRA training"  # what the WebUI calls a run
 SHEET_STEPS = 20
+# the page's last prompt, below the data folder (modules/processing.py:975); ersatzForge has one of
+# txt2img and one of img2img (its processing.py:1111)
+LAST_PROMPTS = ("params.txt", "params-t2i.txt", "params-i2i.txt")
 
 
 def webui(name: str) -> Any:
@@ -97,22 +100,22 @@ def image(job: Any) -> Image.Image:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Keeps what a generation writes over: progress, and params.txt with the page's last prompt
-    (modules/processing.py:975)."""
+    """Keeps what a generation writes over: progress, and the page's last prompt."""
     state = webui("shared").state
     names = ("job", "job_no", "job_count", "sampling_step", "sampling_steps", "textinfo")
     kept = {name: getattr(state, name) for name in names}
-    last_prompt = Path(webui("paths").data_path) / "params.txt"
-    text = last_prompt.read_bytes() if last_prompt.is_file() else None
+    files = [Path(webui("paths").data_path) / name for name in LAST_PROMPTS]
+    texts = {file: file.read_bytes() if file.is_file() else None for file in files}
     try:
         yield
     finally:
         for name, value in kept.items():
             setattr(state, name, value)
-        if text is not None:
-            last_prompt.write_bytes(text)
-        else:
-            last_prompt.unlink(missing_ok=True)
+        for file, text in texts.items():
+            if text is None:
+                file.unlink(missing_ok=True)
+            else:
+                file.write_bytes(text)
 
 
 def draw(

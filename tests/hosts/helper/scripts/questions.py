@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -102,28 +103,54 @@ def fail(step: int):
     trainer = importlib.import_module("unziplora.training.trainer").Trainer
     backward = trainer._backward
 
-    def broken(self, one_pass):
+    def broken(self, *arguments):
         if self.step == step:
             trainer._backward = backward
             raise RuntimeError("a test requested this")
-        return backward(self, one_pass)
+        return backward(self, *arguments)
 
     trainer._backward = broken
 
 
+def paced():
+    """The class of trainers, whose steps take `_slower` seconds longer and end at step `_last`
+    until that is another one. Kept on the class: Reload UI makes this module anew."""
+    trainer = importlib.import_module("unziplora.training.trainer").Trainer
+    if not hasattr(trainer, "_slower"):
+        advance = trainer.advance
+        trainer._slower, trainer._last, trainer._stands = 0.0, None, None
+
+        def slower(self):
+            time.sleep(trainer._slower)
+            # Reload UI waits for the step that is under way
+            while trainer._last is not None and self.step >= trainer._last and not leaving():
+                trainer._stands = self.step
+                time.sleep(0.05)
+            trainer._stands = None
+            return advance(self)
+
+        trainer.advance = slower
+    return trainer
+
+
+def leaving():
+    """Whether the page's server has been told to exit, as "Reload UI" does."""
+    return getattr(getattr(shared.demo, "server", None), "should_exit", False)
+
+
 def slow(seconds: float):
     """Every training step takes so much longer: what happens meanwhile can then be looked at."""
-    import time
+    paced()._slower = seconds
 
-    trainer = importlib.import_module("unziplora.training.trainer").Trainer
-    advance = getattr(trainer, "_plain_advance", trainer.advance)
-    trainer._plain_advance = advance
 
-    def slower(self):
-        time.sleep(seconds)
-        return advance(self)
+def hold(step: int | None = None):
+    """A run stands still after this step, until another one is named, or none."""
+    paced()._last = step
 
-    trainer.advance = slower if seconds else advance
+
+def stands():
+    """After which step a run stands still; None where none does."""
+    return {"step": paced()._stands}
 
 
 def reload():
@@ -261,10 +288,10 @@ def audit_events():
 
 def routes(_, app):
     for function in (
-        weights, traits, matched, packages, other, embedding, host, sheet, schedule, heard,
+        weights, traits, matched, packages, other, embedding, host, sheet, schedule, heard, stands,
     ):  # fmt: skip
         app.add_api_route(f"/test/{function.__name__}", function, methods=["GET"])
-    for function in (fail, slow, reload, hypertile, leave, listen):
+    for function in (fail, slow, hold, reload, hypertile, leave, listen):
         app.add_api_route(f"/test/{function.__name__}", function, methods=["POST"])
 
 
