@@ -187,7 +187,7 @@ def test_an_interrupted_preview_is_no_failure(host: Any, image_file: Path, tmp_p
     run = begin(host, image_file, tmp_path, preview_every=2)
     events = list(run)
     texts = [event.text for event in events if isinstance(event, Message)]
-    assert texts == ["Interrupted: both LoRAs saved at step 2."]
+    assert texts == ["Stopped: both LoRAs saved at step 2."]
     assert (tmp_path / "pair_content.safetensors").is_file()
 
 

@@ -162,7 +162,7 @@ class TrainingLoop:
                 files = yield from self._writer.keep_pair(self.trainer)
         if self._outcome == "stopped and saved":
             step = self.trainer.step
-            yield self._writer.say(f"Interrupted: both LoRAs saved at step {step}.")
+            yield self._writer.say(f"Stopped: both LoRAs saved at step {step}.")
         if self._outcome == "completed":
             yield from self._writer.end_state(self.trainer)
         yield Finished(self._outcome, self.trainer.step, files)
