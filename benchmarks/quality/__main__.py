@@ -72,10 +72,7 @@ def main() -> None:
     check_drawings()
     part = "final" if args.quick else args.part
     with contextlib.ExitStack() as on:
-        cache, measured = args.cache, args.measured
-        if args.quick:  # what was measured before the change would be taken for it
-            cache, measured = Path(on.enter_context(tempfile.TemporaryDirectory())), None
-        work = on.enter_context(Workers(args.workers, args.model, cache, measured))
+        work = on.enter_context(_workers(args, on))
         targets, rooms = gated(work, "choose" if args.quick else GATED_AS[part], args.ungated)
         targets = targets[:QUICK] if args.quick else targets
         print(headroom_text(rooms))
@@ -93,6 +90,15 @@ def main() -> None:
         args.out.mkdir(parents=True, exist_ok=True)
         report.figure(result["table"], args.out / "alignment-and-leak.png")
         report.sheets(args.cache, result["chosen"], targets, args.out)
+
+
+def _workers(args: argparse.Namespace, on: contextlib.ExitStack) -> Workers:
+    """With --quick they know nothing of before: what was measured before a change would be taken
+    for it."""
+    if args.quick:
+        cache = Path(on.enter_context(tempfile.TemporaryDirectory()))
+        return Workers(args.workers, args.model, cache)
+    return Workers(args.workers, args.model, args.cache, args.measured)
 
 
 def _check_targets(args: argparse.Namespace, part: str, count: int) -> None:

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 
 from benchmarks.results import model_checksum
 from tests.conftest import draw_image
+from tests.inversion.conftest import QUICK
 from unziplora import mini
 from unziplora.checkpoints.checkpoint import open_checkpoint
 from unziplora.cli.commands import main
@@ -37,32 +37,8 @@ from unziplora.inversion.run import (
 from unziplora.inversion.settings import BEGIN, WORDS, InversionSettings
 from unziplora.lora.pair import find_pairs
 from unziplora.method.prompts import BRANCHES
-from unziplora.testing.random_checkpoint import Widths, write_random_model
 from unziplora.training.objective import Objective
 from unziplora.training.settings import Settings
-
-TINY = Widths(unet=(32, 64, 64), text=(16, 24), layers=(1, 2))
-QUICK: dict[str, Any] = {"steps": 5, "seeds": 2, "images": 2, "image_steps": 1, "lr": 0.05}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "koala.safetensors"
-    return write_random_model(path, architecture="koala-700m", widths=TINY, resolution=64)
-
-
-@pytest.fixture(scope="module")
-def host(model: Path) -> StandaloneHost:
-    return StandaloneHost.open(model, device="cpu")
-
-
-@pytest.fixture
-def run(image_file: Path, tmp_path: Path) -> Callable[..., InversionRun]:
-    def make(**settings: Any) -> InversionRun:
-        chosen = InversionSettings(**{"name": "tree", **QUICK, **settings})
-        return InversionRun(open_image(image_file), chosen, tmp_path)
-
-    return make
 
 
 def candidate_of(
@@ -164,76 +140,6 @@ def test_a_run_that_is_stopped_writes_what_it_has_learned(
     assert inversion.stopped
     for role in BRANCHES:
         assert read_embedding(tmp_path / f"tree_{role}.safetensors")[1]["steps"] == 3
-
-
-@pytest.mark.parametrize("stopped_at", [1, 3, 4, 7, 12])
-def test_a_run_that_was_stopped_goes_on_exactly(
-    host: StandaloneHost, image_file: Path, tmp_path: Path, stopped_at: int
-) -> None:
-    """In the first seed's trial, in the second's, between them, and in what follows them."""
-    many = InversionSettings("tree", **{**QUICK, "steps": 10, "seeds": 3})
-
-    def begin(out: Path, settings: InversionSettings = many) -> InversionRun:
-        out.mkdir(exist_ok=True)
-        return InversionRun(open_image(image_file), settings, out)
-
-    whole = list(begin(tmp_path / "whole").on(host))
-    first = begin(tmp_path / "parts")
-    for event in first.on(host):
-        if isinstance(event, InversionStep) and event.step == stopped_at:
-            first.send("stop")
-    assert first.stopped
-    with pytest.raises(InvalidInput, match="of another image or with other settings"):
-        begin(tmp_path / "parts", replace(many, lr=0.01))
-    rest = list(begin(tmp_path / "parts").on(host))
-
-    def losses(events: list[Any]) -> list[float]:
-        return [event.loss for event in events if isinstance(event, InversionStep)]
-
-    assert losses(rest) == losses(whole)[stopped_at:]
-    for role in BRANCHES:
-        one, two = (
-            load_file(tmp_path / n / f"tree_{role}.safetensors") for n in ("whole", "parts")
-        )
-        assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())
-    names = {path.name for path in (tmp_path / "parts").rglob("*")}
-    assert names == {f"tree_{role}.safetensors" for role in BRANCHES}
-
-
-def test_a_killed_run_goes_on_from_its_last_state_and_is_refused_another_model(
-    host: StandaloneHost, run: Callable[..., InversionRun], tmp_path: Path
-) -> None:
-    killed = run(steps=50, seeds=1).on(host)
-    next(event for event in killed if isinstance(event, InversionStep) and event.step == 25)
-    with pytest.raises(InvalidInput, match="already running"):
-        list(run(steps=50, seeds=1).on(host))
-    killed.close()
-    identity = host.model
-    host.model = replace(identity, sha256="0" * 64)
-    try:
-        with pytest.raises(InvalidInput, match="an unfinished inversion on another model"):
-            list(run(steps=50, seeds=1).on(host))
-    finally:
-        host.model = identity
-    steps = [e.step for e in run(steps=50, seeds=1).on(host) if isinstance(e, InversionStep)]
-    assert steps == list(range(21, 51))
-
-
-def test_a_damaged_state_is_said_and_can_be_overwritten(
-    host: StandaloneHost, run: Callable[..., InversionRun], image_file: Path, tmp_path: Path
-) -> None:
-    stopped = run(steps=30, seeds=1)
-    for event in stopped.on(host):
-        if isinstance(event, InversionStep) and event.step == 2:
-            stopped.send("stop")
-    (state,) = tmp_path.rglob("inversion.safetensors")
-    state.write_bytes(state.read_bytes()[:-8])
-    with pytest.raises(InvalidInput, match="is damaged"):
-        run(steps=30, seeds=1)
-    chosen = InversionSettings("tree", **{**QUICK, "seeds": 1})
-    fresh = InversionRun(open_image(image_file), chosen, tmp_path, overwrite=True)
-    steps = [e.step for e in fresh.on(host) if isinstance(e, InversionStep)]
-    assert steps == [1, 2, 3, 4, 5]
 
 
 def test_a_run_that_is_killed_leaves_what_it_saved_last(

@@ -7,11 +7,10 @@ import math
 import time
 import uuid
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -172,35 +171,37 @@ class InversionRun:
     def _learn(
         self, host: Host, encoders: LearnableEncoders
     ) -> Generator[InversionEvent, None, None]:
-        settings = self.settings
         make = self._candidates(host, encoders)
-        best: Candidate | None = None
-        for number in range(settings.seeds):
-            candidate = make(settings.seed + number)
-            yield from self._train(candidate, settings.trial_steps)
-            if settings.seeds == 1:
-                best = candidate
-                break
-            if not self._commands.stopping and candidate.seed not in self._scores:
-                yield from self._compare(host, candidate)
-            if best is None or self._rating(candidate) > self._rating(best):
-                best = candidate
-            if self._commands.stopping:
-                break
-        assert best is not None
-        if settings.seeds > 1 and self._scores:
-            yield InversionMessage(f"The most consistent seed is {best.seed}.")
-        yield from self._train(best, settings.steps, host)
+        best = yield from self._most_consistent(host, make)
+        yield from self._train(best, self.settings.steps, host)
         if best.step:
             yield self._save(host, best, final=True)
         if not self.stopped:
             self._state.remove()
 
+    def _most_consistent(
+        self, host: Host, make: Callable[[int], Candidate]
+    ) -> Generator[InversionEvent, None, Candidate]:
+        """Trains each seed for its trial, and compares them where there are several."""
+        settings, tried = self.settings, list[Candidate]()
+        for number in range(settings.seeds):
+            candidate = make(settings.seed + number)
+            tried.append(candidate)
+            yield from self._train(candidate, settings.trial_steps)
+            if self._commands.stopping:
+                break
+            if settings.seeds > 1 and candidate.seed not in self._scores:
+                yield from self._compare(host, candidate)
+        best = max(tried, key=self._rating)
+        if self._scores:
+            yield InversionMessage(f"The most consistent seed is {best.seed}.")
+        return best
+
     def _rating(self, candidate: Candidate) -> float:
         """One that was not compared is worse than all others."""
         return self._scores.get(candidate.seed, -math.inf)
 
-    def _candidates(self, host: Host, encoders: LearnableEncoders) -> Any:
+    def _candidates(self, host: Host, encoders: LearnableEncoders) -> Callable[[int], Candidate]:
         """What makes one, from its seed."""
         side = self.settings.resolution or host.defaults.resolution
         fitted = fit(self._image, side, "aspect")
