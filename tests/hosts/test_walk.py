@@ -23,7 +23,7 @@ META = {"_type": "gradio.FileData"}
 ADDRESS = ("127.0.0.1", 9)  # nobody answers there
 # gradio 4.40 fetches the address in a FileData of any field of any tab before a function of ours is
 # called (gradio/processing_utils.py, async_move_files_to_cache)
-FETCHED_BY_GRADIO = {"forge": [f"socket.connect {ADDRESS}"], "neo": [f"socket.connect {ADDRESS}"]}
+FETCHED_BY_GRADIO = dict.fromkeys(("forge", "neo", "ersatz"), (f"socket.connect {ADDRESS}",))
 
 
 @dataclass(frozen=True)
