@@ -21,7 +21,7 @@
     pollMerge();
     const live = find('uz_live');
     const active = live?.querySelector('[data-active]');
-    if (document.hidden || !(seen(live) || active)) return;
+    if (document.hidden || !(seen(live) || active) || uploading()) return;
     idle = (idle + 1) % (!seen(live) ? 10 : active ? 1 : 3);
     if (idle !== 0) return;
     const waited = window.unziplora.polled ? Date.now() - window.unziplora.polled : 0;
@@ -30,6 +30,29 @@
     window.unziplora.polled = Date.now();
     find('uz_poll')?.click();
   };
+  // gradio 3.41 drops an upload where anything on the page is updated before it ends, and shows
+  // "Uploading..." for ever: while a list is uploaded nothing is asked for, for half a minute at most.
+  let holding = false, since = 0;
+  const uploading = () => {
+    const going = holding || root().querySelector('#uz_manifest tr:not(:has(a[href]))') !== null;
+    since = going ? since || Date.now() : 0;
+    return going && Date.now() - since < 30000;
+  };
+  // Files that are chosen while an answer is awaited are uploaded after it, or after five seconds.
+  document.addEventListener('change', (event) => {
+    const input = event.composedPath()[0];
+    const ours = input.type === 'file' && input.closest?.('#uz_manifest');
+    if (!ours || holding || !window.unziplora.polled) return;
+    event.stopImmediatePropagation();
+    holding = true;
+    let tries = 0;
+    const again = setInterval(() => {
+      if (window.unziplora.polled && ++tries < 100) return;
+      clearInterval(again);
+      input.dispatchEvent(new Event('change', {bubbles: true}));
+      holding = false;
+    }, 50);
+  }, true);
   // The same for a merge that learns, on the Combine tab.
   const pollMerge = () => {
     const live = find('uz_merge_live');
