@@ -5,9 +5,7 @@
   const root = () => document.querySelector('gradio-app')?.shadowRoot ?? document;
   const find = (id) => root().querySelector('#' + id);
   const seen = (element) => element !== null && element.offsetParent !== null;
-  // The request of the button that was pressed last, and whether its handler has read it.
-  let request = '', read = true;
-  window.unziplora = {polled: 0, mergePolled: 0, get request() { read = true; return request; }};
+  window.unziplora = {request: '', polled: 0, mergePolled: 0};
   // What only makes sense on the computer that the program runs on is shown there only.
   const here = ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname);
   document.body.classList.toggle('uz-here', here);
@@ -107,30 +105,14 @@
     const buttons = [...root().querySelectorAll(all)];
     buttons.find((button) => button.textContent.trim() === name)?.click();
   };
-  // gradio drops a press of a button whose last one is not answered yet, so the hidden button is
-  // pressed until its handler has read the request, for ten seconds. Not for the same request again:
-  // a double click is one press.
-  const presses = [];
-  const press = (to, wanted) => {
-    if (presses.some((one) => one.wanted === wanted)) return;
-    if (wanted === request) find('uz_ask_' + to)?.click();
-    else if (presses.push({to, wanted, tries: 0}) === 1) pressNext();
-  };
-  const pressNext = () => {
-    const {to, wanted} = presses[0];
-    if (!presses[0].tries) [request, read] = [wanted, false];
-    find('uz_ask_' + to)?.click();
-    setTimeout(pressed, 200);
-  };
-  const pressed = () => {
-    if (read || ++presses[0].tries >= 50) presses.shift();
-    if (presses.length) pressNext();
-  };
   document.addEventListener('click', (event) => {
     const path = event.composedPath();
     const button = path.find((element) => element.dataset?.uz || element.dataset?.tab);
     if (!button) return;
-    if (button.dataset.uz) press(button.dataset.to, button.dataset.uz);
+    if (button.dataset.uz) {
+      window.unziplora.request = button.dataset.uz;
+      find('uz_ask_' + button.dataset.to)?.click();
+    }
     if (button.dataset.tab) openTab(button.dataset.tab);
   });
 
