@@ -27,7 +27,16 @@ from typing import Any
 
 from benchmarks.quality import report
 from benchmarks.quality.gates import headroom_text
-from benchmarks.quality.parts import METHODS, QUICK, VARIANTS, choose, decide, final, gated
+from benchmarks.quality.parts import (
+    CHOSEN,
+    METHODS,
+    QUICK,
+    VARIANTS,
+    choose,
+    decide,
+    final,
+    gated,
+)
 from benchmarks.quality.targets import WANTED, Target, check_drawings
 from benchmarks.quality.workers import Workers
 from unziplora import mini
@@ -71,6 +80,7 @@ def main() -> None:
     args = arguments()
     check_drawings()
     part = "final" if args.quick else args.part
+    _check_rates(part, _methods(args))
     with contextlib.ExitStack() as on:
         work = on.enter_context(_workers(args, on))
         targets, rooms = gated(work, "choose" if args.quick else GATED_AS[part], args.ungated)
@@ -90,6 +100,20 @@ def main() -> None:
         args.out.mkdir(parents=True, exist_ok=True)
         report.figure(result["table"], args.out / "alignment-and-leak.png")
         report.sheets(args.cache, result["chosen"], targets, args.out)
+
+
+def _methods(args: argparse.Namespace) -> Sequence[str]:
+    return args.methods or (QUICK_METHODS if args.quick else METHODS)
+
+
+def _check_rates(part: str, methods: Sequence[str]) -> None:
+    """Ends the program where the final table wants a rate that was never chosen."""
+    unknown = [method for method in methods if method not in json.loads(CHOSEN.read_text("utf-8"))]
+    if part == "final" and unknown:
+        raise SystemExit(
+            f"No learning rate is chosen for {', '.join(unknown)}. Run --part choose first, or "
+            "name the other methods with --methods."
+        )
 
 
 def _workers(args: argparse.Namespace, on: contextlib.ExitStack) -> Workers:
@@ -118,11 +142,10 @@ def _run(
 ) -> dict[str, Any]:
     """The result of one part, for the report."""
     seeds = [0] if args.quick else list(range(args.seeds))
-    methods = args.methods or (QUICK_METHODS if args.quick else list(METHODS))
     if part == "final":
-        return final(work, targets, seeds, methods)
+        return final(work, targets, seeds, _methods(args))
     if part == "choose":
-        return choose(work, targets, seeds, methods)
+        return choose(work, targets, seeds, _methods(args))
     if part == "decide":
         return decide(work, targets, seeds, args.variants)
     return {}

@@ -8,6 +8,7 @@ changes how training computes gives another file (`--measured`), and `--quick` n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -44,9 +45,10 @@ class Measured:
         self._known: dict[str, dict[str, float]] = {}
         if path is not None and path.exists():
             for line in path.read_text("utf-8").splitlines():
-                entry = json.loads(line)
-                if entry["by"] == mark:
-                    self._known[entry["of"]] = entry["found"]
+                with contextlib.suppress(ValueError):  # cut off, where the program was killed
+                    entry = json.loads(line)
+                    if entry["by"] == mark:
+                        self._known[entry["of"]] = entry["found"]
 
     def get(self, key: str) -> dict[str, float] | None:
         return self._known.get(key)
@@ -56,5 +58,6 @@ class Measured:
         self._known[key] = rounded
         if self._path is not None:
             entry = {"by": self._mark, "of": key, "found": rounded}
+            whole = not self._path.exists() or self._path.read_bytes()[-1:] in (b"", b"\n")
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(("" if whole else "\n") + json.dumps(entry) + "\n")

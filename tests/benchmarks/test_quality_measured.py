@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.quality import embeddings, workers
+from benchmarks.quality.__main__ import MEASURED, _check_rates, _workers
 from benchmarks.quality.gates import Headroom
 from benchmarks.quality.measured import Measured, fingerprint, key_of
 from benchmarks.quality.runs import Bench, Job
@@ -68,6 +71,29 @@ def test_what_another_model_or_other_referees_said_does_not_count(tmp_path: Path
     assert [Measured(path, mark).get("one") for mark in marks] == [
         {"style.style": n / 10} for n in range(3)
     ]
+
+
+def test_a_line_that_was_cut_off_costs_itself_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "measured.jsonl"
+    for name in ("one", "two"):
+        Measured(path, "mark").add(name, {"a": 1.0})
+    path.write_bytes(path.read_bytes()[:-9])
+    assert Measured(path, "mark").get("two") is None
+    Measured(path, "mark").add("three", {"a": 3.0})
+    found = Measured(path, "mark")
+    assert (found.get("one"), found.get("three")) == ({"a": 1.0}, {"a": 3.0})
+
+
+def test_quick_knows_nothing_of_before() -> None:
+    args = Namespace(quick=True, workers=1, model=mini.MODEL, cache=None, measured=MEASURED)
+    with contextlib.ExitStack() as on:
+        assert _workers(args, on)._measured.get(f"gates {CHOOSING[0].name}") is None
+
+
+def test_a_table_without_chosen_rates_is_refused_before_anything_is_measured() -> None:
+    with pytest.raises(SystemExit, match="No learning rate is chosen for unheard-of. Run"):
+        _check_rates("final", ["unziplora", "unheard-of"])
+    _check_rates("choose", ["unheard-of"])
 
 
 def test_gates_are_read_back_as_they_were(tmp_path: Path) -> None:

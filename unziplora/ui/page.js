@@ -16,10 +16,11 @@
   let idle = 2;
   const poll = () => {
     nameNumbers();
+    if (uploading()) return;
     pollMerge();
     const live = find('uz_live');
     const active = live?.querySelector('[data-active]');
-    if (document.hidden || !(seen(live) || active) || uploading()) return;
+    if (document.hidden || !(seen(live) || active)) return;
     idle = (idle + 1) % (!seen(live) ? 10 : active ? 1 : 3);
     if (idle !== 0) return;
     const waited = window.unziplora.polled ? Date.now() - window.unziplora.polled : 0;
@@ -32,7 +33,8 @@
   // "Uploading..." for ever: while a list is uploaded nothing is asked for, for half a minute at most.
   let holding = false, since = 0;
   const uploading = () => {
-    const going = holding || root().querySelector('#uz_manifest tr:not(:has(a[href]))') !== null;
+    const files = [...root().querySelectorAll('#uz_manifest tr')];
+    const going = holding || files.some((file) => !file.querySelector('a[href]'));
     since = going ? since || Date.now() : 0;
     return going && Date.now() - since < 30000;
   };
