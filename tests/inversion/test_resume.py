@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tests.inversion.conftest import QUICK
 from unziplora.errors import InvalidInput
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.images.load import open_image
-from unziplora.inversion.run import InversionRun, InversionStep
+from unziplora.inversion.run import InversionMessage, InversionRun, InversionStep
 from unziplora.inversion.settings import InversionSettings
 from unziplora.method.prompts import BRANCHES
 
@@ -71,6 +72,58 @@ def test_a_killed_run_goes_on_from_its_last_state_and_is_refused_another_model(
         host.model = identity
     steps = [e.step for e in run(steps=50, seeds=1).on(host) if isinstance(e, InversionStep)]
     assert steps == list(range(21, 51))
+
+
+def stopped(inversion: InversionRun, host: StandaloneHost, step: int) -> list[Any]:
+    events = []
+    for event in inversion.on(host):
+        events.append(event)
+        if isinstance(event, InversionStep) and event.step == step:
+            inversion.send("stop")
+    return events
+
+
+def test_files_that_somebody_else_put_there_meanwhile_are_kept(
+    host: StandaloneHost, run: Callable[..., InversionRun], tmp_path: Path
+) -> None:
+    stopped(run(steps=30, seeds=1), host, 2)
+    theirs = tmp_path / "tree_style.safetensors"
+    theirs.write_bytes(b"another's")
+    with pytest.raises(InvalidInput, match=r"tree_style\.safetensors exists already"):
+        run(steps=30, seeds=1)
+    assert theirs.read_bytes() == b"another's"
+
+
+def test_a_state_that_the_disk_refuses_is_said_once_and_costs_no_step(
+    host: StandaloneHost, run: Callable[..., InversionRun], tmp_path: Path
+) -> None:
+    events = []
+    for event in run(steps=70, seeds=1).on(host):
+        if not events:
+            (tmp_path / ".unziplora" / "tree" / "inversion.safetensors").mkdir()
+        events.append(event)
+    messages = [event.text for event in events if isinstance(event, InversionMessage)]
+    assert len([text for text in messages if "inversion.safetensors" in text]) == 1, messages
+    assert sum(isinstance(event, InversionStep) for event in events) == 70
+    assert (tmp_path / "tree_style.safetensors").is_file()
+
+
+def test_a_state_whose_tensors_do_not_fit_is_called_damaged(
+    host: StandaloneHost, run: Callable[..., InversionRun], tmp_path: Path
+) -> None:
+    stopped(run(steps=30, seeds=1), host, 2)
+    (state,) = tmp_path.rglob("inversion.safetensors")
+    with safe_open(state, "pt") as file:
+        said = file.metadata()
+    tensors = load_file(state)
+    for wrong in (
+        {**tensors, "0/random": torch.zeros(3, dtype=torch.uint8)},
+        {**tensors, "0/0.vector": torch.zeros(5)},
+        {name: tensor for name, tensor in tensors.items() if name != "0/1.exp_avg"},
+    ):
+        save_file(wrong, state, said)
+        with pytest.raises(InvalidInput, match=r"is damaged\. Add --overwrite"):
+            list(run(steps=30, seeds=1).on(host))
 
 
 def test_a_damaged_state_is_said_and_can_be_overwritten(

@@ -33,7 +33,7 @@ _OTHERS = (
     "token", "rank", "memory", "prompt_combined", "prompt_content", "prompt_style",
     "preview_every", "snapshot_every", "settings", "resume",
 )  # fmt: skip
-_AGAIN = "The same command goes on from there."
+_AGAIN = "The same command continues from there."
 
 
 def train(arguments: argparse.Namespace, open_host: Callable[[], Host]) -> int:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from unziplora import files
-from unziplora.errors import Interrupted, InvalidInput
+from unziplora.errors import Interrupted, InvalidInput, WriteError
 from unziplora.host import EncoderHost, Host, LearnableEncoders
 from unziplora.images.load import SourceImage, fit
 from unziplora.inversion.candidate import Candidate
 from unziplora.inversion.consistency import innermost, score
-from unziplora.inversion.embedding_file import write_embedding
+from unziplora.inversion.embedding_file import read_embedding, write_embedding
 from unziplora.inversion.settings import METHOD, InversionSettings
 from unziplora.inversion.state import InversionState, Progress
 from unziplora.lora.pair import pair_files
@@ -90,8 +90,8 @@ InversionEvent = InversionStarted | InversionStep | SeedScored | EmbeddingsSaved
 class InversionRun:
     """Iterated by `on`, once; `send("stop")` ends it after its step, with its files written.
 
-    One that was stopped or killed is gone on with where the same image and settings are given
-    again, unless `overwrite`. Raises InvalidInput for a name that is taken, by finished files or by
+    One that was stopped or killed is continued where the same image and settings are given again,
+    unless `overwrite`. Raises InvalidInput for a name that is taken, by finished files or by
     an unfinished inversion of something else, unless `overwrite`.
     """
 
@@ -115,10 +115,11 @@ class InversionRun:
         self._scores = dict(self._before.scores) if self._before else {}
         self._done = self._before.done if self._before else 0
         self._begun: dict[int, Candidate] = {}
+        self._refused = ""  # why the state could not be written
+        self._overwrite = overwrite
         for path in self.paths.values():
-            if path.exists() and not overwrite and self._before is None:
-                raise InvalidInput(f"{path.name} exists already. Choose another name.")
-        self._overwrite = overwrite or self._before is not None
+            if path.exists() and not overwrite:
+                self._check_own(path)
 
     @property
     def interruptible(self) -> bool:
@@ -155,17 +156,25 @@ class InversionRun:
             yield from map(InversionMessage, self._image.notes)
             if self._before is not None:
                 yield InversionMessage(
-                    f"An unfinished inversion goes on at step {self._done + 1} of "
+                    f"An unfinished inversion continues at step {self._done + 1} of "
                     f"{self.settings.all_steps}."
                 )
             yield from self._learn(host, encoders)
+
+    def _check_own(self, path: Path) -> None:
+        """Raises InvalidInput for a file that this inversion did not write earlier."""
+        with contextlib.suppress(InvalidInput):  # a file of another kind
+            if self._before is not None and read_embedding(path)[1].get("pair") == self._pair:
+                self._overwrite = True
+                return
+        raise InvalidInput(f"{path.name} exists already. Choose another name.")
 
     def _check_model(self) -> None:
         """Raises InvalidInput where the state is of another."""
         if self._before is not None and self._before.model != self._model:
             raise InvalidInput(
                 f"{self.settings.name} is an unfinished inversion on another model. Give the same "
-                "to go on with it, add --overwrite to begin again, or choose another name."
+                "to continue it, add --overwrite to begin again, or choose another name."
             )
 
     def _learn(
@@ -177,7 +186,8 @@ class InversionRun:
         if best.step:
             yield self._save(host, best, final=True)
         if not self.stopped:
-            self._state.remove()
+            with contextlib.suppress(OSError):  # both files are written
+                self._state.remove()
 
     def _most_consistent(
         self, host: Host, make: Callable[[int], Candidate]
@@ -212,8 +222,8 @@ class InversionRun:
             candidate = Candidate(
                 host, encoders, objective, latents, fitted.sizes, seed=seed, lr=self.settings.lr
             )
-            if self._before is not None and seed in self._before.tensors:
-                candidate.restore(self._before.tensors[seed], self._before.scalers.get(seed, {}))
+            if self._before is not None:
+                self._state.restore(candidate, self._before)
             self._begun[seed] = candidate
             return candidate
 
@@ -232,17 +242,23 @@ class InversionRun:
             self._seconds.append(time.monotonic() - began)
             left = median(self._seconds) * (settings.all_steps - self._done)
             if self._done % STATE_STEPS == 0 or candidate.step == until:
-                self._keep()
+                yield from self._keep()
             yield InversionStep(self._done, settings.all_steps, candidate.seed, loss, left)
             if host is not None and candidate.step % settings.save_every == 0:
                 yield self._save(host, candidate, final=False)
         if self._commands.stopping and self._done:
-            self._keep()
+            yield from self._keep()
 
-    def _keep(self) -> None:
-        """The state as it is now."""
+    def _keep(self) -> Iterator[InversionEvent]:
+        """The state as it is now. Where the disk refuses it, that is said once, and the steps
+        continue."""
         known = Progress(self._pair, self._model, self._done, self._scores)
-        self._state.write(known, self._begun)
+        try:
+            self._state.write(known, self._begun)
+        except WriteError as error:
+            if str(error) != self._refused:
+                self._refused = str(error)
+                yield InversionMessage(self._refused)
 
     def _compare(self, host: Host, candidate: Candidate) -> Iterator[InversionEvent]:
         """Draws both embeddings of a candidate, and scores them."""

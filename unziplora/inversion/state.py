@@ -1,4 +1,4 @@
-"""An unfinished inversion on disk, from which it goes on exactly: what was chosen, and of each seed
+"""An unfinished inversion on disk, from which it continues exactly: its settings, and of each seed
 its vectors, AdamW's moments and the state of its random numbers. OUT/.unziplora/NAME/STATE."""
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from unziplora.inversion.settings import InversionSettings
 from unziplora.training.run_folder import HIDDEN, LOCK, RunFolder
 
 STATE = "inversion.safetensors"
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RuntimeError)  # also RecursionError
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class InversionState:
     def read(self) -> Progress | None:
         """None where there is none. Raises InvalidInput for one of another image or other
         settings, and for a damaged one."""
+        files.check_regular_file(self.path)
         if not self.path.exists():
             return None
         try:
@@ -60,23 +62,38 @@ class InversionState:
                     seed, name = key.split("/")
                     tensors.setdefault(int(seed), {})[name] = file.get_tensor(key)
             chosen, progress = said["chosen"], said["progress"]
-            by_seed = {
-                name: {int(seed): value for seed, value in progress.pop(name).items()}
-                for name in ("scores", "scalers")
-            }
-            found = Progress(**progress, **by_seed, tensors=tensors)  # type: ignore[arg-type]
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InvalidInput(
-                f"The state of {self.path.parent.name}, an unfinished inversion, is damaged. "
-                "Add --overwrite to begin it again."
-            ) from error
+            found = Progress(
+                pair=str(progress["pair"]),
+                model=str(progress["model"]),
+                done=int(progress["done"]),
+                scores={int(seed): float(value) for seed, value in progress["scores"].items()},
+                scalers={int(seed): dict(value) for seed, value in progress["scalers"].items()},
+                tensors=tensors,
+            )
+        except (SafetensorError, OSError, *_DAMAGE) as error:
+            raise self._damaged() from error
         if chosen != json.loads(json.dumps(self._chosen)):
             raise InvalidInput(
                 f"{self.path.parent.name} is an unfinished inversion of another image or with "
-                "other settings. Give the same to go on with it, add --overwrite to begin again, "
+                "other settings. Give the same to continue it, add --overwrite to begin again, "
                 "or choose another name."
             )
         return found
+
+    def restore(self, candidate: Candidate, before: Progress) -> None:
+        """A seed as it was, where it was begun. Raises InvalidInput for a damaged state."""
+        if candidate.seed in before.tensors:
+            scaling = before.scalers.get(candidate.seed, {})
+            try:
+                candidate.restore(before.tensors[candidate.seed], scaling)
+            except _DAMAGE as error:
+                raise self._damaged() from error
+
+    def _damaged(self) -> InvalidInput:
+        return InvalidInput(
+            f"The state of {self.path.parent.name}, an unfinished inversion, is damaged. "
+            "Add --overwrite to begin it again."
+        )
 
     def write(self, progress: Progress, candidates: Mapping[int, Candidate]) -> None:
         """progress: without tensors and scalers, which are the candidates'."""
