@@ -1,10 +1,11 @@
-"""python -m benchmarks.quality --part gates|choose|decide|final [--json FILE] [--out DIR]
+"""python -m benchmarks.quality --part gates|choose|decide|final|merge [--json FILE] [--out DIR]
 python -m benchmarks.quality --quick
 
 gates     which images offer something to learn; every other part starts with it
 choose    the learning rate of each method, by alignment alone, on six images: chosen.json
 decide    variants of unziplora on the same images (fold, importance, start of B, ...)
 final     all methods with what was chosen, on sixteen other images and two seeds: the table
+merge     final's images: both LoRAs of unziplora's pairs, and dreambooth's merged in each way
 --quick   unziplora and dreambooth on three of choose's images: for whoever changes the method
 
 --ungated runs on images that fail their gates as well, and says that nothing is decided by it.
@@ -17,10 +18,10 @@ a small file from which another machine can go on: a run that was stopped contin
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,15 @@ from benchmarks.quality.parts import (
     decide,
     final,
     gated,
+    merge,
 )
 from benchmarks.quality.targets import WANTED, Target, check_drawings
 from benchmarks.quality.workers import Workers
 from unziplora import mini
 
 # whose images each part uses
-GATED_AS = {"gates": "choose", "choose": "choose", "decide": "choose", "final": "final"}
+GATED_AS = {"gates": "choose", "choose": "choose", "decide": "choose", "final": "final",
+            "merge": "final"}  # fmt: skip
 MEASURED = Path(__file__).parent / "measured.jsonl"
 QUICK_METHODS = ("unziplora", "dreambooth")
 QUICK_LIMITS = (
@@ -61,7 +64,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--part", choices=("gates", "choose", "decide", "final"), default="final")
+    parser.add_argument("--part", choices=tuple(GATED_AS), default="final")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--ungated", action="store_true", help="also images without headroom")
     parser.add_argument("--model", type=Path, default=mini.MODEL)
@@ -81,8 +84,8 @@ def main() -> None:
     check_drawings()
     part = "final" if args.quick else args.part
     _check_rates(part, _methods(args))
-    with contextlib.ExitStack() as on:
-        work = on.enter_context(_workers(args, on))
+    with ExitStack() as on:
+        work = _workers(args, on)
         targets, rooms = gated(work, "choose" if args.quick else GATED_AS[part], args.ungated)
         targets = targets[:QUICK] if args.quick else targets
         print(headroom_text(rooms))
@@ -109,20 +112,21 @@ def _methods(args: argparse.Namespace) -> Sequence[str]:
 def _check_rates(part: str, methods: Sequence[str]) -> None:
     """Ends the program where the final table wants a rate that was never chosen."""
     unknown = [method for method in methods if method not in json.loads(CHOSEN.read_text("utf-8"))]
-    if part == "final" and unknown:
+    if GATED_AS[part] == "final" and unknown:
         raise SystemExit(
             f"No learning rate is chosen for {', '.join(unknown)}. Run --part choose first, or "
             "name the other methods with --methods."
         )
 
 
-def _workers(args: argparse.Namespace, on: contextlib.ExitStack) -> Workers:
+def _workers(args: argparse.Namespace, on: ExitStack) -> Workers:
     """With --quick they know nothing of before: what was measured before a change would be taken
     for it."""
     if args.quick:
         cache = Path(on.enter_context(tempfile.TemporaryDirectory()))
-        return Workers(args.workers, args.model, cache)
-    return Workers(args.workers, args.model, args.cache, args.measured)
+        return on.enter_context(closing(Workers(args.workers, args.model, cache)))
+    kept = args.measured
+    return on.enter_context(closing(Workers(args.workers, args.model, args.cache, kept)))
 
 
 def _check_targets(args: argparse.Namespace, part: str, count: int) -> None:
@@ -148,6 +152,8 @@ def _run(
         return choose(work, targets, seeds, _methods(args))
     if part == "decide":
         return decide(work, targets, seeds, args.variants)
+    if part == "merge":
+        return merge(work, targets, seeds)
     return {}
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from benchmarks.quality import report
 from benchmarks.quality.gates import Headroom, by_faults, capacity, passing
 from benchmarks.quality.runs import Job
-from benchmarks.quality.scores import alignment
+from benchmarks.quality.scores import TOGETHER, alignment
 from benchmarks.quality.targets import PARTS, WANTED, Target
 from benchmarks.quality.workers import Workers
+from unziplora.lora.merge_methods import MERGE_METHODS
 from unziplora.method.blocks import FULL
 from unziplora.method.methods import INSPIRATION_TREE
 from unziplora.method.methods import METHODS as LORA_METHODS
@@ -24,6 +25,10 @@ RATES = dict.fromkeys(LORA_METHODS, (5e-4, 1e-3, 2e-3)) | {INSPIRATION_TREE: (2e
 WIDENED = 5  # so many times at most
 STEPS = 300  # of every method: rates are compared at one price
 QUICK = 3  # targets
+OWN, OTHERS = (
+    "unziplora",
+    "dreambooth",
+)  # whose pairs merges are compared with, and whose are merged
 AS_CHOSEN = "as chosen"
 VARIANTS: dict[str, dict[str, Any]] = {
     AS_CHOSEN: {},
@@ -123,6 +128,25 @@ def decide(
     }
 
 
+def merge(work: Workers, targets: Sequence[Target], seeds: Sequence[int]) -> dict[str, Any]:
+    """LoRAs that were trained alone, put together in each way, and the pairs that UnZipLoRA trains
+    together: with their own style and with the next image's."""
+    chosen = json.loads(CHOSEN.read_text("utf-8"))
+    groups = {
+        method: [[Job(method, t, seed, chosen[method]) for t in targets] for seed in seeds]
+        for method in (OWN, OTHERS)
+    }
+    found = {f"{method}, add": _together(work.scored(groups[method])) for method in groups}
+    for how in MERGE_METHODS:
+        if how != "add":
+            found[f"{OTHERS}, {how}"] = _together(work.merged(groups[OTHERS], how))
+    return {
+        "table": report.table(found, len(targets)),
+        "differences": report.differences(found, f"{OWN}, add", len(targets)),
+        "chosen": chosen,
+    }
+
+
 def final(
     work: Workers, targets: Sequence[Target], seeds: Sequence[int], methods: Sequence[str]
 ) -> dict[str, Any]:
@@ -157,6 +181,15 @@ def final(
         "chosen": chosen,
         "scores": by_method,
     }
+
+
+def _together(groups: Sequence[Sequence[Scores]]) -> list[Scores]:
+    """Of all groups' scores, those of two LoRAs at once, by each referee."""
+    return [
+        {name: value for name, value in scores.items() if name.split(": ")[-1] in TOGETHER}
+        for group in groups
+        for scores in group
+    ]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.quality.gates import capacity_text
-from benchmarks.quality.scores import LEAKS
+from benchmarks.quality.scores import LEAKS, TOGETHER
 from benchmarks.quality.targets import Target
 from unziplora.images.figure import Cell, Row
 from unziplora.images.figure import figure as page
@@ -139,8 +139,22 @@ def as_text(part: str, result: Mapping[str, Any]) -> str:
     if part == "choose":
         return _grid_text(result)
     if part == "decide":
-        return markdown(result["variants"], list(MEASURES))
+        return _by_referee(result["variants"], list(MEASURES))
+    if part == "merge":
+        return "\n\n".join(
+            [_by_referee(result["table"], list(TOGETHER)), "Less unziplora's pairs, paired:",
+             _by_referee(result["differences"], list(TOGETHER))]
+        )  # fmt: skip
     return "\n\n".join(_final_text(result))
+
+
+def _by_referee(cells: Cells, measures: Sequence[str]) -> str:
+    """A table by the world's own networks, and one by each other referee."""
+    parts = [markdown(cells, measures)]
+    for prefix in referees(cells):
+        known = [f"{prefix}{name}" for name in measures if name != "style.obeyed"]
+        parts.append(f"By {prefix.removesuffix(': ')}:\n\n" + markdown(cells, known))
+    return "\n\n".join(parts)
 
 
 def _grid_text(result: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.quality import embeddings
+from benchmarks.quality.merges import merged
 from benchmarks.quality.targets import SAMPLES, SCENES, TOKEN, Target
 from mini_world.captions import article
 from mini_world.sampler import Sampler
@@ -77,23 +78,33 @@ class Bench:
         for _ in run:
             pass
 
-    def samples(self, job: Job, condition: str, style_of: Job | None = None) -> np.ndarray:
-        """(16, 128, 128, 3): content, style, both, or cross with the style of another training."""
+    def samples(
+        self, job: Job, condition: str, style_of: Job | None = None, how: str = "add"
+    ) -> np.ndarray:
+        """(16, 128, 128, 3): content, style, both, or cross with the style of another training.
+        how: of MERGE_METHODS; other than "add", the two are made one file first."""
         name = f"cross-{style_of.key}" if style_of is not None else condition
+        name = name if how == "add" else f"{name}-{how}"
         path = self.cache / "samples" / job.key / f"{name}.npy"
         if not path.exists():
             content, style = self.pair(job)["content"], self.pair(style_of or job)["style"]
             files: dict[BranchName, Path] = {"content": content, "style": style}
+            prompts = prompts_of(condition, job.target, (style_of or job).target)
             if job.method == INSPIRATION_TREE:
                 prompts = embeddings.prompts_of(condition, job.target)
                 images = embeddings.images(self.sampler, files, prompts, _seeds())
-            else:
-                prompts = prompts_of(condition, job.target, (style_of or job).target)
+            elif how == "add":
                 used = _USED.get(condition, BRANCHES)
-                with loaded(self.sampler.host, [(files[role], 1.0) for role in used]):
-                    images = self.sampler.images(prompts, _seeds())
+                images = self._drawn(prompts, [files[role] for role in used])
+            else:
+                with merged(self.sampler.host, files, how) as one:
+                    images = self._drawn(prompts, [one])
             _keep(path, images)
         return np.load(path)
+
+    def _drawn(self, prompts: list[str], files: Sequence[Path]) -> np.ndarray:
+        with loaded(self.sampler.host, [(path, 1.0) for path in files]):
+            return self.sampler.images(prompts, _seeds())
 
     def base_samples(self, condition: str, target: Target, style_target: Target) -> np.ndarray:
         """What the model alone makes of the same prompts and seeds; once for all targets whose

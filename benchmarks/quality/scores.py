@@ -21,6 +21,7 @@ CONDITIONS: Mapping[str, tuple[str, ...]] = {
     "both": ("subject", "style"),
     "cross": ("subject", "style"),
 }
+TOGETHER = ("both.subject", "both.style", "cross.subject", "cross.style")
 LEAKS = ("content.style", "style.subject")
 
 
@@ -87,6 +88,15 @@ class Scorer:
             for role, path in bench.pair(job).items()
         }
         return {**found, **{f"{name} lift": found[name] - alone[name] for name in found}, **change}
+
+    def score_merged(self, bench: Bench, job: Job, style_of: Job, how: str) -> dict[str, float]:
+        """The measures of "both" and "cross" where the two LoRAs were made one file. how: of
+        MERGE_METHODS."""
+        samples = {
+            "both": bench.samples(job, "both", how=how),
+            "cross": bench.samples(job, "cross", style_of, how),
+        }
+        return self._measured(samples, job.target, style_of.target)
 
     def truth(self, target: Target, style_target: Target) -> dict[str, float]:
         """The same measures of what the world itself draws where the LoRAs are asked: as much as

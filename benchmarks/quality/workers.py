@@ -8,7 +8,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -44,6 +43,11 @@ def _score(jobs: tuple[Job, Job | None]) -> Scores:
     return _scorer.score(_bench, *jobs)
 
 
+def _score_merged(work: tuple[Job, Job, str]) -> Scores:
+    job, style_of, how = work
+    return _scorer.score_merged(_bench, job, style_of, how)
+
+
 def _truth(targets: tuple[Target, Target]) -> Scores:
     return _scorer.truth(*targets)
 
@@ -64,15 +68,7 @@ class Workers:
         referees = [] if missing() else [EncoderJudge.name]
         self._measured = Measured(kept, fingerprint(model, referees))
 
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
     def headrooms(self, targets: Sequence[Target]) -> list[Headroom]:
@@ -103,6 +99,26 @@ class Workers:
         for scores, pair in zip(self._each(_score, new, name + "judged"), new, strict=True):
             self._measured.add(key_of(*pair), scores)
         return [self._measured.get(key_of(*pair)) or {} for pair in pairs]
+
+    def merged(self, groups: Sequence[Sequence[Job]], how: str) -> list[list[Scores]]:
+        """Scores of each group's content with its own style and with the next one's, each two made
+        one file. how: of MERGE_METHODS."""
+        return [
+            self._merged(group, how, f"{n} of {len(groups)}") for n, group in enumerate(groups, 1)
+        ]
+
+    def _merged(self, group: Sequence[Job], how: str, which: str) -> list[Scores]:
+        pairs = [(job, group[(n + 1) % len(group)]) for n, job in enumerate(group)]
+        keys = [f"{key_of(*pair)} merged {how}" for pair in pairs]
+        new = {key: (*pair, how) for key, pair in zip(keys, pairs, strict=True)
+               if self._measured.get(key) is None}  # fmt: skip
+        trained = f"group {which} ({group[0].method}): trained"
+        for _ in self._each(_train, group if new else [], trained):
+            pass
+        found = self._each(_score_merged, list(new.values()), f"group {which} ({how}): judged")
+        for key, scores in zip(new, found, strict=True):
+            self._measured.add(key, scores)
+        return [self._measured.get(key) or {} for key in keys]
 
     def bounds(self, crossed: Sequence[tuple[Target, Target]]) -> dict[str, list[Scores]]:
         """A copy of the image, and the world itself, for each image and the one whose style it is
