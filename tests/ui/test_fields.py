@@ -12,6 +12,8 @@ from unziplora.training.settings import Settings
 from unziplora.ui import presets
 from unziplora.ui.advanced_fields import NO_PAIR, read_fields, read_settings, values_of
 from unziplora.ui.block_fields import choices_of, defaults_of, read_blocks
+from unziplora.ui.merge_part import MergeChoice, MergePart
+from unziplora.ziplora.learn import ZipSettings
 
 VALUES: dict[str, Any] = {"own_blocks": False, "blocks_content": [], "blocks_style": []}
 DEFAULTS = {"steps": 600, "lr": 5e-5, "rank": 64}
@@ -34,6 +36,28 @@ def test_empty_fields_leave_the_settings_to_their_defaults() -> None:
 def test_what_is_no_number_is_named_by_its_label(field: str, text: str, problem: str) -> None:
     with pytest.raises(InvalidInput, match=problem):
         read_fields({field: text})
+
+
+def test_a_merge_is_told_what_was_typed_and_the_defaults_of_the_rest() -> None:
+    assert MergePart.read("", "add", "", "", "", "") == MergeChoice("", "add", 1.0, ZipSettings())
+    assert MergePart.read(" both ", "zip", "0.5", "40", "0.1", "7") == MergeChoice(
+        "both", "zip", 0.5, ZipSettings(steps=40, overlap=0.1, seed=7)
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "problem"),
+    [
+        (("weak", "", "", ""), r"Strength \(mu\) cannot be 'weak'. Type a number"),
+        (("", "1.5", "", ""), "Steps cannot be '1.5'. Type a whole number"),
+        (("", "0", "", ""), "ZipLoRA cannot learn for 0 steps"),
+        (("", "", "nan", ""), "weight of the overlap is nan"),
+        (("", "", "", "-1"), "seed is not from 0"),
+    ],
+)
+def test_a_merges_number_that_is_none_is_named(typed: tuple[str, ...], problem: str) -> None:
+    with pytest.raises(InvalidInput, match=problem):
+        MergePart.read("", "zip", *typed)
 
 
 def test_the_chosen_blocks_become_the_runs_table() -> None:

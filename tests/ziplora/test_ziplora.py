@@ -356,7 +356,9 @@ def test_what_cannot_be_learned_is_refused(host: Any, files: Files, tmp_path: Pa
         ZipMerge(out, [(files["content"], 1.0), (files["style"], 1.0)])
     with pytest.raises(InvalidInput, match="takes two files, not 1"):
         ZipMerge(tmp_path / "one.safetensors", [(files["content"], 1.0)])
-    for settings in ({"steps": 0}, {"overlap": -1.0}, {"overlap": float("nan")}):
+    for settings in (
+        {"steps": 0}, {"overlap": -1.0}, {"overlap": float("nan")}, {"seed": -1}, {"seed": 2**63},
+    ):  # fmt: skip
         with pytest.raises(InvalidInput):
             ZipSettings(**settings)
 

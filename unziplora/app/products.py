@@ -35,7 +35,6 @@ from unziplora.lora.rename import copy_renamed
 from unziplora.lora.sidecars import Card, write_card
 from unziplora.method.prompts import BRANCHES, BranchName
 from unziplora.training.pair_writer import check_free
-from unziplora.ziplora.learn import ZipSettings
 
 _ROLE_ENDS = tuple(f"_{role}" for role in BRANCHES)
 _MOST_GRIDS = 8  # that are remembered
@@ -140,10 +139,9 @@ class Products(Library):
         how: str = "add",
         *,
         mu: float = DEFAULT_MU,
-        learning: ZipSettings | None = None,
     ) -> Path:
         """NAME.safetensors in the output folder, of the parts with their weights. how: of
-        MERGE_METHODS; mu: of the one that projects; learning: of the one that learns. Raises
+        MERGE_METHODS, one that needs no model; mu: of the one that projects. Raises
         InvalidInput."""
         path, image = self.merge_target(name, parts)
         merge(path, parts, image, how=how, mu=mu)
@@ -183,19 +181,6 @@ class Products(Library):
                     path.unlink()
                 removed.append(path.name)
         return removed
-
-    def merge_pairs(
-        self,
-        name: str,
-        parts: Sequence[tuple[str, str, float]],
-        how: str = "add",
-        *,
-        mu: float = DEFAULT_MU,
-        learning: ZipSettings | None = None,
-    ) -> Path:
-        """The same, of (pair, role, weight). Raises NotFound and InvalidInput."""
-        files = [(self.file(pair, role), weight) for pair, role, weight in parts]
-        return self.merge(name, files, how, mu=mu, learning=learning)
 
     def publish(self, name: str, *, title: str | None = None, licence: str | None = None) -> Path:
         """The folder NAME in `publish_folder`, and a zip of it beside it, with the run's last

@@ -148,20 +148,22 @@ class Service(Products):
         own = {"name": self.free_name(f"{name}-more"), "steps": steps, "recalibrate_every": None}
         return self.start(folder.training_image(), {**values, **own}, start_from=name)
 
-    def merge(
+    def merge_pairs(
         self,
         name: str,
-        parts: Sequence[tuple[Path, float]],
+        parts: Sequence[tuple[str, str, float]],
         how: str = "add",
         *,
         mu: float = DEFAULT_MU,
         learning: ZipSettings | None = None,
     ) -> Path:
-        """`Products.merge`; a method that learns does it on the program's model, which takes
-        minutes. Raises InvalidInput while that is in use."""
+        """`merge` of (pair, role, weight), in any way; learning: of one that learns, which it does
+        on the program's model and in minutes. Raises NotFound, and InvalidInput, also while the
+        model is in use."""
+        files = [(self.file(pair, role), weight) for pair, role, weight in parts]
         if find_merge_method(how).learns:
-            return self.start_merge(name, parts, learning).result()
-        return super().merge(name, parts, how, mu=mu)
+            return self.start_merge(name, files, learning).result()
+        return self.merge(name, files, how, mu=mu)
 
     def start_merge(
         self,

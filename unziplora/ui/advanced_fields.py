@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
 import gradio as gr
 
-from unziplora.errors import InvalidInput
 from unziplora.method.methods import METHODS
 from unziplora.training.settings import Settings
 from unziplora.ui.block_fields import NAMES as BLOCK_FIELDS
@@ -16,20 +14,9 @@ from unziplora.ui.block_fields import build_blocks, read_blocks
 from unziplora.ui.gradio_compat import plain_html, when
 from unziplora.ui.html import number
 from unziplora.ui.preset_part import build_presets
+from unziplora.ui.text_fields import Field
 
 _TYPES = get_type_hints(Settings)
-_NUMBER_KINDS = {int: "a whole number", float: "a number, for example 5e-5"}
-
-
-@dataclass(frozen=True)
-class Field:
-    """A field of text. kind: of its value. placeholder: the default where no model decides it."""
-
-    label: str
-    info: str
-    kind: type = str
-    placeholder: str = ""
-
 
 TEXTS: Mapping[str, Field] = {
     "token": Field("Trigger token", "a rare word that names your subject"),
@@ -53,6 +40,7 @@ TEXTS: Mapping[str, Field] = {
     "prompt_content": Field("Prompt of the content", "read by the content LoRA"),
     "prompt_style": Field("Prompt of the style", "read by the style LoRA"),
 }
+_WORD = Field("", "")  # what is chosen from a list
 FORECAST_FIELDS = ("method", "steps", "rank", "resolution", "memory")  # memory and time need these
 DEFAULT_FIELDS = ("steps", "lr", "rank", "resolution")  # their defaults are the model's
 FLAGS = ("flip", "preview_snapshots", "image_on_cards")
@@ -175,28 +163,13 @@ def _as_text(value: Any, field: Field) -> str:
 
 def read_fields(typed: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that are not empty, as settings. Raises InvalidInput where a number is none."""
-    values = {name: _value(name, value) for name, value in typed.items()}
+    values = {name: TEXTS.get(name, _WORD).read(value) for name, value in typed.items()}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def placeholders(defaults: Mapping[str, Any]) -> Iterable[Any]:
     """Updates of the fields in DEFAULT_FIELDS that show the model's defaults."""
     return [gr.update(placeholder=number(defaults[name])) for name in DEFAULT_FIELDS]
-
-
-def _value(name: str, value: Any) -> Any:
-    """A number where one was typed; None for an empty field: the setting's own default."""
-    text = str(value or "").strip()
-    kind = TEXTS[name].kind if name in TEXTS else str
-    if kind is str or not text:
-        return text or None
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise InvalidInput(
-            f"{TEXTS[name].label} cannot be {text!r}. Type {_NUMBER_KINDS[kind]}, or leave it "
-            "empty."
-        ) from error
 
 
 def _choice(name: str, choices: Iterable[str], label: str, info: str) -> Any:
@@ -208,9 +181,4 @@ def _choice(name: str, choices: Iterable[str], label: str, info: str) -> Any:
 
 
 def _text(name: str, value: str = "") -> Any:
-    """A field of text, for numbers too: gr.Number makes 0 of an empty one (gradio 6.31)."""
-    field = TEXTS[name]
-    return gr.Textbox(
-        value, label=field.label, info=field.info, placeholder=field.placeholder, max_lines=1,
-        elem_id=f"uz_{name}", min_width=120,
-    )  # fmt: skip
+    return TEXTS[name].build(f"uz_{name}", value)

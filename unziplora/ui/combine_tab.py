@@ -11,7 +11,7 @@ import gradio as gr
 
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput, NotFound
-from unziplora.lora.merge_methods import MERGE_METHODS, find_merge_method, summaries
+from unziplora.lora.merge_methods import find_merge_method
 from unziplora.lora.overlap import columns
 from unziplora.lora.pair import Pair
 from unziplora.ui import combine_html, pair_html
@@ -20,6 +20,7 @@ from unziplora.ui.gradio_compat import copyable_text, hidden, plain_html, when
 from unziplora.ui.grid_html import weight_grid
 from unziplora.ui.host_features import HostFeatures
 from unziplora.ui.html import message
+from unziplora.ui.merge_part import build_merge_part
 from unziplora.ui.sheet_part import action, sheet_image, weight_sliders
 
 _LEAD = "The content of one pair with the style of another. Pick them by their cards."
@@ -73,16 +74,7 @@ class _Combine:
         self.answer = plain_html(elem_id="uz_combine_message")
         self.images = sheet_image("uz_combine_sheet")
         self.grid = plain_html(elem_id="uz_combine_grid_images")
-        with gr.Row():
-            self.name = gr.Textbox(
-                label="File name (optional)", info="of the merged file", max_lines=1,
-                placeholder="from the names of both", elem_id="uz_merged_name",
-            )  # fmt: skip
-            self.how = gr.Dropdown(
-                list(MERGE_METHODS), value="add", label="How", elem_id="uz_merge_how",
-                info=summaries(),
-            )  # fmt: skip
-            self.merge = action("Merge into one file", "uz_merge")
+        self.merging = build_merge_part()
         self.progress = plain_html(elem_id="uz_merge_live")
         self.merged = plain_html(elem_id="uz_merged")
         self.overlap = plain_html(elem_id="uz_overlap")
@@ -124,14 +116,14 @@ class _Combine:
             when(edited.then, None, [self.edit], None, js=self._to_prompt)
 
     def connect_merging(self) -> None:
-        inputs = [*self.mixing, self.name, self.how]
-        when(self.merge.click, self._merge, inputs, [self.answer, self.merged, self.progress],
-             show_progress="minimal")  # fmt: skip
-        looked = when(self.poll.click, self._news, None, [self.answer, self.merged, self.progress])
+        inputs = [*self.mixing, *self.merging.inputs]
+        outputs = [self.answer, self.merged, self.progress]
+        when(self.merging.button.click, self._merge, inputs, outputs, show_progress="minimal")
+        looked = when(self.poll.click, self._news, None, outputs)
         when(looked.success, None, None, None,
              js="() => { window.unziplora.mergePolled = 0; return []; }")  # fmt: skip
-        outputs = [self.answer, self.merged, self.prompt, self.edit]
-        asked = when(self._requests["merged"].click, self._for_merged, [self.request], outputs,
+        prompted = [self.answer, self.merged, self.prompt, self.edit]
+        asked = when(self._requests["merged"].click, self._for_merged, [self.request], prompted,
                      js="() => [window.unziplora.request]")  # fmt: skip
         if self._to_prompt is not None:
             when(asked.then, None, [self.edit], None, js=self._to_prompt)
@@ -209,16 +201,18 @@ class _Combine:
 
     def _merge(
         self, content_of: str | None, style_of: str | None, content: float, style: float,
-        name: str, how: str,
+        *how: str,
     ) -> tuple[str, ...]:  # fmt: skip
         def merge() -> str:
             pair = mixed(self._service, content_of, style_of)
-            chosen = (name or "").strip() or f"{content_of}-content-{style_of}-style"
+            chosen = self.merging.read(*how)
+            name = chosen.name or f"{content_of}-content-{style_of}-style"
             parts = [(pair.content, content), (pair.style, style)]
-            if find_merge_method(how).learns:
-                self._service.start_merge(chosen, parts)
+            if find_merge_method(chosen.how).learns:
+                self._service.start_merge(name, parts, chosen.learning)
                 return ""
-            return combine_html.merged_text(self._service.merge(chosen, parts, how))
+            made = self._service.merge(name, parts, chosen.how, mu=chosen.mu)
+            return combine_html.merged_text(made)
 
         return message_from(merge), *self._made()
 

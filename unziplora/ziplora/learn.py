@@ -62,6 +62,8 @@ class ZipSettings:
             raise InvalidInput(
                 f"The weight of the overlap is {self.overlap:g}. Choose a number from 0 on."
             )
+        if not 0 <= self.seed < 2**63:
+            raise InvalidInput("The seed is not from 0 to 9223372036854775807. Choose another one.")
 
 
 @dataclass(frozen=True)

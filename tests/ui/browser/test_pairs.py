@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tests.ui.browser.conftest import Served
@@ -33,12 +34,25 @@ def test_two_pairs_are_compared_drawn_and_merged(page: Page, served: Served, tra
     page.fill("merged_name", "mixed-np")
     page.click("merge")
     page.says("combine_message", "<lora:mixed-np:1>")
+    page.page.locator("#uz_merge_numbers").get_by_text("Settings of np and zip").first.click()
+    page.page.wait_for_selector("#uz_merge_mu")
+    page.fill("merge_mu", "weak")
+    page.fill("merged_name", "mixed-weak")
+    page.click("merge")
+    page.says("combine_message", r"Strength \(mu\) cannot be 'weak'")
+    page.fill("merge_mu", "0.25")
+    page.click("merge")
+    page.says("combine_message", "<lora:mixed-weak:1>")
+    card = json.loads((served.folder / "mixed-weak.json").read_text("utf-8"))
+    assert "NP-LoRA, mu 0.25" in card["description"]
+    page.shot("combine-settings")
     page.choose("merge_how", "zip")  # learns on the model, until it is stopped
+    page.fill("merge_steps", "90")
     page.fill("merged_name", "mixed-zip")
     page.click("merge")
-    page.says("merge_live", r"mixed-zip[\s\S]*\d+ of 100 steps")
+    page.says("merge_live", r"mixed-zip[\s\S]*\d+ of 90 steps")
     page.page.locator("#uz_merge_live button").click()
-    page.says("combine_message", r"<lora:mixed-zip:1>[\s\S]*mergers of step \d+ of 100")
+    page.says("combine_message", r"<lora:mixed-zip:1>[\s\S]*mergers of step \d+ of 90")
     assert (served.folder / "mixed-zip.safetensors").exists()
     page.silent("merge_live")
     page.click("combine_draw")
