@@ -1,9 +1,11 @@
-"""python -m benchmarks.quality --part gates|choose|decide|final|merge [--json FILE] [--out DIR]
+"""python -m benchmarks.quality --part PART [--json FILE] [--out DIR]
 python -m benchmarks.quality --quick
 
 gates     which images offer something to learn; every other part starts with it
 choose    the learning rate of each method, by alignment alone, on six images: chosen.json
 decide    variants of unziplora on the same images (fold, importance, start of B, ...)
+fewer     unziplora in 75 and 150 steps, each at a rate that choose's images prefer, less 600 steps:
+          on final's images
 final     all methods with what was chosen, on sixteen other images and two seeds: the table
 merge     final's images: both LoRAs of unziplora's pairs, and dreambooth's merged in each way
 --quick   unziplora and dreambooth on three of choose's images: for whoever changes the method
@@ -32,20 +34,21 @@ from benchmarks.quality.parts import (
     CHOSEN,
     METHODS,
     QUICK,
-    VARIANTS,
     choose,
     decide,
+    fewer,
     final,
     gated,
     merge,
 )
 from benchmarks.quality.targets import WANTED, Target, check_drawings
+from benchmarks.quality.variants import VARIANTS
 from benchmarks.quality.workers import Workers
 from unziplora import mini
 
 # whose images each part uses
 GATED_AS = {"gates": "choose", "choose": "choose", "decide": "choose", "final": "final",
-            "merge": "final"}  # fmt: skip
+            "merge": "final", "fewer": "final"}  # fmt: skip
 MEASURED = Path(__file__).parent / "measured.jsonl"
 QUICK_METHODS = ("unziplora", "dreambooth")
 QUICK_LIMITS = (
@@ -152,6 +155,8 @@ def _run(
         return choose(work, targets, seeds, _methods(args))
     if part == "decide":
         return decide(work, targets, seeds, args.variants)
+    if part == "fewer":
+        return fewer(work, gated(work, "choose")[0], targets, seeds)
     if part == "merge":
         return merge(work, targets, seeds)
     return {}

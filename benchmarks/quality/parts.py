@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.quality import report
 from benchmarks.quality.gates import Headroom, by_faults, capacity, passing
-from benchmarks.quality.runs import Job
+from benchmarks.quality.runs import SECONDS, Job
 from benchmarks.quality.scores import TOGETHER, alignment
 from benchmarks.quality.targets import PARTS, WANTED, Target
+from benchmarks.quality.variants import AS_CHOSEN, VARIANTS
 from benchmarks.quality.workers import Workers
 from unziplora.lora.merge_methods import MERGE_METHODS
-from unziplora.method.blocks import FULL
 from unziplora.method.methods import INSPIRATION_TREE
 from unziplora.method.methods import METHODS as LORA_METHODS
+from unziplora.training.settings import PAPER_STEPS
 
 CHOSEN = Path(__file__).parent / "chosen.json"
 METHODS = (*LORA_METHODS, INSPIRATION_TREE)
@@ -29,20 +30,7 @@ OWN, OTHERS = (
     "unziplora",
     "dreambooth",
 )  # whose pairs merges are compared with, and whose are merged
-AS_CHOSEN = "as chosen"
-VARIANTS: dict[str, dict[str, Any]] = {
-    AS_CHOSEN: {},
-    "fold h": {"fold": "h"},
-    "signed importance": {"importance": "signed"},
-    "B random": {"init": "random"},
-    "style prompt names the class": {"style_prompt": "class"},
-    "window 1": {"window": 1},
-    "mergers at the paper's rate": {"merger_lr": 5e-3},
-    "mergers held at 1": {"merger_lr": 0.0},
-    "SDXL's block table": {"blocks": dict(FULL["sdxl"])},
-    "plan low": {"memory": "low"},
-    "plan lowest": {"memory": "lowest"},
-}
+FEWER = (75, 150)  # steps that are compared with the paper's 600
 
 Scores = dict[str, float]
 
@@ -61,20 +49,68 @@ def gated(work: Workers, part: str, ungated: bool = False) -> tuple[list[Target]
 def choose(
     work: Workers, targets: Sequence[Target], seeds: Sequence[int], methods: Sequence[str]
 ) -> dict[str, Any]:
-    """Each method's learning rate, by alignment alone; a grid is widened until the best rate lies
-    inside it."""
-    tried = _tried(work, targets, seeds[0], [(m, lr) for m in methods for lr in RATES[m]])
-    for _ in range(WIDENED):
-        more = [(m, lr) for m in methods for lr in next_rate(tried, m)]
-        if not more:
-            break
-        tried += _tried(work, targets, seeds[0], more)
+    """Each method's learning rate, by alignment alone, on six images: chosen.json."""
+
+    def jobs(method: str, lr: float) -> list[Job]:
+        return [Job(method, t, seeds[0], {"lr": lr, "steps": STEPS}) for t in targets]
+
+    tried = _searched(work, {method: RATES[method] for method in methods}, jobs)
     known = json.loads(CHOSEN.read_text("utf-8")) if CHOSEN.exists() else {}
     found = {m: {"lr": best(tried, m)["lr"], "steps": STEPS} for m in methods}
     chosen = {**known, **found}
     CHOSEN.write_text(json.dumps(chosen, indent=2) + "\n", "utf-8")
-    at_edge = [m for m in methods if next_rate(tried, m)]
-    return {"grid": tried, "chosen": chosen, "at_edge": at_edge}
+    return {"grid": tried, "chosen": chosen, "at_edge": _at_edge(tried, methods)}
+
+
+def fewer(
+    work: Workers, choosing: Sequence[Target], targets: Sequence[Target], seeds: Sequence[int]
+) -> dict[str, Any]:
+    """UnZipLoRA in fewer steps, each at its best rate on `choosing`, less 600 steps at the model's
+    own rate, on `targets`."""
+
+    def jobs(name: str, lr: float) -> list[Job]:
+        steps = int(name.split()[0])
+        return [Job(OWN, t, seeds[0], {"lr": lr, "steps": steps}) for t in choosing]
+
+    names = {f"{steps} steps": steps for steps in FEWER}
+    tried = _searched(work, dict.fromkeys(names, (1e-3, 2e-3, 4e-3)), jobs)
+    settings: dict[str, dict[str, Any]] = {"600 steps": {"steps": PAPER_STEPS}}
+    for name, steps in names.items():
+        settings[name] = {"lr": best(tried, name)["lr"], "steps": steps}
+    found = {
+        name: [
+            scores
+            for group in work.scored([[Job(OWN, t, s, own) for t in targets] for s in seeds])
+            for scores in group
+        ]
+        for name, own in settings.items()
+    }
+    return {
+        "grid": tried,
+        "chosen": settings,
+        "at_edge": _at_edge(tried, list(names)),
+        "table": report.table(found, len(targets)),
+        "differences": report.differences(found, "600 steps", len(targets)),
+    }
+
+
+def _searched(
+    work: Workers,
+    rates: Mapping[str, Sequence[float]],
+    jobs: Callable[[str, float], Sequence[Job]],
+) -> list[dict[str, Any]]:
+    """The mean scores at each name's rates; a grid is widened until the best rate lies inside."""
+    tried = _tried(work, jobs, [(name, lr) for name in rates for lr in rates[name]])
+    for _ in range(WIDENED):
+        more = [(name, lr) for name in rates for lr in next_rate(tried, name)]
+        if not more:
+            break
+        tried += _tried(work, jobs, more)
+    return tried
+
+
+def _at_edge(tried: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    return [name for name in names if next_rate(tried, name)]
 
 
 def best(tried: Sequence[dict[str, Any]], method: str) -> dict[str, Any]:
@@ -92,24 +128,23 @@ def next_rate(tried: Sequence[dict[str, Any]], method: str) -> list[float]:
 
 
 def _tried(
-    work: Workers, targets: Sequence[Target], seed: int, cells: Sequence[tuple[str, float]]
+    work: Workers,
+    jobs: Callable[[str, float], Sequence[Job]],
+    cells: Sequence[tuple[str, float]],
 ) -> list[dict[str, Any]]:
-    """The mean scores of each (method, learning rate)."""
-    groups = [
-        [Job(method, target, seed, {"lr": lr, "steps": STEPS}) for target in targets]
-        for method, lr in cells
-    ]
+    """The mean scores of each (name, learning rate)."""
+    found = work.scored([jobs(*cell) for cell in cells], cross=False)
     return [
-        {"method": method, "lr": lr, "alignment": _mean([alignment(s) for s in found]),
-         "scores": _means(found)}
-        for (method, lr), found in zip(cells, work.scored(groups, cross=False), strict=True)
+        {"method": name, "lr": lr, "alignment": _mean([alignment(s) for s in scores]),
+         "scores": _means(scores)}
+        for (name, lr), scores in zip(cells, found, strict=True)
     ]  # fmt: skip
 
 
 def decide(
     work: Workers, targets: Sequence[Target], seeds: Sequence[int], variants: Sequence[str]
 ) -> dict[str, Any]:
-    """Each variant less the defaults, paired by image and seed."""
+    """Each variant less the defaults, paired by image and seed, and how long its steps take."""
     chosen = json.loads(CHOSEN.read_text("utf-8"))["unziplora"]
     names = [AS_CHOSEN, *(name for name in variants if name != AS_CHOSEN)]
     groups = [
@@ -124,6 +159,7 @@ def decide(
     }
     return {
         "variants": report.differences(by_variant, AS_CHOSEN, len(targets)),
+        "seconds": {name: _seconds(scores) for name, scores in by_variant.items()},
         "chosen": chosen,
     }
 
@@ -181,6 +217,12 @@ def final(
         "chosen": chosen,
         "scores": by_method,
     }
+
+
+def _seconds(found: Sequence[Scores]) -> float | None:
+    """Processor seconds a step, of the trainings that were timed."""
+    timed = [scores[SECONDS] for scores in found if SECONDS in scores]
+    return _mean(timed) if timed else None
 
 
 def _together(groups: Sequence[Sequence[Scores]]) -> list[Scores]:

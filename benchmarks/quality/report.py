@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.quality.gates import capacity_text
+from benchmarks.quality.runs import SECONDS, Job
 from benchmarks.quality.scores import LEAKS, TOGETHER
 from benchmarks.quality.targets import Target
 from unziplora.images.figure import Cell, Row
@@ -53,7 +54,11 @@ def table(by_method: Mapping[str, Sequence[Scores]], images: int) -> Cells:
     by_method: scores with all images of one seed after the other.
     """
     return {
-        method: {name: _mean_error(_by_image(found, name, images)) for name in found[0]}
+        method: {
+            name: _mean_error(_by_image(found, name, images))
+            for name in found[0]
+            if name != SECONDS
+        }
         for method, found in by_method.items()
     }
 
@@ -62,7 +67,7 @@ def differences(by_name: Mapping[str, Sequence[Scores]], reference: str, images:
     """Each less the reference, paired by image and seed: mean and standard error, over images
     as in `table`."""
     base = by_name[reference]
-    measures = [m for m in base[0] if not m.endswith((" lift", "dW/W"))]
+    measures = [m for m in base[0] if not m.endswith((" lift", "dW/W", SECONDS))]
     less = {
         name: [
             {measure: ours[measure] - its[measure] for measure in measures}
@@ -139,7 +144,9 @@ def as_text(part: str, result: Mapping[str, Any]) -> str:
     if part == "choose":
         return _grid_text(result)
     if part == "decide":
-        return _by_referee(result["variants"], list(MEASURES))
+        return _by_referee(result["variants"], list(MEASURES)) + _times_text(result["seconds"])
+    if part == "fewer":
+        return _grid_text(result) + "\n\n" + _by_referee(result["differences"], list(MEASURES))
     if part == "merge":
         return "\n\n".join(
             [_by_referee(result["table"], list(TOGETHER)), "Less unziplora's pairs, paired:",
@@ -155,6 +162,12 @@ def _by_referee(cells: Cells, measures: Sequence[str]) -> str:
         known = [f"{prefix}{name}" for name in measures if name != "style.obeyed"]
         parts.append(f"By {prefix.removesuffix(': ')}:\n\n" + markdown(cells, known))
     return "\n\n".join(parts)
+
+
+def _times_text(seconds: Mapping[str, float | None]) -> str:
+    known = {name: value for name, value in seconds.items() if value is not None}
+    lines = [f"{name}: {1000 * value:.0f}" for name, value in known.items()]
+    return "\n\nMilliseconds of the processor for each step:\n" + "\n".join(lines)
 
 
 def _grid_text(result: Mapping[str, Any]) -> str:
@@ -247,8 +260,6 @@ def figure(cells: Cells, path: Path) -> None:
 def sheets(cache: Path, chosen: Mapping[str, Any], targets: Sequence[Target], out: Path) -> None:
     """One sheet an image: a row a method, two samples of each condition. Methods whose samples
     were made elsewhere are left out."""
-    from benchmarks.quality.runs import Job
-
     for n, target in enumerate(targets):
         style_target = targets[(n + 1) % len(targets)]
         rows = []

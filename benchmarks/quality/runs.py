@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from mini_world.captions import article
 from mini_world.sampler import Sampler
 from unziplora import python_api as api
 from unziplora.hosts.standalone.generate import loaded
+from unziplora.images.load import open_image
 from unziplora.method.methods import INSPIRATION_TREE
 from unziplora.method.prompts import BRANCHES, BranchName
 
+SECONDS = "seconds a step"  # of the processor, training and all that belongs to it
 _USED: dict[str, tuple[BranchName, ...]] = {"content": ("content",), "style": ("style",)}
 
 
@@ -58,16 +61,28 @@ class Bench:
             part.mkdir(parents=True)
             image = part / "image.png"
             Image.fromarray(job.target.image()).save(image)
+            start = time.process_time()
             if job.method == INSPIRATION_TREE:
                 embeddings.train(self.sampler, image, {**job.settings, "seed": job.seed}, part)
             else:
                 self._train(job, image, part)
+            taken = time.process_time() - start
+            (part / "seconds.txt").write_text(str(taken), "utf-8")
             part.rename(folder)
         return files
 
+    def seconds(self, job: Job) -> dict[str, float]:
+        """Of the processor for each step, where the training was timed."""
+        path = self.cache / "pairs" / job.key / "seconds.txt"
+        if not path.exists() or "steps" not in job.settings:
+            return {}
+        return {SECONDS: float(path.read_text("utf-8")) / job.settings["steps"]}
+
     def _train(self, job: Job, image: Path, out: Path) -> None:
+        masked = job.settings.get("mask_content", "off") != "off"
+        mask = Image.fromarray(job.target.mask()) if masked else None
         run = api.train(
-            image,
+            replace(open_image(image), mask=mask),
             subject=job.target.kind,
             style=job.target.style,
             host=self.sampler.host,

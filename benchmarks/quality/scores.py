@@ -87,7 +87,8 @@ class Scorer:
             else 0.0
             for role, path in bench.pair(job).items()
         }
-        return {**found, **{f"{name} lift": found[name] - alone[name] for name in found}, **change}
+        lifts = {f"{name} lift": found[name] - alone[name] for name in found}
+        return {**found, **lifts, **change, **bench.seconds(job)}
 
     def score_merged(self, bench: Bench, job: Job, style_of: Job, how: str) -> dict[str, float]:
         """The measures of "both" and "cross" where the two LoRAs were made one file. how: of

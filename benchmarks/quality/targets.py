@@ -48,6 +48,10 @@ class Target:
         """(128, 128, 3) uint8: what is trained on."""
         return portrait(self.who, self.style, self.variant, self.number).draw()
 
+    def mask(self) -> np.ndarray:
+        """(128, 128) uint8: 255 where the image shows its subject, and 0 elsewhere."""
+        return portrait(self.who, self.style, self.variant, self.number).mask()
+
     @property
     def subject(self) -> str:
         return f"{article(TOKEN)} {self.kind}"

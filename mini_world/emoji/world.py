@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mini_world.emoji.scene import View, compose, random_view
+from mini_world.emoji.scene import EmojiScene, View, compose, random_view
 from mini_world.emoji.styles import FAMILIES, HELD_OUT_STYLES, STYLES, TRAINING_STYLES, stylise
 from mini_world.emoji.things import (
     CORE_KINDS,
@@ -22,7 +22,7 @@ from mini_world.emoji.things import (
     colour_word,
     vendors_of,
 )
-from mini_world.scenes import CONTEXTS
+from mini_world.scenes import CONTEXTS, IMAGE_SIDE
 
 __all__ = ["CORE_KINDS", "CORE_STYLES", "FAMILIES", "HELD_OUT_STYLES", "KINDS", "TRAINING_STYLES"]
 
@@ -50,9 +50,17 @@ class Artwork:
     def draw(self) -> np.ndarray:
         """(128, 128, 3) uint8."""
         rng = np.random.default_rng(self.seed)
-        scene = compose(((self.who, self.view),), self.context, rng)
-        pixels: np.ndarray = stylise(scene, self.style, self.variant, rng)
+        pixels: np.ndarray = stylise(self._scene(rng), self.style, self.variant, rng)
         return pixels
+
+    def mask(self) -> np.ndarray:
+        """(128, 128) uint8: 255 where the individual is, before a style moves its border."""
+        canvas = self._scene(np.random.default_rng(self.seed)).objects
+        half = canvas.reshape(IMAGE_SIDE, 2, IMAGE_SIDE, 2).mean((1, 3))
+        return (half * 255 + 0.5).astype(np.uint8)
+
+    def _scene(self, rng: np.random.Generator) -> EmojiScene:
+        return compose(((self.who, self.view),), self.context, rng)
 
 
 def portrait(

@@ -65,6 +65,16 @@ def test_an_image_is_the_same_every_time_and_shows_another_hand_for_another_vend
     assert not np.array_equal(portrait(one, "", 1, 3).draw(), portrait(other, "", 1, 3).draw())
 
 
+def test_a_mask_has_the_individual_and_nothing_behind_it() -> None:
+    cat, recoloured = (portrait(Individual("cat", "twemoji", hue), "", 5, 7) for hue in (0, 3))
+    assert cat.mask().shape == cat.draw().shape[:2]
+    assert (cat.mask().min(), cat.mask().max()) == (0, 255)
+    assert np.array_equal(cat.mask(), recoloured.mask())
+    changed = (cat.draw() != recoloured.draw()).any(-1)
+    assert changed[cat.mask() == 255].mean() > 0.9
+    assert changed[cat.mask() == 0].mean() < 0.1  # of soft borders, the fainter half
+
+
 def test_hues_turn_and_their_words_follow() -> None:
     assert colour_word(Individual("strawberry", "twemoji")) == "red"
     assert colour_word(Individual("strawberry", "twemoji", 3)) == "green"
