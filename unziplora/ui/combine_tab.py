@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,17 +20,16 @@ from unziplora.ui.grid_html import weight_grid
 from unziplora.ui.host_features import HostFeatures
 from unziplora.ui.html import message
 from unziplora.ui.merge_part import build_merge_part
+from unziplora.ui.requests import Requests
 from unziplora.ui.sheet_part import action, sheet_image, weight_sliders
 
 _LEAD = "The content of one pair with the style of another. Pick them by their cards."
 _UNKNOWN = "The page requested something unknown. Reload it."
 _TWO = "Two pairs are needed. Choose whose content and whose style."
-_REQUEST = "(_, ...rest) => [window.unziplora.request, ...rest]"
 
 
-def build(service: Service, features: HostFeatures, requests: Mapping[str, Any], tab: Any) -> None:
-    """Inside a TabItem, at whose selection the lists are read again. requests: hidden buttons,
-    which page.js presses."""
+def build(service: Service, features: HostFeatures, requests: Requests, tab: Any) -> None:
+    """Inside a TabItem, at whose selection the lists are read again."""
     combine = _Combine(service, features, requests)
     combine.connect_choice(tab)
     combine.connect_drawing()
@@ -48,9 +46,7 @@ def mixed(service: Service, content_of: str | None, style_of: str | None) -> Pai
 
 
 class _Combine:
-    def __init__(
-        self, service: Service, features: HostFeatures, requests: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, service: Service, features: HostFeatures, requests: Requests) -> None:
         self._service, self._requests = service, requests
         self._to_prompt = features.to_prompt
         can_draw = service.draw is not None
@@ -89,8 +85,7 @@ class _Combine:
         """The lists, and picking by a card or a dropdown."""
         listed = [self.cards, *self.pair, self.merged, self.progress]
         when(tab.select, self._look, self.pair, listed)
-        when(self._requests["pick"].click, self._pick, [self.request, *self.pair], listed,
-             js=_REQUEST)  # fmt: skip
+        self._requests.answer("pick", self._pick, [self.request, *self.pair], listed)
         for source in self.pair:
             when(source.change, self._compare, self.pair, [self.overlap, self.cards],
                  show_progress="minimal")  # fmt: skip
@@ -105,8 +100,7 @@ class _Combine:
         when(self.grid_button.click, self._draw_grid, self.pair, [self.answer, self.grid],
              show_progress="full", takes_minutes=True)  # fmt: skip
         weights = [self.content, self.style, self.answer]
-        when(self._requests["weights"].click, self._take_weights, [self.request], weights,
-             js="() => [window.unziplora.request]")  # fmt: skip
+        self._requests.answer("weights", self._take_weights, [self.request], weights)
 
     def connect_prompt(self) -> None:
         for source in self.mixing:
@@ -123,8 +117,7 @@ class _Combine:
         when(looked.success, None, None, None,
              js="() => { window.unziplora.mergePolled = 0; return []; }")  # fmt: skip
         prompted = [self.answer, self.merged, self.prompt, self.edit]
-        asked = when(self._requests["merged"].click, self._for_merged, [self.request], prompted,
-                     js="() => [window.unziplora.request]")  # fmt: skip
+        asked = self._requests.answer("merged", self._for_merged, [self.request], prompted)
         if self._to_prompt is not None:
             when(asked.then, None, [self.edit], None, js=self._to_prompt)
 

@@ -5,7 +5,7 @@
   const root = () => document.querySelector('gradio-app')?.shadowRoot ?? document;
   const find = (id) => root().querySelector('#' + id);
   const seen = (element) => element !== null && element.offsetParent !== null;
-  window.unziplora = {request: '', polled: 0, mergePolled: 0};
+  window.unziplora = {requests: {}, polled: 0, mergePolled: 0};
   // What only makes sense on the computer that the program runs on is shown there only.
   const here = ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname);
   document.body.classList.toggle('uz-here', here);
@@ -107,14 +107,30 @@
     const buttons = [...root().querySelectorAll(all)];
     buttons.find((button) => button.textContent.trim() === name)?.click();
   };
+  // gradio drops a press of a button whose last one is not answered yet, so requests wait for each
+  // other. One that waits already is not added: a double click is one press.
+  const waiting = {}, patience = {};
+  const press = (to, request) => {
+    const line = waiting[to] ??= [];
+    if (!line.includes(request) && line.push(request) === 1) send(to);
+  };
+  const send = (to) => {
+    window.unziplora.requests[to] = waiting[to][0];
+    // an answer may be lost; drawing takes minutes
+    const lost = to === 'draw' ? 900000 : 30000;
+    patience[to] = setTimeout(window.unziplora.answered, lost, to);
+    find('uz_ask_' + to)?.click();
+  };
+  window.unziplora.answered = (to) => {
+    clearTimeout(patience[to]);
+    waiting[to]?.shift();
+    if (waiting[to]?.length) setTimeout(send, 0, to);
+  };
   document.addEventListener('click', (event) => {
     const path = event.composedPath();
     const button = path.find((element) => element.dataset?.uz || element.dataset?.tab);
     if (!button) return;
-    if (button.dataset.uz) {
-      window.unziplora.request = button.dataset.uz;
-      find('uz_ask_' + button.dataset.to)?.click();
-    }
+    if (button.dataset.uz) press(button.dataset.to, button.dataset.uz);
     if (button.dataset.tab) openTab(button.dataset.tab);
   });
 

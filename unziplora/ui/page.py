@@ -12,11 +12,10 @@ from unziplora.app.service import Service
 from unziplora.ui import combine_tab, inspect_tab, results_tab, train_tab
 from unziplora.ui.gradio_compat import blocks, hidden, plain_html, when
 from unziplora.ui.host_features import HostFeatures
+from unziplora.ui.requests import Requests
 
 __all__ = ["HostFeatures", "build"]
 
-# where buttons inside HTML send their requests
-REQUESTS = ("train", "edit", "results", "use", "card", "draw", "start", "pick", "weights", "merged")
 _HERE = Path(__file__).parent
 
 
@@ -28,7 +27,7 @@ def build(service: Service, features: HostFeatures | None = None) -> Any:
         plain_html(f"<style>{(_HERE / 'style.css').read_text('utf-8')}</style>", elem_id="uz_css")
         # outside the tabs: gradio 6 draws a tab only once it is opened
         with hidden():
-            requests = {to: gr.Button(elem_id=f"uz_ask_{to}") for to in REQUESTS}
+            requests = Requests()
             poll = gr.Button(elem_id="uz_poll")
         with gr.Tabs(elem_id="uz_tabs"):
             with gr.TabItem("Train", elem_id="uz_tab_train"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -17,21 +16,21 @@ from unziplora.ui.card_menu import CardMenu, delete_run
 from unziplora.ui.gradio_compat import copyable_text, hidden, plain_html, when
 from unziplora.ui.host_features import HostFeatures
 from unziplora.ui.html import message
+from unziplora.ui.requests import Requests
 from unziplora.ui.sheet_part import action, sheet_image, weight_sliders
 
 _UNKNOWN = "The page requested something unknown. Reload it."
-_REQUEST = "(_, ...rest) => [window.unziplora.request, ...rest]"
 
 
 def build(
     service: Service,
     features: HostFeatures,
-    requests: Mapping[str, Any],
+    requests: Requests,
     tab: Any,
     start_from: Any,
 ) -> None:
-    """Inside a TabItem, at whose selection the list is read again. requests: hidden buttons, which
-    page.js presses. start_from: the Train tab's field."""
+    """Inside a TabItem, at whose selection the list is read again. start_from: the Train tab's
+    field."""
     results = _Results(service, features, requests)
     results.connect_list(tab)
     results.connect_prompt()
@@ -40,9 +39,7 @@ def build(
 
 
 class _Results:
-    def __init__(
-        self, service: Service, features: HostFeatures, requests: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, service: Service, features: HostFeatures, requests: Requests) -> None:
         self._requests = requests
         self._service, self._to_prompt = service, features.to_prompt
         with gr.Column(visible=False, elem_id="uz_chosen") as self.chosen:
@@ -83,7 +80,7 @@ class _Results:
         menu = self.menu
         changed = [self.answer, *menu.asking, *self.listed]
         inputs = [self.request, *self.finding]
-        when(self._requests["results"].click, self._for_run, inputs, changed, js=_REQUEST)
+        self._requests.answer("results", self._for_run, inputs, changed)
         answered = [menu.asked, menu.text, menu.licence, *self.finding]
         when(menu.yes.click, self._do, answered, changed, show_progress="minimal")
 
@@ -96,7 +93,7 @@ class _Results:
             self.name, self.use, self.chosen, self.edit, self.answer, self.content, self.style,
         ]  # fmt: skip
         inputs = [self.request, self.content, self.style]
-        picked = when(self._requests["use"].click, self._choose, inputs, chosen, js=_REQUEST)
+        picked = self._requests.answer("use", self._choose, inputs, chosen)
         if self._to_prompt is not None:
             when(picked.then, None, [self.edit], None, js=self._to_prompt)
             edited = when(self.send.click, self._edit, prompting, [self.edit])
@@ -113,11 +110,10 @@ class _Results:
         ) -> tuple[Any, ...]:
             return self.menu.choose(request, content, style, is_here(visitor))
 
-        for to, drawn in (("card", False), ("draw", True)):
-            when(self._requests[to].click, choose, inputs, outputs, js=_REQUEST,
-                 show_progress="minimal", takes_minutes=drawn)  # fmt: skip
-        when(self._requests["start"].click, self._start_from, [self.request], [start_from],
-             js="() => [window.unziplora.request]")  # fmt: skip
+        answer = self._requests.answer
+        answer("card", choose, inputs, outputs, show_progress="minimal")
+        answer("draw", choose, inputs, outputs, show_progress="minimal", takes_minutes=True)
+        answer("start", self._start_from, [self.request], [start_from])
 
     def _start_from(self, request: str) -> Any:
         """A pair's button that makes the next run begin with it."""

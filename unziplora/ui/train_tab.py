@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
@@ -23,6 +23,7 @@ from unziplora.ui.host_features import HostFeatures
 from unziplora.ui.html import aside, message
 from unziplora.ui.model_header import Header
 from unziplora.ui.preset_part import connect_presets
+from unziplora.ui.requests import Requests
 from unziplora.ui.run_view import RunView, has_ended, has_started
 from unziplora.ui.train_form import Form, build_form, connect
 
@@ -37,9 +38,9 @@ _AWAY = (
 )
 
 
-def build(service: Service, features: HostFeatures, requests: Mapping[str, Any], poll: Any) -> Any:
-    """Inside a TabItem. requests: hidden buttons, and poll: another, which page.js presses. Gives
-    the field of the pair that a run begins with."""
+def build(service: Service, features: HostFeatures, requests: Requests, poll: Any) -> Any:
+    """Inside a TabItem. poll: a hidden button, which page.js presses. Gives the field of the pair
+    that a run begins with."""
     plain_html(_AWAY + f'<p class="uz-lead">{_LEAD}</p>{HELP}')
     header = plain_html(elem_id="uz_model")
     form = build_form(features)
@@ -51,8 +52,8 @@ def build(service: Service, features: HostFeatures, requests: Mapping[str, Any],
     connect(form, service, features, answer)
     _connect_run(service, form, view, go, answer)
     view.timeline.connect(answer)
-    _connect_requests(view, requests["train"], answer)
-    _connect_editing(service, form, view, requests["edit"], answer)
+    _connect_requests(view, requests, answer)
+    _connect_editing(service, form, view, requests, answer)
     _connect_news(service, form, view, poll, header, answer)
     return form.fields["start_from"]
 
@@ -89,7 +90,7 @@ def _connect_run(service: Service, form: Form, view: RunView, go: Any, answer: A
     when(view.keep_running.click, lambda: gr.update(visible=False), None, [view.confirm])
 
 
-def _connect_requests(view: RunView, ask: Any, answer: Any) -> None:
+def _connect_requests(view: RunView, requests: Requests, answer: Any) -> None:
     """The buttons inside the queue's HTML."""
 
     def obey(marks: Any, request: str) -> tuple[Any, ...]:
@@ -97,11 +98,12 @@ def _connect_requests(view: RunView, ask: Any, answer: Any) -> None:
 
     with hidden():
         request = gr.Textbox()
-    js = "(marks) => [marks, window.unziplora.request]"
-    when(ask.click, obey, [view.state, request], [answer, *view.outputs], js=js)
+    requests.answer("train", obey, [view.state, request], [answer, *view.outputs], at=1)
 
 
-def _connect_editing(service: Service, form: Form, view: RunView, ask: Any, answer: Any) -> None:
+def _connect_editing(
+    service: Service, form: Form, view: RunView, requests: Requests, answer: Any
+) -> None:
     """The queue's button Edit: the run stands in the fields, to be changed and queued again."""
 
     def edit(marks: Any, request: str) -> tuple[Any, ...]:
@@ -117,8 +119,8 @@ def _connect_editing(service: Service, form: Form, view: RunView, ask: Any, answ
 
     with hidden():
         request = gr.Textbox()
-    js = "(marks) => [marks, window.unziplora.request]"
-    when(ask.click, edit, [view.state, request], [answer, *form.inputs, *view.outputs], js=js)
+    outputs = [answer, *form.inputs, *view.outputs]
+    requests.answer("edit", edit, [view.state, request], outputs, at=1)
 
 
 def _connect_news(

@@ -255,6 +255,21 @@ def test_every_tab_fits_its_window(
     page.page.set_viewport_size({"width": 1200, "height": 900})
 
 
+def test_two_buttons_pressed_at_once_are_both_obeyed(page: Page, train: Any) -> None:
+    train("holds", steps=LONG)
+    page.state("running")
+    for name in ("one-more", "another"):
+        train(name)
+        page.says("queue", name)
+    page.page.evaluate(
+        """() => document.querySelectorAll('#uz_queue button[aria-label^="cancel"]')
+            .forEach(button => button.click())"""
+    )
+    page.page.locator("#uz_queue tbody tr").first.wait_for(state="hidden")
+    page.stop()
+    page.state("stopped")
+
+
 def test_on_a_phone_the_queue_fits_and_no_button_breaks_its_word(page: Page, train: Any) -> None:
     train("runs", steps=LONG)
     page.state("running")
