@@ -40,6 +40,7 @@ class Worker:
         self._open_host, self._out, self.name, self._sample = open_host, out, name, sample
         self._host: Host | None = None
         self._run: Run | None = None
+        self._plan = ""  # that the current run has taken
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -91,7 +92,7 @@ class Worker:
             check_same(job, folder, self._base())
             if is_finished(self._out, job.name, folder):
                 return _finished(self._out, job.name)
-        plan = ""
+        plan = self._plan = ""
         while True:
             try:
                 return self._drive(job, self._begin(job, folder, plan), lease)
@@ -99,7 +100,7 @@ class Worker:
                 if not is_full(error):
                     raise
                 _log(folder, traceback.format_exc())
-                plan = self._next_plan(folder, plan)
+                plan = self._next_plan(plan)
                 if not plan:
                     return Result(
                         job.name,
@@ -131,15 +132,14 @@ class Worker:
         if self._stopping.is_set():
             return Result(job.name, "stopped")
         messages: list[str] = []
-        plan, memory = "", None
-        result = None
+        memory, result = None, None
         try:
             events = iter(run)
             for event in events:
                 if lease.lost:
                     events.throw(LeaseLostError())  # ends it without another save
                 if isinstance(event, Started):
-                    plan = event.plan
+                    self._plan = event.plan
                 elif isinstance(event, StepDone):
                     memory = event.memory_gb
                 elif isinstance(event, Message):
@@ -151,7 +151,7 @@ class Worker:
                         " ".join(messages),
                         steps=event.step,
                         memory_gb=memory,
-                        plan=plan,
+                        plan=self._plan,
                         files=tuple(path.name for path in event.files.values()),
                     )
         finally:
@@ -160,15 +160,13 @@ class Worker:
             raise RuntimeError("the run ended without an event")
         return result  # not before: a run that is not read to its end takes that for an accident
 
-    def _next_plan(self, folder: RunFolder, plan: str) -> str:
-        """The plan after the one that was too large, or nothing."""
-        host = self._host
-        if host is None:
+    def _next_plan(self, tried: str) -> str:
+        """The plan after the one that was too large, or nothing. tried: what was asked for, where
+        the run ended before it took a plan."""
+        if self._host is None:
             return ""
-        used = plan or (folder.read_info().settings.memory if folder.exists() else "auto")
-        if used == "auto":
-            used = "full"
-        step_down = smaller(PLANS[used], host.unet, host.device)
+        used = self._plan or tried or "full"
+        step_down = smaller(PLANS[used], self._host.unet, self._host.device)
         return "" if step_down is None else step_down.name
 
 
