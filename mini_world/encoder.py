@@ -51,6 +51,8 @@ class EncoderJudge:
 
     def __init__(self) -> None:
         self._network = open_network()
+        # the last images, and their vectors: content and style are asked for one after the other
+        self._last: tuple[np.ndarray, tuple[Tensor, Tensor]] | None = None
 
     def content(self, images: np.ndarray) -> Tensor:
         """(n, 1280)."""
@@ -62,10 +64,13 @@ class EncoderJudge:
 
     @torch.no_grad()
     def _vectors(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
+        if self._last is not None and self._last[0] is images:
+            return self._last[1]
         parts = []
         for i in range(0, len(images), self.BATCH):
             pixels = torch.from_numpy(np.array(images[i : i + self.BATCH])).permute(0, 3, 1, 2)
             pixels = F.interpolate(pixels.float(), self.SIDE, mode="bilinear") / 127.5 - 1
             parts.append(subject_and_style(self._network, normalised(pixels)))
         content, style = (F.normalize(torch.cat(part), dim=-1) for part in zip(*parts, strict=True))
+        self._last = images, (content, style)
         return content, style

@@ -50,6 +50,7 @@ class Scorer:
         self.judge = judge
         self.referees: dict[str, Referee] = {"": judge, **{f"{o.name}: ": o for o in others}}
         self._known: dict[tuple[str, str, str], Tensor] = {}
+        self._base: dict[tuple[str, str, str], dict[str, float]] = {}
 
     def reference(self, target: Target, what: str, prefix: str = "") -> Tensor:
         key = (prefix, target.name, what)
@@ -70,16 +71,14 @@ class Scorer:
         the class that was asked for; "content.dW/W", "style.dW/W": the size of the change.
         style_of: whose style is crossed with this content; None leaves that out."""
         style_target = style_of.target if style_of is not None else None
-        samples, base = {}, {}
+        samples, alone = {}, {}
         for condition in CONDITIONS:
             cross = style_of if condition == "cross" else None
             if condition == "cross" and cross is None:
                 continue
             samples[condition] = bench.samples(job, condition, cross)
-            other = (cross or job).target
-            base[condition] = bench.base_samples(condition, job.target, other)
+            alone |= self._alone(bench, condition, job.target, (cross or job).target)
         found = self._measured(samples, job.target, style_target)
-        alone = self._measured(base, job.target, style_target)
         # embeddings change no weight
         change = {
             f"{role}.dW/W": relative_change(path, bench.sampler.host.unet)
@@ -98,6 +97,16 @@ class Scorer:
             "cross": bench.samples(job, "cross", style_of, how),
         }
         return self._measured(samples, job.target, style_of.target)
+
+    def _alone(
+        self, bench: Bench, condition: str, target: Target, style_target: Target
+    ) -> dict[str, float]:
+        """The model without LoRAs, measured once for all methods."""
+        key = (condition, target.name, style_target.name)
+        if key not in self._base:
+            images = bench.base_samples(condition, target, style_target)
+            self._base[key] = self._measured({condition: images}, target, style_target)
+        return self._base[key]
 
     def truth(self, target: Target, style_target: Target) -> dict[str, float]:
         """The same measures of what the world itself draws where the LoRAs are asked: as much as

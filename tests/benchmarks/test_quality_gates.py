@@ -143,3 +143,6 @@ def test_the_second_referee_tells_things_and_styles_apart() -> None:
     style = referee.style(styled)
     assert (style[:3] @ style[3:].T).argmax(1).tolist() == [0, 1, 2]
     assert torch.allclose(style.norm(dim=-1), torch.ones(6), atol=1e-5)
+    # what was looked at before does not matter
+    assert torch.equal(EncoderJudge().style(styled), style)
+    assert torch.equal(referee.content(things), content)
