@@ -7,6 +7,7 @@ decide    variants of unziplora on the same images (fold, importance, start of B
 fewer     unziplora in 75 and 150 steps, each at a rate that choose's images prefer, less 600 steps:
           on final's images
 final     all methods with what was chosen, on sixteen other images and two seeds: the table
+where     choose's images: which attention groups hold what m1's LoRAs have learned
 merge     final's images: both LoRAs of unziplora's pairs, and dreambooth's merged in each way
 --quick   unziplora and dreambooth on three of choose's images: for whoever changes the method
 
@@ -40,6 +41,7 @@ from benchmarks.quality.parts import (
     final,
     gated,
     merge,
+    where,
 )
 from benchmarks.quality.targets import WANTED, Target, check_drawings
 from benchmarks.quality.variants import VARIANTS
@@ -47,8 +49,8 @@ from benchmarks.quality.workers import Workers
 from unziplora import mini
 
 # whose images each part uses
-GATED_AS = {"gates": "choose", "choose": "choose", "decide": "choose", "final": "final",
-            "merge": "final", "fewer": "final"}  # fmt: skip
+GATED_AS = {"gates": "choose", "choose": "choose", "decide": "choose", "where": "choose",
+            "final": "final", "merge": "final", "fewer": "final"}  # fmt: skip
 MEASURED = Path(__file__).parent / "measured.jsonl"
 QUICK_METHODS = ("unziplora", "dreambooth")
 QUICK_LIMITS = (
@@ -157,6 +159,8 @@ def _run(
         return decide(work, targets, seeds, args.variants)
     if part == "fewer":
         return fewer(work, gated(work, "choose")[0], targets, seeds)
+    if part == "where":
+        return where(work, targets, seeds)
     if part == "merge":
         return merge(work, targets, seeds)
     return {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -35,6 +35,11 @@ class Headroom:
     own_subject: float
     base_subject: float
     base_style: float
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """By name, as `of` takes them."""
+        return {name: float(value) for name, value in asdict(self).items() if name != "target"}
 
     @classmethod
     def of(cls, target: str, numbers: Mapping[str, float]) -> Headroom:

@@ -15,9 +15,12 @@ from benchmarks.quality.targets import PARTS, WANTED, Target
 from benchmarks.quality.variants import AS_CHOSEN, VARIANTS
 from benchmarks.quality.workers import Workers
 from unziplora.lora.merge_methods import MERGE_METHODS
+from unziplora.method.blocks import FULL
 from unziplora.method.methods import INSPIRATION_TREE
 from unziplora.method.methods import METHODS as LORA_METHODS
+from unziplora.method.prompts import BRANCHES
 from unziplora.training.settings import PAPER_STEPS
+from unziplora.unet.architectures import MINIATURE, family
 
 CHOSEN = Path(__file__).parent / "chosen.json"
 METHODS = (*LORA_METHODS, INSPIRATION_TREE)
@@ -26,6 +29,7 @@ RATES = dict.fromkeys(LORA_METHODS, (5e-4, 1e-3, 2e-3)) | {INSPIRATION_TREE: (2e
 WIDENED = 5  # so many times at most
 STEPS = 300  # of every method: rates are compared at one price
 QUICK = 3  # targets
+FREE = "m1"  # trains both LoRAs in all columns of all groups
 OWN, OTHERS = (
     "unziplora",
     "dreambooth",
@@ -181,6 +185,21 @@ def merge(work: Workers, targets: Sequence[Target], seeds: Sequence[int]) -> dic
         "differences": report.differences(found, f"{OWN}, add", len(targets)),
         "chosen": chosen,
     }
+
+
+def where(work: Workers, targets: Sequence[Target], seeds: Sequence[int]) -> dict[str, Any]:
+    """Which attention groups hold what a LoRA has learned that was free to use all of them (m1's):
+    what its layers gain in content's groups of the block table, in style's, and in all others."""
+    chosen = json.loads(CHOSEN.read_text("utf-8"))[FREE]
+    jobs = [Job(FREE, target, seed, chosen) for seed in seeds for target in targets]
+    table, every = FULL[MINIATURE], tuple(family()[MINIATURE].groups)
+    layers = {
+        "content's groups": table["content"],
+        "style's groups": table["style"],
+        "the other groups": [g for g in every if g not in (*table["content"], *table["style"])],
+        "all groups": every,
+    }
+    return {role: report.table(work.limited(jobs, role, layers), len(targets)) for role in BRANCHES}
 
 
 def final(

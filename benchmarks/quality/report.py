@@ -12,10 +12,11 @@ from PIL import Image
 
 from benchmarks.quality.gates import capacity_text
 from benchmarks.quality.runs import SECONDS, Job
-from benchmarks.quality.scores import LEAKS, TOGETHER
+from benchmarks.quality.scores import CONDITIONS, LEAKS, TOGETHER
 from benchmarks.quality.targets import Target
 from unziplora.images.figure import Cell, Row
 from unziplora.images.figure import figure as page
+from unziplora.method.prompts import BRANCHES
 
 Scores = Mapping[str, float]
 Cells = dict[str, dict[str, tuple[float, float]]]
@@ -147,6 +148,12 @@ def as_text(part: str, result: Mapping[str, Any]) -> str:
         return _by_referee(result["variants"], list(MEASURES)) + _times_text(result["seconds"])
     if part == "fewer":
         return _grid_text(result) + "\n\n" + _by_referee(result["differences"], list(MEASURES))
+    if part == "where":
+        parts = []
+        for role in BRANCHES:
+            lifts = [f"{role}.{what} lift" for what in CONDITIONS[role]]
+            parts += [f"What the {role} LoRA gains:", _by_referee(result[role], lifts)]
+        return "\n\n".join(parts)
     if part == "merge":
         return "\n\n".join(
             [_by_referee(result["table"], list(TOGETHER)), "Less unziplora's pairs, paired:",

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.quality import embeddings
-from benchmarks.quality.merges import merged
+from benchmarks.quality.made_files import limited, merged
 from benchmarks.quality.targets import SAMPLES, SCENES, TOKEN, Target
 from mini_world.captions import article
 from mini_world.sampler import Sampler
@@ -115,6 +115,15 @@ class Bench:
                 with merged(self.sampler.host, files, how) as one:
                     images = self._drawn(prompts, [one])
             _keep(path, images)
+        return np.load(path)
+
+    def limited_samples(self, job: Job, role: BranchName, groups: Sequence[str]) -> np.ndarray:
+        """(16, 128, 128, 3) of one role alone, with its layers in these attention groups only."""
+        path = self.cache / "samples" / job.key / f"{role}-in-{'-'.join(groups)}.npy"
+        if not path.exists():
+            prompts = prompts_of(role, job.target, job.target)
+            with limited(self.pair(job)[role], groups) as file:
+                _keep(path, self._drawn(prompts, [file]))
         return np.load(path)
 
     def _drawn(self, prompts: list[str], files: Sequence[Path]) -> np.ndarray:

@@ -13,6 +13,7 @@ from benchmarks.quality.runs import Bench, Job
 from benchmarks.quality.targets import SAMPLES, Target
 from mini_world.probes import Judge
 from unziplora.method.methods import INSPIRATION_TREE
+from unziplora.method.prompts import BranchName
 
 # condition -> what is measured in its images
 CONDITIONS: Mapping[str, tuple[str, ...]] = {
@@ -71,7 +72,8 @@ class Scorer:
         the class that was asked for; "content.dW/W", "style.dW/W": the size of the change.
         style_of: whose style is crossed with this content; None leaves that out."""
         style_target = style_of.target if style_of is not None else None
-        samples, alone = {}, {}
+        samples: dict[str, np.ndarray] = {}
+        alone: dict[str, float] = {}
         for condition in CONDITIONS:
             cross = style_of if condition == "cross" else None
             if condition == "cross" and cross is None:
@@ -97,6 +99,15 @@ class Scorer:
             "cross": bench.samples(job, "cross", style_of, how),
         }
         return self._measured(samples, job.target, style_of.target)
+
+    def score_limited(
+        self, bench: Bench, job: Job, role: BranchName, groups: Sequence[str]
+    ) -> dict[str, float]:
+        """The lifts of one role's LoRA alone, with its layers in these attention groups only."""
+        images = bench.limited_samples(job, role, groups)
+        found = self._measured({role: images}, job.target, None)
+        alone = self._alone(bench, role, job.target, job.target)
+        return {f"{name} lift": found[name] - alone[name] for name in found}
 
     def _alone(
         self, bench: Bench, condition: str, target: Target, style_target: Target

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from mini_world.emoji.probes import judge
 from mini_world.encoder import EncoderJudge
 from mini_world.sampler import Sampler
 from unziplora.hosts.standalone.host import StandaloneHost
+from unziplora.method.prompts import BranchName
 from unziplora.scores.efficientnet import missing
 
 Scores = dict[str, float]
@@ -48,6 +48,11 @@ def _score_merged(work: tuple[Job, Job, str]) -> Scores:
     return _scorer.score_merged(_bench, job, style_of, how)
 
 
+def _score_limited(work: tuple[Job, BranchName, Sequence[str]]) -> Scores:
+    job, role, groups = work
+    return _scorer.score_limited(_bench, job, role, groups)
+
+
 def _truth(targets: tuple[Target, Target]) -> Scores:
     return _scorer.truth(*targets)
 
@@ -56,8 +61,8 @@ def _copy(targets: tuple[Target, Target]) -> Scores:
     return _scorer.copy(_bench, *targets)
 
 
-def _headroom(target: Target) -> Headroom:
-    return headroom(_bench, _scorer.judge, target)
+def _headroom(target: Target) -> Scores:
+    return headroom(_bench, _scorer.judge, target).numbers
 
 
 class Workers:
@@ -73,60 +78,76 @@ class Workers:
 
     def headrooms(self, targets: Sequence[Target]) -> list[Headroom]:
         """What the gates look at, of each target."""
-        new = [t for t in targets if self._measured.get(f"gates {t.name}") is None]
-        found = self._each(_headroom, new, "targets measured")
-        for room, target in zip(found, new, strict=True):
-            numbers = {name: float(v) for name, v in asdict(room).items() if name != "target"}
-            self._measured.add(f"gates {target.name}", numbers)
-        return [Headroom.of(t.name, self._measured.get(f"gates {t.name}") or {}) for t in targets]
+        given = {f"gates {target.name}": target for target in targets}
+        found = self._kept(_headroom, given, "targets measured")
+        return [Headroom.of(t.name, numbers) for t, numbers in zip(targets, found, strict=True)]
 
     def scored(self, groups: Sequence[Sequence[Job]], *, cross: bool = True) -> list[list[Scores]]:
         """Scores of each group of jobs (one method's on all images, one seed): a group is trained,
         then sampled. cross: also with the next one's style."""
-        return [
-            self._group(group, cross, f"{n} of {len(groups)}") for n, group in enumerate(groups, 1)
-        ]
-
-    def _group(self, group: Sequence[Job], cross: bool, which: str) -> list[Scores]:
-        pairs = [
-            (job, group[(n + 1) % len(group)] if cross else None) for n, job in enumerate(group)
-        ]
-        new = [pair for pair in pairs if self._measured.get(key_of(*pair)) is None]
-        needed = {job.key: job for pair in new for job in pair if job is not None}
-        name = f"group {which} ({group[0].method}): "
-        for _ in self._each(_train, list(needed.values()), name + "trained"):
-            pass
-        for scores, pair in zip(self._each(_score, new, name + "judged"), new, strict=True):
-            self._measured.add(key_of(*pair), scores)
-        return [self._measured.get(key_of(*pair)) or {} for pair in pairs]
+        found = []
+        for n, group in enumerate(groups, 1):
+            next_ones = [*group[1:], group[0]] if cross else [None] * len(group)
+            pairs = list(zip(group, next_ones, strict=True))
+            name = f"group {n} of {len(groups)} ({group[0].method}): "
+            found.append(self._trained(_score, {key_of(*pair): pair for pair in pairs}, name))
+        return found
 
     def merged(self, groups: Sequence[Sequence[Job]], how: str) -> list[list[Scores]]:
         """Scores of each group's content with its own style and with the next one's, each two made
         one file. how: of MERGE_METHODS."""
-        return [
-            self._merged(group, how, f"{n} of {len(groups)}") for n, group in enumerate(groups, 1)
-        ]
+        found = []
+        for n, group in enumerate(groups, 1):
+            pairs = zip(group, [*group[1:], group[0]], strict=True)
+            given = {f"{key_of(*pair)} merged {how}": (*pair, how) for pair in pairs}
+            name = f"group {n} of {len(groups)} ({group[0].method}, {how}): "
+            found.append(self._trained(_score_merged, given, name))
+        return found
 
-    def _merged(self, group: Sequence[Job], how: str, which: str) -> list[Scores]:
-        pairs = [(job, group[(n + 1) % len(group)]) for n, job in enumerate(group)]
-        keys = [f"{key_of(*pair)} merged {how}" for pair in pairs]
-        new = {key: (*pair, how) for key, pair in zip(keys, pairs, strict=True)
-               if self._measured.get(key) is None}  # fmt: skip
-        trained = f"group {which} ({group[0].method}): trained"
-        for _ in self._each(_train, group if new else [], trained):
-            pass
-        found = self._each(_score_merged, list(new.values()), f"group {which} ({how}): judged")
-        for key, scores in zip(new, found, strict=True):
-            self._measured.add(key, scores)
-        return [self._measured.get(key) or {} for key in keys]
+    def limited(
+        self, group: Sequence[Job], role: BranchName, layers: Mapping[str, Sequence[str]]
+    ) -> dict[str, list[Scores]]:
+        """Scores of a role's LoRA of each job, with its layers in some attention groups only.
+        layers: these groups, by a label."""
+        found = {}
+        for label, groups in layers.items():
+            given = {f"{job.key} {role} in {' '.join(groups)}": (job, role, tuple(groups))
+                     for job in group}  # fmt: skip
+            found[label] = self._trained(_score_limited, given, f"{role} in {label}: ")
+        return found
 
     def bounds(self, crossed: Sequence[tuple[Target, Target]]) -> dict[str, list[Scores]]:
         """A copy of the image, and the world itself, for each image and the one whose style it is
         crossed with."""
+        pairs = {f"{a.name} x {b.name}": (a, b) for a, b in crossed}
+
+        def each(work: Callable[[Any], Scores], what: str) -> list[Scores]:
+            return self._kept(work, {f"{what} {name}": pair for name, pair in pairs.items()}, what)
+
         return {
-            "a copy of the image": list(self._each(_copy, crossed, "copies judged")),
-            "the world itself": list(self._each(_truth, crossed, "truths judged")),
+            "a copy of the image": each(_copy, "copy"),
+            "the world itself": each(_truth, "truth"),
         }
+
+    def _trained(
+        self, work: Callable[[Any], Scores], given: Mapping[str, tuple[Any, ...]], name: str
+    ) -> list[Scores]:
+        """As `_kept`, after the trainings among what is new."""
+        new = [one for key, one in given.items() if self._measured.get(key) is None]
+        needed = {job.key: job for one in new for job in one if isinstance(job, Job)}
+        for _ in self._each(_train, list(needed.values()), name + "trained"):
+            pass
+        return self._kept(work, given, name + "judged")
+
+    def _kept(
+        self, work: Callable[[Any], Scores], given: Mapping[str, Any], what: str
+    ) -> list[Scores]:
+        """What `work` finds of each, by the key under which it is kept; only what is new is
+        measured."""
+        new = {key: one for key, one in given.items() if self._measured.get(key) is None}
+        for key, found in zip(new, self._each(work, list(new.values()), what), strict=True):
+            self._measured.add(key, found)
+        return [self._measured.get(key) or {} for key in given]
 
     def _each(self, work: Callable[[Any], Any], given: Sequence[Any], what: str) -> Iterator[Any]:
         return _with_progress(self._pool.map(work, given), len(given), what)

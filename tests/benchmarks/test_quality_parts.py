@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,30 @@ def test_each_way_of_merging_is_compared_with_unziploras_own_pairs() -> None:
     assert "By second:" in text
     assert "| both together: subject |" in text
     assert "content LoRA" not in text
+
+
+def test_a_free_methods_loras_are_looked_at_group_by_group() -> None:
+    class Limited(Told):
+        def limited(
+            self, group: Sequence[Job], role: str, layers: Mapping[str, Sequence[str]]
+        ) -> dict[str, list[dict[str, float]]]:
+            assert {job.method for job in group} == {"m1"}
+            self.asked += group
+            return {
+                label: [{f"{role}.{what} lift": len(groups) / 10 for what in ("subject", "style")}
+                        for _ in group]
+                for label, groups in layers.items()
+            }  # fmt: skip
+
+    work: Any = Limited(lambda *_: 0.0)
+    result = parts.where(work, CHOOSING[:2], [0, 1])
+    for role in ("content", "style"):
+        gained = {label: cells[f"{role}.style lift"][0] for label, cells in result[role].items()}
+        assert gained["all groups"] == pytest.approx(1.1)  # eleven
+        assert gained.pop("all groups") == pytest.approx(sum(gained.values()))
+    text = as_text("where", result)
+    assert "What the content LoRA gains" in text
+    assert "content's groups | style's groups" in text
 
 
 def test_rates_are_searched_outwards_and_kept(

@@ -18,6 +18,7 @@ from unziplora import mini
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.lora.merge_methods import MERGE_METHODS
 from unziplora.training.run_folder import run_path
+from unziplora.unet.architectures import MINIATURE, family
 
 needs_sets = pytest.mark.skipif(bool(sets.missing()), reason=sets.missing() or "all there")
 
@@ -38,6 +39,20 @@ def test_merged_files_draw_other_images_than_their_sum_and_are_scored_alike(tmp_
         # kept apart from the plain sum's, and found again
         assert np.array_equal(bench.samples(one, "cross", two, how), drawn[how])
     assert np.array_equal(bench.samples(one, "cross", two), drawn["add"])
+
+
+@pytest.mark.slow
+@needs_sets
+def test_a_lora_is_drawn_with_its_layers_in_some_groups_only(tmp_path: Path) -> None:
+    bench = Bench(Sampler(StandaloneHost.open(mini.MODEL, device="cpu"), steps=2), tmp_path)
+    job = Job("m1", CHOOSING[2], 0, {"lr": 1e-2, "steps": 4})
+    every = tuple(family()[MINIATURE].groups)
+    whole = bench.samples(job, "style")
+    assert np.array_equal(bench.limited_samples(job, "style", every), whole)
+    few = bench.limited_samples(job, "style", ["output_blocks.4.1"])
+    assert not np.array_equal(few, whole)
+    lifts = Scorer(judge()).score_limited(bench, job, "style", ["output_blocks.4.1"])
+    assert set(lifts) == {"style.style lift", "style.subject lift", "style.obeyed lift"}
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def split(path: Path, folder: Path, name: str, triggers: Mapping[BranchName, str
         if os.path.lexists(target):
             raise InvalidInput(f"{target.name} exists already. Choose another name.")
     table = B_LORA.get(file.info.architecture or "", B_LORA["sdxl"])
-    parts = {role: _layers_in(file, table[role]) for role in BRANCHES}
+    parts = {role: layers_in(file, table[role]) for role in BRANCHES}
     for role, layers in parts.items():
         if not layers:
             raise InvalidInput(
@@ -65,8 +65,8 @@ def split(path: Path, folder: Path, name: str, triggers: Mapping[BranchName, str
     return SplitPair(paths, counts, len(file.adapters) - sum(counts.values()))
 
 
-def _layers_in(file: LoraFile, groups: tuple[str, ...]) -> dict[str, LoraLayer]:
-    """By kohya's name."""
+def layers_in(file: LoraFile, groups: Collection[str]) -> dict[str, LoraLayer]:
+    """A file's plain LoRA layers in these groups of the UNet's attention, fp32, by kohya's name."""
     return {
         module_name(target): LoraLayer(layer.down.float(), layer.up.float(), layer.alpha)
         for target, layer in file.adapters.items()
