@@ -102,7 +102,7 @@ def test_it_draws_the_class_in_the_prompt(host: StandaloneHost, judge: Judge) ->
     asked = [kind for kind in KINDS for _ in range(2)]
     images = Sampler(host).images([article(kind) for kind in asked], list(range(len(asked))))
     found = judge.kinds(images, CORE_KINDS)
-    assert np.mean([a == b for a, b in zip(found, asked, strict=True)]) >= 0.5
+    assert np.mean([a == b for a, b in zip(found, asked, strict=True)]) >= 0.75
 
 
 def test_a_rare_token_means_nothing_before_training(host: StandaloneHost, judge: Judge) -> None:
@@ -111,7 +111,7 @@ def test_a_rare_token_means_nothing_before_training(host: StandaloneHost, judge:
     rare = judge.content(sampler.images([f"a sks {kind}" for kind in KINDS], seeds))
     same = (plain * rare).sum(-1).mean()
     others = (plain @ rare.T).mean()
-    assert float(same) > 0.5
+    assert float(same) > 0.8
     assert float(same) > float(others) + 0.3
 
 
