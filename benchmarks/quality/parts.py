@@ -189,14 +189,14 @@ def merge(work: Workers, targets: Sequence[Target], seeds: Sequence[int]) -> dic
 
 def where(work: Workers, targets: Sequence[Target], seeds: Sequence[int]) -> dict[str, Any]:
     """Which attention groups hold what a LoRA has learned that was free to use all of them (m1's):
-    what its layers gain in content's groups of the block table, in style's, and in all others."""
+    what its layers gain in each group of the block table, and in all others."""
     chosen = json.loads(CHOSEN.read_text("utf-8"))[FREE]
     jobs = [Job(FREE, target, seed, chosen) for seed in seeds for target in targets]
-    table, every = FULL[MINIATURE], tuple(family()[MINIATURE].groups)
+    every = tuple(family()[MINIATURE].groups)
+    in_table = [group for full in FULL[MINIATURE].values() for group in full]
     layers = {
-        "content's groups": table["content"],
-        "style's groups": table["style"],
-        "the other groups": [g for g in every if g not in (*table["content"], *table["style"])],
+        **{group: (group,) for group in in_table},
+        "the other groups": tuple(group for group in every if group not in in_table),
         "all groups": every,
     }
     return {role: report.table(work.limited(jobs, role, layers), len(targets)) for role in BRANCHES}

@@ -91,7 +91,9 @@ def test_a_free_methods_loras_are_looked_at_group_by_group() -> None:
         assert gained.pop("all groups") == pytest.approx(sum(gained.values()))
     text = as_text("where", result)
     assert "What the content LoRA gains" in text
-    assert "content's groups | style's groups" in text
+    assert (
+        "| output_blocks.3.1 | output_blocks.4.1 | output_blocks.5.1 | the other groups |" in text
+    )
 
 
 def test_rates_are_searched_outwards_and_kept(
