@@ -30,10 +30,8 @@ WIDENED = 5  # so many times at most
 STEPS = 300  # of every method: rates are compared at one price
 QUICK = 3  # targets
 FREE = "m1"  # trains both LoRAs in all columns of all groups
-OWN, OTHERS = (
-    "unziplora",
-    "dreambooth",
-)  # whose pairs merges are compared with, and whose are merged
+OWN = "unziplora"  # whose pairs merges are compared with
+OTHERS = "dreambooth"  # whose are merged
 FEWER = (75, 150)  # steps that are compared with the paper's 600
 
 Scores = dict[str, float]

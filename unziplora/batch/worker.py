@@ -100,7 +100,7 @@ class Worker:
                 if not is_full(error):
                     raise
                 _log(folder, traceback.format_exc())
-                plan = self._next_plan(plan)
+                plan = self._next_plan(job, plan)
                 if not plan:
                     return Result(
                         job.name,
@@ -160,12 +160,14 @@ class Worker:
             raise RuntimeError("the run ended without an event")
         return result  # not before: a run that is not read to its end takes that for an accident
 
-    def _next_plan(self, tried: str) -> str:
-        """The plan after the one that was too large, or nothing. tried: what was asked for, where
-        the run ended before it took a plan."""
+    def _next_plan(self, job: BatchJob, tried: str) -> str:
+        """The plan after the one that was too large, or nothing. tried: what the run was told to
+        take, if anything."""
         if self._host is None:
             return ""
-        used = self._plan or tried or "full"
+        # of a run that ended before it took one, what the manifest says
+        used = self._plan or tried or str(job.settings.get("memory", "auto"))
+        used = "full" if used == "auto" else used
         step_down = smaller(PLANS[used], self._host.unet, self._host.device)
         return "" if step_down is None else step_down.name
 
