@@ -21,7 +21,7 @@ from unziplora.training.settings import Settings
 Worth = Callable[[Job, str], float]
 
 
-class Told:
+class FakeWorkers:
     """In the place of the workers: every measure of a training is what `worth` says, by both
     referees, and it is written down what was asked."""
 
@@ -46,14 +46,14 @@ class Told:
         return [[self._scores(job, how) for job in group] for group in groups]
 
 
-def told(worth: Worth) -> Any:
-    return Told(worth)
+def workers(worth: Worth) -> Any:
+    return FakeWorkers(worth)
 
 
 def test_each_way_of_merging_is_compared_with_unziploras_own_pairs() -> None:
     worth = {("unziplora", "add"): 0.4, ("dreambooth", "add"): 0.1, ("dreambooth", "np"): 0.3,
              ("dreambooth", "zip"): 0.5}  # fmt: skip
-    work = told(lambda job, how: worth[job.method, how] + 0.01 * job.target.number)
+    work = workers(lambda job, how: worth[job.method, how] + 0.01 * job.target.number)
     result = parts.merge(work, CHOOSING[:3], [0, 1])
     assert set(result["table"]) == {f"{method}, {how}" for method, how in worth}
     assert {how for _, how in worth} == set(MERGE_METHODS)
@@ -71,7 +71,7 @@ def test_each_way_of_merging_is_compared_with_unziploras_own_pairs() -> None:
 
 
 def test_a_free_methods_loras_are_looked_at_group_by_group() -> None:
-    class Limited(Told):
+    class Limited(FakeWorkers):
         def limited(
             self, group: Sequence[Job], role: str, layers: Mapping[str, Sequence[str]]
         ) -> dict[str, list[dict[str, float]]]:
@@ -102,7 +102,7 @@ def test_rates_are_searched_outwards_and_kept(
     monkeypatch.setattr(parts, "CHOSEN", tmp_path / "chosen.json")
     (tmp_path / "chosen.json").write_text('{"b-lora": {"lr": 1.0, "steps": 300}}')
     best = {"m1": 8e-3, "m2": 1e-3}
-    work = told(lambda job, _: -abs(job.settings["lr"] - best[job.method]))
+    work = workers(lambda job, _: -abs(job.settings["lr"] - best[job.method]))
     result = parts.choose(work, CHOOSING[:2], [0], list(best))
     kept = json.loads((tmp_path / "chosen.json").read_text())
     assert kept == result["chosen"]
@@ -112,7 +112,7 @@ def test_rates_are_searched_outwards_and_kept(
 
 
 def test_fewer_steps_take_their_rates_from_other_images_than_they_are_compared_on() -> None:
-    work = told(
+    work = workers(
         lambda job, _: job.settings["steps"] / 1000 - abs(job.settings.get("lr", 0.002) - 0.002)
     )
     result = parts.fewer(work, CHOOSING[:2], FINAL[:3], [0, 1])
@@ -133,7 +133,7 @@ def test_fewer_steps_take_their_rates_from_other_images_than_they_are_compared_o
 
 def test_variants_are_compared_with_the_defaults_by_both_referees_and_timed() -> None:
     names = ["B random", "stratified timesteps"]
-    work = told(lambda job, _: 0.5 if "init" in job.settings else 0.2)
+    work = workers(lambda job, _: 0.5 if "init" in job.settings else 0.2)
     scores = work._scores
     seconds = {"init": 0.2, "timesteps": 0.1}
 

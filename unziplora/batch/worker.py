@@ -161,8 +161,8 @@ class Worker:
         return result  # not before: a run that is not read to its end takes that for an accident
 
     def _next_plan(self, job: BatchJob, tried: str) -> str:
-        """The plan after the one that was too large, or nothing. tried: what the run was told to
-        take, if anything."""
+        """The plan after the one that was too large, or nothing. tried: the plan that an earlier
+        try set, if any."""
         if self._host is None:
             return ""
         # of a run that ended before it took one, what the manifest says
