@@ -3,7 +3,8 @@ python -m benchmarks.quality --quick
 
 gates     which images offer something to learn; every other part starts with it
 choose    the learning rate of each method, by alignment alone, on six images: chosen.json
-decide    variants of unziplora on the same images (fold, importance, start of B, ...)
+decide    variants of unziplora on the same images (fold, importance, start of B, ...); with
+          --images final on final's, where a default may change
 fewer     unziplora in 75 and 150 steps, each at a rate that choose's images prefer, less 600 steps:
           on final's images
 final     all methods with what was chosen, on sixteen other images and two seeds: the table
@@ -43,7 +44,7 @@ from benchmarks.quality.parts import (
     merge,
     where,
 )
-from benchmarks.quality.targets import WANTED, Target, check_drawings
+from benchmarks.quality.targets import PARTS, WANTED, Target, check_drawings
 from benchmarks.quality.variants import VARIANTS
 from benchmarks.quality.workers import Workers
 from unziplora import mini
@@ -80,8 +81,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=None)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    images = "whose images, in gates, decide and where: final's instead of choose's"
+    parser.add_argument("--images", choices=tuple(PARTS), help=images)
     parser.add_argument("--workers", type=int, default=2)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.images and args.part not in ("gates", "decide", "where"):
+        parser.error(f"--images cannot be given for {args.part}, which has images of its own")
+    return args
 
 
 def main() -> None:
@@ -91,7 +97,7 @@ def main() -> None:
     _check_rates(part, _methods(args))
     with ExitStack() as on:
         work = _workers(args, on)
-        targets, rooms = gated(work, "choose" if args.quick else GATED_AS[part], args.ungated)
+        targets, rooms = gated(work, _images(args), args.ungated)
         targets = targets[:QUICK] if args.quick else targets
         print(headroom_text(rooms))
         _check_targets(args, part, len(targets))
@@ -112,6 +118,12 @@ def main() -> None:
 
 def _methods(args: argparse.Namespace) -> Sequence[str]:
     return args.methods or (QUICK_METHODS if args.quick else METHODS)
+
+
+def _images(args: argparse.Namespace) -> str:
+    if args.quick:
+        return "choose"
+    return args.images or GATED_AS[args.part]
 
 
 def _check_rates(part: str, methods: Sequence[str]) -> None:
@@ -136,7 +148,7 @@ def _workers(args: argparse.Namespace, on: ExitStack) -> Workers:
 
 def _check_targets(args: argparse.Namespace, part: str, count: int) -> None:
     """Ends the program where there is too little to train on."""
-    wanted = QUICK if args.quick else WANTED[GATED_AS[part]]
+    wanted = QUICK if args.quick else WANTED[_images(args)]
     if count < wanted:
         print(f"Only {count} of the {wanted} images that are wanted: errors are wide.")
     if part != "gates" and count < 2:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.quality import embeddings, workers
-from benchmarks.quality.__main__ import MEASURED, _check_rates, _workers
+from benchmarks.quality.__main__ import MEASURED, _check_rates, _images, _workers, arguments
 from benchmarks.quality.gates import Headroom
 from benchmarks.quality.measured import Measured, fingerprint, key_of
 from benchmarks.quality.runs import Bench, Job
@@ -58,6 +58,20 @@ def test_a_second_sitting_trains_and_judges_only_what_is_new(tmp_path: Path) -> 
     # alone, it is another question than crossed with another's style
     second.scored([JOBS[:1]], cross=False)
     assert pool.judged == [JOBS[0].key]
+
+
+def test_variants_may_go_on_the_final_images_and_rates_may_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def images(*given: str) -> str:
+        monkeypatch.setattr("sys.argv", ["quality", *given])
+        return _images(arguments())
+
+    assert images("--part", "decide") == images("--part", "choose") == "choose"
+    assert images("--part", "decide", "--images", "final") == images("--part", "final") == "final"
+    assert images("--quick") == "choose"
+    with pytest.raises(SystemExit):
+        images("--part", "choose", "--images", "final")
 
 
 def test_what_another_model_or_other_referees_said_does_not_count(tmp_path: Path) -> None:

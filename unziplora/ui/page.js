@@ -109,22 +109,33 @@
   };
   // gradio drops a press of a button whose last one is not answered yet, so requests wait for each
   // other. One that waits already is not added: a double click is one press.
-  const waiting = {}, patience = {};
+  const waiting = {}, patience = {}, late = {}, heard = {};
   const press = (to, request) => {
     const line = waiting[to] ??= [];
     if (!line.includes(request) && line.push(request) === 1) send(to);
   };
   const send = (to) => {
     window.unziplora.requests[to] = waiting[to][0];
+    heard[to] = false;
     // an answer may be lost; drawing takes minutes
     const lost = to === 'draw' ? 900000 : 30000;
-    patience[to] = setTimeout(window.unziplora.answered, lost, to);
+    patience[to] = setTimeout(() => {
+      if (!heard[to]) late[to] = (late[to] ?? 0) + 1;
+      next(to);
+    }, lost);
     find('uz_ask_' + to)?.click();
   };
-  window.unziplora.answered = (to) => {
+  const next = (to) => {
     clearTimeout(patience[to]);
     waiting[to]?.shift();
     if (waiting[to]?.length) setTimeout(send, 0, to);
+  };
+  // An answer that was given up may still come, before that of the request that waits now. Was it
+  // lost for good, this one waits in vain: what was heard meanwhile was its own answer.
+  window.unziplora.answered = (to) => {
+    if (!late[to]) return next(to);
+    late[to] -= 1;
+    heard[to] = true;
   };
   document.addEventListener('click', (event) => {
     const path = event.composedPath();
