@@ -20,8 +20,10 @@ from unziplora.batch.samples import Sampler, Sampling
 from unziplora.batch.worker import Worker
 from unziplora.host import ModelIdentity
 from unziplora.lora.write import tensor_hash
+from unziplora.training import memory_forecast
 from unziplora.training.manifest import BatchJob
 from unziplora.training.run_folder import RunFolder, run_path
+from unziplora.training.settings import Settings
 
 
 def job(image: Path, name: str = "tree", **settings: Any) -> BatchJob:
@@ -178,26 +180,37 @@ def test_a_worker_whose_run_was_taken_over_writes_no_more(
     assert not list(out.glob("*.safetensors"))
 
 
+class Small:
+    """A host that has no memory for the first two steps."""
+
+    def __init__(self, host: Any) -> None:
+        self.host, self.refused = host, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.host, name)
+
+    def denoise(self, *arguments: Any) -> Any:
+        if self.refused < 2:
+            self.refused += 1
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return self.host.denoise(*arguments)
+
+
 def test_full_memory_takes_the_next_plan(host: Any, image_file: Path, tmp_path: Path) -> None:
-    class Small:
-        """Has no memory for a step of the first two plans."""
-
-        def __init__(self) -> None:
-            self.refused = 0
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(host, name)
-
-        def denoise(self, *arguments: Any) -> Any:
-            if self.refused < 2:
-                self.refused += 1
-                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-            return host.denoise(*arguments)
-
-    small = Small()
-    result = Worker(lambda: small, tmp_path / "out", "w").train(job(image_file, memory="full"))  # type: ignore[arg-type, return-value]
+    result = worker(Small(host), tmp_path / "out").train(job(image_file, memory="full"))
     assert result.state == "completed"
     assert result.plan not in ("full", "selective")
+
+
+def test_full_memory_takes_a_plan_below_the_one_that_auto_took(
+    host: Any, image_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings("tree", "flat drawing", rank=2, resolution=64).resolve()
+    needs = memory_forecast.forecast(host.unet, host.device, settings).needs
+    monkeypatch.setattr(memory_forecast, "free_memory", lambda *_: needs["checkpoint"])
+    result = worker(Small(host), tmp_path / "out").train(job(image_file))
+    assert result.state == "completed"
+    assert result.plan == "low"
 
 
 class InProcess:
