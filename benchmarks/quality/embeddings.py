@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.targets import SAMPLES, SCENES, Target
+from benchmarks.quality.targets import Target, prompts
 from mini_world.captions import article
 from mini_world.sampler import Sampler
 from unziplora.images.load import open_image
@@ -28,17 +28,13 @@ def train(sampler: Sampler, image: Path, settings: Mapping[str, Any], out: Path)
 def prompts_of(condition: str, target: Target) -> list[str]:
     """As those of LoRAs (runs.py), with the learned words for the class and the style."""
     style = f"in {WORDS['style']} style"
-    if condition == "style":
-        return [f"{article(kind)} {style}" for kind in target.others for _ in range(2)]
-    content = article(WORDS["content"])
-    thing = content if condition == "content" else f"{content} {style}"
-    return [f"{thing} {scene}".strip() for scene in SCENES for _ in range(SAMPLES // len(SCENES))]
+    return prompts(condition, article(WORDS["content"]), style, target.others)
 
 
 def images(
-    sampler: Sampler, files: Mapping[BranchName, Path], prompts: list[str], seeds: list[int]
+    sampler: Sampler, files: Mapping[BranchName, Path], texts: list[str], seeds: list[int]
 ) -> np.ndarray:
-    """(n, side, side, 3) of the prompts, the embeddings in their words' places."""
+    """(n, side, side, 3) of the prompts `texts`, the embeddings in their words' places."""
     vectors = {}
     for role in BRANCHES:
         (first, second), _ = read_embedding(files[role])
@@ -46,6 +42,6 @@ def images(
     with (
         sampler.host.borrow(),
         sampler.host.learnable_encoders() as encoders,
-        encoders.drawn_with(sorted(set(prompts)), vectors),
+        encoders.drawn_with(sorted(set(texts)), vectors),
     ):
-        return sampler.images(prompts, seeds)
+        return sampler.images(texts, seeds)

@@ -17,8 +17,7 @@ from PIL import Image
 
 from benchmarks.quality import embeddings
 from benchmarks.quality.made_files import limited, merged
-from benchmarks.quality.targets import SAMPLES, SCENES, TOKEN, Target
-from mini_world.captions import article
+from benchmarks.quality.targets import SAMPLES, TOKEN, Target, prompts
 from mini_world.sampler import Sampler
 from unziplora import python_api as api
 from unziplora.hosts.standalone.generate import loaded
@@ -104,16 +103,16 @@ class Bench:
         if not path.exists():
             content, style = self.pair(job)["content"], self.pair(style_of or job)["style"]
             files: dict[BranchName, Path] = {"content": content, "style": style}
-            prompts = prompts_of(condition, job.target, (style_of or job).target)
+            texts = prompts_of(condition, job.target, (style_of or job).target)
             if job.method == INSPIRATION_TREE:
-                prompts = embeddings.prompts_of(condition, job.target)
-                images = embeddings.images(self.sampler, files, prompts, _seeds())
+                texts = embeddings.prompts_of(condition, job.target)
+                images = embeddings.images(self.sampler, files, texts, _seeds())
             elif how == "add":
                 used = _USED.get(condition, BRANCHES)
-                images = self._drawn(prompts, [files[role] for role in used])
+                images = self._drawn(texts, [files[role] for role in used])
             else:
                 with merged(self.sampler.host, files, how) as one:
-                    images = self._drawn(prompts, [one])
+                    images = self._drawn(texts, [one])
             _keep(path, images)
         return np.load(path)
 
@@ -121,33 +120,30 @@ class Bench:
         """(16, 128, 128, 3) of one role alone, with its layers in these attention groups only."""
         path = self.cache / "samples" / job.key / f"{role}-in-{'-'.join(groups)}.npy"
         if not path.exists():
-            prompts = prompts_of(role, job.target, job.target)
+            texts = prompts_of(role, job.target, job.target)
             with limited(self.pair(job)[role], groups) as file:
-                _keep(path, self._drawn(prompts, [file]))
+                _keep(path, self._drawn(texts, [file]))
         return np.load(path)
 
-    def _drawn(self, prompts: list[str], files: Sequence[Path]) -> np.ndarray:
+    def _drawn(self, texts: list[str], files: Sequence[Path]) -> np.ndarray:
         with loaded(self.sampler.host, [(path, 1.0) for path in files]):
-            return self.sampler.images(prompts, _seeds())
+            return self.sampler.images(texts, _seeds())
 
     def base_samples(self, condition: str, target: Target, style_target: Target) -> np.ndarray:
         """What the model alone makes of the same prompts and seeds; once for all targets whose
         prompts are the same."""
-        prompts = prompts_of(condition, target, style_target)
-        name = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16]
+        texts = prompts_of(condition, target, style_target)
+        name = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
         path = self.cache / "samples" / "base" / f"{name}.npy"
         if not path.exists():
-            _keep(path, self.sampler.images(prompts, _seeds()))
+            _keep(path, self.sampler.images(texts, _seeds()))
         return np.load(path)
 
 
 def prompts_of(condition: str, target: Target, style_target: Target) -> list[str]:
-    """Sixteen prompts: content in four scenes, style on eight other things, both in four scenes."""
+    """Those of LoRAs, with their trigger words."""
     style = f"in {style_target.style} style"
-    if condition == "style":
-        return [f"{article(kind)} {style}" for kind in target.others for _ in range(2)]
-    subject = target.subject if condition == "content" else f"{target.subject} {style}"
-    return [f"{subject} {scene}".strip() for scene in SCENES for _ in range(SAMPLES // len(SCENES))]
+    return prompts(condition, target.subject, style, target.others)
 
 
 def _seeds() -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -172,3 +172,15 @@ FINAL = _targets(
 )
 PARTS = {"choose": CHOOSING, "final": FINAL}
 WANTED = {"choose": 6, "final": 16}  # targets that pass the gates
+
+
+def prompts(condition: str, content: str, style: str, others: Sequence[str]) -> list[str]:
+    """Sixteen: content in four scenes, style on eight other things, both in four scenes.
+
+    content: what stands for the subject, "a sks cat"; style: "in clay sculpture style"; others:
+    the other things' classes.
+    """
+    if condition == "style":
+        return [f"{article(kind)} {style}" for kind in others for _ in range(2)]
+    thing = content if condition == "content" else f"{content} {style}"
+    return [f"{thing} {scene}".strip() for scene in SCENES for _ in range(SAMPLES // len(SCENES))]
