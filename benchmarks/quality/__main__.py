@@ -27,6 +27,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.images and args.part not in ("gates", "decide", "where"):
         parser.error(f"--images cannot be given for {args.part}, which has images of its own")
+    if args.out and find_spec("matplotlib") is None:
+        parser.error("--out draws a figure with matplotlib: pip install '.[bench]'")
     return args
 
 
