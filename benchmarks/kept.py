@@ -15,7 +15,7 @@ from unittest import mock
 
 from torch import Tensor
 
-from benchmarks.simulate_memory import Live, at_rest, chosen_plans
+from benchmarks.simulate_memory import Live, at_rest, plans_parser
 from unziplora.training.optimizer import LoraOptimizer
 
 _SMALLEST = 0.01e9  # bytes of a line of its own
@@ -68,7 +68,7 @@ def kept(architecture: str, resolution: int, rank: int, plan: str) -> Counter[st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    args = chosen_plans("What each memory plan keeps of a forward pass.", arguments)
+    args = plans_parser("What each memory plan keeps of a forward pass.").parse_args(arguments)
     for plan in args.only:
         found = kept(args.architecture, args.resolution, args.rank, plan)
         print(f"{plan:<12} {sum(found.values()) / 1e9:6.3f} GB", flush=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -199,11 +199,11 @@ def held_bytes(architecture: str, resolution: int, rank: int, plan: str) -> int:
 
 @contextmanager
 def at_rest(
-    live: Live, architecture: str, resolution: int, rank: int, plan: str
+    live: Live, architecture: str, resolution: int, rank: int, plan: str, *, widths: Widths = FULL
 ) -> Iterator[Trainer]:
     """A trainer under its plan, what it holds counted."""
     with without_data():
-        trainer = real_trainer(architecture, resolution, rank, plan)
+        trainer = real_trainer(architecture, resolution, rank, plan, widths=widths)
         unet = trainer.host.unet
         with trainer.plan.on(unet, trainer.attachment):
             live.count([*unet.parameters(), *unet.buffers(), *trainer.tensors().values()])
@@ -269,7 +269,7 @@ def _unet(architecture: str, widths: Widths, dtype: torch.dtype) -> nn.Module:
     return unet
 
 
-def chosen_plans(description: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+def plans_parser(description: str) -> argparse.ArgumentParser:
     """Which steps a benchmark of the plans simulates: architecture, resolution, rank, and of `only`
     the plans."""
     parser = argparse.ArgumentParser(description=description)
@@ -277,4 +277,4 @@ def chosen_plans(description: str, arguments: Sequence[str] | None) -> argparse.
     parser.add_argument("--resolution", type=int, default=1024)
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--only", nargs="+", default=list(PLANS), choices=PLANS)
-    return parser.parse_args(arguments)
+    return parser

@@ -77,8 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def steps(plan: str, trials: int) -> dict[str, Any]:
     """Ratios and median seconds under one plan."""
     ours = trained(plan)
-    bare = _same_unet(ours.host.unet)
-    plain = _same_unet(ours.host.unet)
+    bare = same_unet(ours.host.unet)
+    plain = same_unet(ours.host.unet)
     works = {
         "forward": _forward(bare, ours),
         "plain": _plain_step(plain, ours),
@@ -127,15 +127,17 @@ def trained(plan: str) -> Trainer:
     return trainer
 
 
-def _same_unet(unet: nn.Module) -> Any:
+def same_unet(unet: nn.Module, architecture: str = "sdxl", widths: Widths = WIDTHS) -> Any:
     """Another UNet on the very same weights, without branches."""
     with torch.device("meta"):
-        other = UNet2DConditionModel(**unet_of("sdxl", WIDTHS).config(WIDTHS.text[1])).eval()
+        config = unet_of(architecture, widths).config(widths.text[1])
+        other = UNet2DConditionModel(**config).eval()
     _share_weights(other, unet)
     return other
 
 
-def _inputs(trainer: Trainer) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def inputs(trainer: Trainer) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Of a plain UNet's forward pass."""
     encoded = trainer.encoded
     t = torch.tensor([500])
     added = trainer.host.added_conditioning(encoded.pooled[:1], encoded.sizes)
@@ -143,16 +145,15 @@ def _inputs(trainer: Trainer) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _forward(unet: Any, trainer: Trainer) -> Callable[[], Any]:
-    args, named = _inputs(trainer)
+    args, named = inputs(trainer)
     return torch.no_grad()(lambda: unet(*args, **named))
 
 
 def _plain_step(unet: Any, trainer: Trainer) -> Callable[[], None]:
     """As diffusers' train_dreambooth_lora_sdxl.py does it, with fused AdamW as ours."""
-    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(PROJECTIONS)))
-    parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    parameters = with_lora(unet, RANK)
     optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
-    args, named = _inputs(trainer)
+    args, named = inputs(trainer)
     target = torch.randn_like(args[0])
 
     def step() -> None:
@@ -164,6 +165,12 @@ def _plain_step(unet: Any, trainer: Trainer) -> Callable[[], None]:
         optimizer.zero_grad()
 
     return step
+
+
+def with_lora(unet: Any, rank: int) -> list[nn.Parameter]:
+    """The parameters of one LoRA on all attention projections, by peft."""
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(PROJECTIONS)))
+    return [parameter for parameter in unet.parameters() if parameter.requires_grad]
 
 
 def outside(count: int = 600) -> dict[str, Any]:

@@ -68,8 +68,8 @@ PLANS = {
     for plan in (
         Plan("full", 0.0, "cheap", eight_bit=False),
         Plan("selective", 0.12, "products"),
-        Plan("checkpoint", 0.33),
-        Plan("low", 0.4, away=True, in_backward=True, lora_dtype=torch.bfloat16),
-        Plan("lowest", 0.7, away=True, in_backward=True, fp8_base=True, lora_dtype=torch.bfloat16),
+        Plan("checkpoint", 0.39),
+        Plan("low", 0.46, away=True, in_backward=True, lora_dtype=torch.bfloat16),
+        Plan("lowest", 0.88, away=True, in_backward=True, fp8_base=True, lora_dtype=torch.bfloat16),
     )
 }
