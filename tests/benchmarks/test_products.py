@@ -15,8 +15,8 @@ WIDTHS = Widths(unet=(64, 128, 256), text=(64, 128))
 
 @pytest.mark.slow
 def test_an_ordinary_step_of_two_loras_takes_hardly_more_than_a_plain_one() -> None:
-    """Not one of a measuring window, which is a third more. What the prompts alone decide is computed
-    once a run, so that with so low a rank it may be less."""
+    """Not one of a measuring window, which is a third more. What depends on
+    the prompts alone is computed once a run, so that with so low a rank it may be less."""
     plain = plain_flops(*AT, WIDTHS)
     full, checkpoint = (flops(*AT, plan, WIDTHS) for plan in ("full", "checkpoint"))
     assert 0.95 < full / plain["plain"] < 1.05
