@@ -23,6 +23,12 @@ PAPER: Mapping[str, Mapping[str, Any]] = {
     "no orthogonality": {"orthogonality": 0.0},
     "a VAE sample per step": {"latent": "sample"},
     "SDXL's block table": {"blocks": dict(FULL["sdxl"])},
+    "both in style's last group": {
+        "blocks": {"content": ["output_blocks.3.1"], "style": ["output_blocks.4.1"]},
+    },
+    "both in style's first group": {
+        "blocks": {"content": ["output_blocks.3.1"], "style": ["output_blocks.5.1"]},
+    },
     "content in one more group": {
         "blocks": {
             "content": ["output_blocks.3.1", "output_blocks.4.1"],
