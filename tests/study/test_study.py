@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from PIL import Image
 
 from unziplora.errors import InvalidInput
 from unziplora.study.store import Store, wilson
-from unziplora.study.trials import QUESTIONS, open_results, trials_for
+from unziplora.study.trials import QUESTIONS, Trial, open_results, trials_for
 
 fastapi = pytest.importorskip("fastapi")
 testclient = pytest.importorskip("fastapi.testclient")
@@ -43,6 +45,10 @@ def study(folders: list[Path], tmp_path: Path) -> Any:
     return store, client
 
 
+def trials_of(folders: Sequence[Path], seed: int) -> list[Trial]:
+    return trials_for(sorted(NAMES), [folder.name for folder in folders], seed)
+
+
 def method_shown(client: Any, base: str, task: dict[str, Any], side: str) -> str:
     reply = client.get(f"{base}/{task['trial']}/{task['question']}/{side}/0")
     tone = Image.open(io.BytesIO(reply.content)).getpixel((0, 0))[0]
@@ -52,7 +58,7 @@ def method_shown(client: Any, base: str, task: dict[str, Any], side: str) -> str
 def answer_all(study: Any, folders: list[Path], token: str, *, attentive: bool = True) -> int:
     """Prefers unziplora everywhere; checks are answered rightly or wrongly. Count of clicks."""
     store, client = study
-    checks = {t.number: t.expected for t in trials_for(open_results(folders), store.seed(token))}
+    checks = {t.number: t.expected for t in trials_of(folders, store.seed(token))}
     base, clicks = f"/p/{token}", 0
     task = client.get(f"{base}/next").json()
     while "trial" in task:
@@ -76,7 +82,7 @@ def test_two_participants_see_all_in_their_own_order_and_results_count_both(
 ) -> None:
     store, client = study
     first, second = store.invite(2)
-    orders = [trials_for(open_results(folders), store.seed(t)) for t in (first, second)]
+    orders = [trials_of(folders, store.seed(t)) for t in (first, second)]
     for token in (first, second):
         answer_all(study, folders, token)
     found = store.preferences()
@@ -95,7 +101,7 @@ def test_two_participants_see_all_in_their_own_order_and_results_count_both(
 
 def test_each_participant_has_an_order_of_its_own(study: Any, folders: list[Path]) -> None:
     store, _ = study
-    orders = [trials_for(open_results(folders), store.seed(t)) for t in store.invite(2)]
+    orders = [trials_of(folders, store.seed(t)) for t in store.invite(2)]
     assert [t.name for t in orders[0]] != [t.name for t in orders[1]]
     for order in orders:
         assert sorted(t.name for t in order if t.expected is None) == sorted(NAMES)
@@ -128,6 +134,84 @@ def test_a_study_continues_where_it_was_after_a_restart(
     assert again.invite(1) == [token]
     other = testclient.TestClient(make_study(open_results(folders), again))
     assert other.get(f"/p/{token}/next").json()["done"] == 1
+
+
+def add_image(folders: Sequence[Path], name: str) -> None:
+    for folder in folders:
+        shutil.copytree(folder / "samples" / NAMES[0], folder / "samples" / name)
+
+
+def answer_one(client: Any, token: str, task: dict[str, Any]) -> dict[str, Any]:
+    body = {**{k: task[k] for k in ("trial", "question")}, "side": "left"}
+    return dict(client.post(f"/p/{token}/answer", json=body).json())
+
+
+def test_an_image_added_to_the_folders_leaves_the_comparisons_as_they_were(
+    study: Any, folders: list[Path]
+) -> None:
+    store, client = study
+    (token,) = store.invite(1)
+    task = client.get(f"/p/{token}/next").json()
+    left = method_shown(client, f"/p/{token}", task, "left")
+    shown = trials_of(folders, store.seed(token))[task["trial"]]
+    add_image(folders, "a-new-one")  # a batch that still runs
+    after = answer_one(client, token, task)
+    (row,) = csv.DictReader(io.StringIO(store.as_csv()))
+    assert (row["image"], row["left"]) == (shown.name, left)
+    assert after["total"] == task["total"]
+
+
+def test_a_study_with_answers_refuses_other_images_and_methods(
+    study: Any, folders: list[Path], tmp_path: Path
+) -> None:
+    from unziplora.study.server import make_study
+
+    store, client = study
+    (token,) = store.invite(1)
+    task = client.get(f"/p/{token}/next").json()
+    next_task = answer_one(client, token, task)
+    turned = testclient.TestClient(make_study(open_results(folders[::-1]), store))
+    assert turned.get(f"/p/{token}/next").json() == next_task
+    sides = [method_shown(c, f"/p/{token}", next_task, "left") for c in (client, turned)]
+    assert sides[0] == sides[1]  # the order of the folders on the command line changes no side
+    add_image(folders, "a-new-one")
+    with pytest.raises(InvalidInput, match="--answers"):
+        make_study(open_results(folders), Store(tmp_path / "answers.sqlite"))
+    make_study(open_results(folders), Store(tmp_path / "others.sqlite"))
+
+
+def test_answers_without_a_record_of_the_comparison_are_checked_one_by_one(
+    study: Any, folders: list[Path], tmp_path: Path
+) -> None:
+    import sqlite3
+
+    from unziplora.study.server import make_study
+
+    store, client = study
+    (token,) = store.invite(1)
+    answer_one(client, token, client.get(f"/p/{token}/next").json())
+    with sqlite3.connect(tmp_path / "answers.sqlite") as database:
+        database.execute("delete from settings where key = 'comparison'")
+    make_study(open_results(folders), store)  # they are of these folders
+    with sqlite3.connect(tmp_path / "answers.sqlite") as database:
+        database.execute("delete from settings where key = 'comparison'")
+        database.execute("update answers set left = right, right = left")
+    with pytest.raises(InvalidInput, match="other images or methods"):
+        make_study(open_results(folders), store)
+
+
+def test_a_study_without_answers_takes_what_the_folders_have_now(
+    study: Any, folders: list[Path], tmp_path: Path
+) -> None:
+    from unziplora.study.server import make_study
+
+    store, client = study
+    (token,) = store.invite(1)
+    add_image(folders, "a-new-one")
+    make_study(open_results(folders), store)
+    again = testclient.TestClient(make_study(open_results(folders), store))
+    before, after = (c.get(f"/p/{token}/next").json()["total"] for c in (client, again))
+    assert after == before + len(QUESTIONS)
 
 
 def test_a_participants_pages_never_name_a_method(study: Any) -> None:

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def study(arguments: argparse.Namespace) -> int:
     """Prints a link for each participant and the organiser's, and serves until Ctrl-C."""
-    from unziplora.study.trials import QUESTIONS, open_results, trials_for
+    from unziplora.study.trials import QUESTIONS, open_results, shared_names, trials_for
 
     if not 1 <= arguments.participants <= 10_000:
         raise InvalidInput("So many participants cannot take part. Choose 1 to 10000.")
@@ -42,14 +42,15 @@ def study(arguments: argparse.Namespace) -> int:
             "Install it with: pip install 'unziplora[app]'"
         ) from error
     store = Store(arguments.answers)
+    app = make_study(results, store)
     listening = listen(arguments.address, arguments.port)
     server = f"http://{_shown(arguments.address)}:{listening.getsockname()[1]}"
-    questions = len(trials_for(results, 0)) * len(QUESTIONS)
+    trials = trials_for(shared_names(results), [result.method for result in results], 0)
+    questions = len(trials) * len(QUESTIONS)
     print(f"{len(results)} methods, {questions} questions for each participant. Their links:")
     for token in store.invite(arguments.participants):
         print(f"  {server}/p/{token}")
     print(f"Results (for you alone): {server}/results/{store.key()}", flush=True)
-    app = make_study(results, store)
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listening])
     return 0
 

@@ -14,7 +14,15 @@ from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from pydantic import BaseModel
 
 from unziplora.study.store import Preference, Store
-from unziplora.study.trials import QUESTIONS, Question, Results, Side, Trial, trials_for
+from unziplora.study.trials import (
+    QUESTIONS,
+    Question,
+    Results,
+    Side,
+    Trial,
+    shared_names,
+    trials_for,
+)
 
 _PAGE = Path(__file__).with_name("page.html")
 _MOST_IMAGES = 4  # of one side
@@ -29,7 +37,11 @@ class Answer(BaseModel):
 
 
 def make_study(results: Sequence[Results], store: Store) -> FastAPI:
-    """The app. Nobody sees a method's name but on the results page, which needs the key."""
+    """The app. Nobody sees a method's name but on the results page, which needs the key.
+
+    Images that are added to the folders later take no part: an answer names its comparison by a
+    number, which has to mean the same for as long as there are answers. Raises InvalidInput where
+    the answers are of other images or methods."""
     app = FastAPI(title="UnZipLoRA study", docs_url=None, redoc_url=None, openapi_url=None)
     pages = _Pages(results, store)
     for path, endpoint in {
@@ -53,13 +65,15 @@ class _Pages:
     def __init__(self, results: Sequence[Results], store: Store) -> None:
         self._results, self._store = results, store
         self._by_method = {result.method: result for result in results}
+        methods = [result.method for result in results]
+        self._names, self._methods = store.keep_comparison(shared_names(results), methods)
         self._key = store.key()
 
     def _trials(self, token: str) -> list[Trial]:
         seed = self._store.seed(token)
         if seed is None:
             raise HTTPException(404, "This link is not known. Ask for another.")
-        return trials_for(self._results, seed)
+        return trials_for(self._names, self._methods, seed)
 
     def _trial(self, token: str, number: int) -> Trial:
         found = self._trials(token)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import secrets
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from unziplora.errors import InvalidInput
-from unziplora.study.trials import Question, Side, Trial
+from unziplora.study.trials import Question, Side, Trial, trials_for
 
 _TABLES = """
 create table if not exists participants (token text primary key, seed integer not null);
@@ -73,6 +74,25 @@ class Store:
             )
             row = database.execute("select value from settings where key = 'key'").fetchone()
         return str(row[0])
+
+    def keep_comparison(
+        self, names: Sequence[str], methods: Sequence[str]
+    ) -> tuple[list[str], list[str]]:
+        """The images and methods of this study, in its order: those given, where nobody has
+        answered yet. Raises InvalidInput where the answers are of others."""
+        with self._open() as database:
+            database.execute("begin immediate")
+            kept = _comparison(database, names, methods)
+            if kept is None:
+                raise InvalidInput(
+                    f"The answers in {self._path.name} are of other images or methods than the "
+                    "folders have now. Name another file with --answers, or start the study with "
+                    "the folders as they were."
+                )
+            database.execute(
+                "insert or replace into settings values ('comparison', ?)", (json.dumps(kept),)
+            )
+        return kept
 
     def invite(self, count: int) -> list[str]:
         """Tokens of at least so many participants, those of earlier starts first."""
@@ -160,6 +180,35 @@ class Store:
         )
         writer.writerows(rows)
         return text.getvalue()
+
+
+def _comparison(
+    database: sqlite3.Connection, names: Sequence[str], methods: Sequence[str]
+) -> tuple[list[str], list[str]] | None:
+    """What the answers are of, or, where there are none, what is given; None where they differ."""
+    given = (list(names), list(methods))
+    if database.execute("select 1 from answers limit 1").fetchone() is None:
+        return given
+    row = database.execute("select value from settings where key = 'comparison'").fetchone()
+    if row is None:  # answers of a version that did not keep it
+        return given if _fits(database, *given) else None
+    kept_names, kept_methods = json.loads(row[0])
+    same = sorted(kept_names) == sorted(names) and sorted(kept_methods) == sorted(methods)
+    return (kept_names, kept_methods) if same else None
+
+
+def _fits(database: sqlite3.Connection, names: Sequence[str], methods: Sequence[str]) -> bool:
+    """Whether each answer is of the trial that these names and methods give for its number."""
+    answers = defaultdict(set)
+    for token, seed, *shown in database.execute(
+        "select token, seed, trial, name, left, right from answers join participants using (token)"
+    ):
+        answers[token, seed].add(tuple(shown))
+    return all(
+        shown
+        <= {(t.number, t.name, t.left[0], t.right[0]) for t in trials_for(names, methods, seed)}
+        for (_, seed), shown in answers.items()
+    )
 
 
 def wilson(wins: int, n: int) -> tuple[float, float]:

@@ -73,12 +73,11 @@ def shared_names(results: Sequence[Results]) -> list[str]:
     return sorted(set.intersection(*(result.names() for result in results)))
 
 
-def trials_for(results: Sequence[Results], seed: int) -> list[Trial]:
+def trials_for(names: Sequence[str], methods: Sequence[str], seed: int) -> list[Trial]:
     """Every image with every pair of methods once, in an order and on sides of the seed's own;
-    after each eighth an attention check."""
+    after each eighth an attention check. The same names and methods in another order give other
+    trials, so that a study keeps both (Store.keep_comparison)."""
     rng = random.Random(seed)
-    names = shared_names(results)
-    methods = [result.method for result in results]
     compared = [(name, *pair) for name in names for pair in combinations(methods, 2)]
     rng.shuffle(compared)
     trials: list[Trial] = []
