@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -13,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from unziplora.safetensors_file import read_header, read_tensor, write_tensors
+from unziplora.safetensors_file import DamagedHeader, read_header, read_tensor, write_tensors
 
 TENSORS = {
     "b": torch.arange(6.0).reshape(2, 3),
@@ -70,6 +71,33 @@ def test_a_dtype_that_the_format_lacks_is_refused_before_anything_is_written() -
     with pytest.raises(ValueError, match="complex64"):
         write_tensors(file, {"x": torch.zeros(2, dtype=torch.complex64)}, {})
     assert file.getvalue() == b""
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [[0, 2**62, 2**62], [0, 2**63], [1] * 17, [9_999_999] * 50_000, [2**30, 2**31], [2**41], [-1]],
+    ids=["overflow", "longer-than-int64", "17-sides", "50000-sides", "2^61", "2^41", "negative"],
+)
+def test_a_shape_that_no_tensor_can_have_is_damage(shape: list[int]) -> None:
+    with pytest.raises(DamagedHeader, match="none that a tensor can have"):
+        read_header(on_disk(with_header({"a": entry(shape)})))
+
+
+@pytest.mark.parametrize("shape", [[], [0, 2**40], [1] * 16])
+def test_odd_shapes_that_torch_has_are_read(shape: list[int]) -> None:
+    numbers = 0 if 0 in shape else 1
+    file = on_disk(with_header({"a": entry(shape, numbers)}) + b"\0\0" * numbers)
+    (found,) = read_header(file).entries.values()
+    assert read_tensor(file, found).shape == torch.Size(shape)
+
+
+def entry(shape: list[int], numbers: int = 0) -> dict[str, object]:
+    return {"dtype": "F16", "shape": shape, "data_offsets": [0, 2 * numbers]}
+
+
+def with_header(header: object) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text
 
 
 def on_disk(data: bytes) -> IO[bytes]:

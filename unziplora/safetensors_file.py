@@ -18,6 +18,9 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+_MOST_SIDES = 16  # of a tensor; a convolution in three dimensions has 5
+_LONGEST_SIDE = 2**40
+_MOST_NUMBERS = 2**60  # of a tensor: torch counts in signed 64 bits
 _LONGEST_HEADER = 100_000_000  # bytes: the limit of the safetensors library itself
 _BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8,
@@ -145,15 +148,25 @@ def _name_of(dtype: torch.dtype) -> str:
 
 
 def _entry(entry: Any, base: int) -> TensorEntry:
-    shape = tuple(int(n) for n in entry["shape"])
+    shape = _shape(entry["shape"])
     first, last = (int(n) for n in entry["data_offsets"])
     dtype = str(entry["dtype"])
-    consistent = min(shape, default=0) >= 0 and 0 <= first <= last
+    consistent = 0 <= first <= last
     if dtype in _BITS:
         consistent = consistent and (last - first) * 8 == math.prod(shape) * _BITS[dtype]
     if not consistent:
         raise DamagedHeader("a tensor's shape and place do not agree")
     return TensorEntry(shape, dtype, base + first, last - first)
+
+
+def _shape(sides: Any) -> tuple[int, ...]:
+    """What torch can have, decided without a long product: a header of 400 kB may have a shape of
+    50,000 sides, whose product takes seconds. Sides of 0 count as 1, since torch's strides do."""
+    shape = tuple(int(n) for n in sides) if len(sides) <= _MOST_SIDES else (-1,)
+    fits = all(0 <= n <= _LONGEST_SIDE for n in shape)
+    if not fits or math.prod(max(n, 1) for n in shape) > _MOST_NUMBERS:
+        raise DamagedHeader("a tensor's shape is none that a tensor can have")
+    return shape
 
 
 def _check_size(entries: Mapping[str, TensorEntry], base: int, size: int) -> None:
