@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from unziplora.app.preset_files import PresetFiles
-from unziplora.errors import InvalidInput
+from unziplora.errors import InvalidInput, NotFound, WriteError
 
 
 @pytest.fixture
@@ -64,6 +65,24 @@ def test_a_damaged_preset_is_named(presets: PresetFiles, tmp_path: Path, text: s
     file.write_text(text)
     with pytest.raises(InvalidInput, match="mine is damaged"):
         presets.read("mine")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+@pytest.mark.parametrize("linked", [".unziplora", ".unziplora/.presets"])
+def test_a_linked_folder_is_neither_written_nor_deleted_in(
+    presets: PresetFiles, tmp_path: Path, linked: str
+) -> None:
+    documents = tmp_path / "documents"
+    taxes = documents / (".presets" if linked == ".unziplora" else ".") / "taxes.json"
+    taxes.parent.mkdir(parents=True)
+    taxes.write_text("{}")
+    (tmp_path / linked).parent.mkdir(exist_ok=True)
+    (tmp_path / linked).symlink_to(documents)
+    with pytest.raises(NotFound):
+        presets.delete("taxes")
+    with pytest.raises(WriteError, match="is a link"):
+        presets.write("taxes", {"steps": "4"})
+    assert [path.read_text() for path in documents.rglob("*.json")] == ["{}"]
 
 
 def test_only_texts_are_read(presets: PresetFiles, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -136,6 +137,35 @@ def test_without_a_name_the_words_get_a_number_where_they_are_taken(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+@pytest.mark.parametrize("file", ["image.png", "mask.png"])
+def test_a_run_is_not_begun_again_on_what_a_link_leads_to(
+    service: Service, image_file: Path, tmp_path: Path, file: str
+) -> None:
+    trained(service, image_file, "oak")
+    linked = service.run_folder("oak").path / file
+    linked.unlink(missing_ok=True)
+    linked.symlink_to(image_file)
+    for again in (lambda: service.restart("oak"), lambda: service.train_more("oak", 2)):
+        with pytest.raises(InvalidInput, match="no copy of its image"):
+            again()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_a_report_takes_no_log_but_the_runs_own(service: Service, tmp_path: Path) -> None:
+    from unziplora.app.bug_report import report
+
+    secret = tmp_path / "secret.txt"
+    secret.write_text("of somebody else\n")
+    folder = service.run_folder("oak")
+    folder.make()
+    folder.log.symlink_to(secret)
+    assert "somebody" not in report({}, folder)
+    folder.log.unlink()
+    os.mkfifo(folder.log)  # opening it would wait for a writer
+    assert "end of the log" not in report({}, folder)
+
+
 def test_a_damaged_file_is_no_pair_and_hides_no_other(
     service: Service, image_file: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from unziplora.app.own_files import is_own_file
 from unziplora.app.redact import redact
 from unziplora.training.run_folder import RunFolder
 from unziplora.version import __version__
@@ -84,6 +85,8 @@ def _settings(folder: RunFolder) -> tuple[str, list[str]]:
 
 
 def _log_end(folder: RunFolder) -> list[str]:
+    if not is_own_file(folder.path, folder.log):  # a link to any file; a FIFO, which never ends
+        return []
     try:
         with open(folder.log, "rb") as file:
             file.seek(0, 2)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from unziplora import files as atomic
-from unziplora.app.own_files import is_own_file
+from unziplora.app.own_files import is_own_file, is_own_folder
 from unziplora.errors import InvalidInput, NotFound, WriteError
 from unziplora.training.run_folder import HIDDEN
 
@@ -59,7 +58,7 @@ class PresetFiles:
 
     def write(self, name: str, values: Mapping[str, str]) -> None:
         """Replaces one of the same name. Raises InvalidInput for a name that no file can have, and
-        WriteError."""
+        WriteError, also where the folder is reached by a link: what that leads to is not ours."""
         path = self._folders()[0] / _file_name(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,12 +67,18 @@ class PresetFiles:
                 f"The folder for presets cannot be made ({error.strerror}). Allow writing to the "
                 "output folder."
             ) from error
+        if not any(is_own_folder(root, path.parent) for root in self._roots()):
+            raise WriteError(
+                f"The folder for presets {HIDDEN}/{_FOLDER} is a link, or lies in one. Links are "
+                "not followed; put the folder itself there."
+            )
         atomic.write_text(path, json.dumps(dict(values), indent=2, ensure_ascii=False) + "\n")
 
     def delete(self, name: str) -> None:
-        """Raises NotFound where there is none, and WriteError where the system refuses."""
+        """Raises NotFound where there is none (what a link leads to is none), and WriteError where
+        the system refuses."""
         paths = [folder / _file_name(name) for folder in self._folders()]
-        found = [path for path in paths if os.path.lexists(path)]
+        found = [path for path in paths if self._is_own(path)]
         if not found:
             raise NotFound(f"There is no preset named {name}. It may be deleted already.")
         try:
@@ -86,8 +91,10 @@ class PresetFiles:
             ) from error
 
     def _is_own(self, path: Path) -> bool:
-        runs = self._runs()
-        return any(is_own_file(root, path) for root in (self._out(), runs) if root is not None)
+        return any(is_own_file(root, path) for root in self._roots())
+
+    def _roots(self) -> list[Path]:
+        return [root for root in (self._out(), self._runs()) if root is not None]
 
     def _folders(self) -> list[Path]:
         """Where presets are written, and where else an earlier version wrote them."""

@@ -7,6 +7,7 @@ library's (app/library.py), what waits and runs its queue's (app/job_queue.py).
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -32,7 +33,7 @@ from unziplora.training.events import Finished, LorasSaved, Message, Started, St
 from unziplora.training.memory_forecast import Forecast, forecast, smallest
 from unziplora.training.model_traits import ModelInfo, ModelTraits
 from unziplora.training.run import Run
-from unziplora.training.run_folder import run_path
+from unziplora.training.run_folder import RunFolder, run_path
 from unziplora.training.settings import ResolvedSettings, Settings
 from unziplora.training.subject_mask import check_mask
 from unziplora.ziplora.learn import ZipSettings
@@ -125,13 +126,14 @@ class Service(Products):
         and image. Raises InvalidInput, also where it has no image copy any more."""
         folder = self.run_folder(name)
         info = folder.read_info()
-        if not folder.image.is_file():
+        image = self._training_image(folder)
+        if image is None:
             raise InvalidInput(
                 f"The run {name} has no copy of its image. Start it from the Train tab instead."
             )
         first = info.started_from.name if info.started_from else None
         values = {**_values(info.settings), "name": name}
-        return self.start(folder.training_image(), values, overwrite=True, start_from=first)
+        return self.start(image, values, overwrite=True, start_from=first)
 
     def train_more(self, name: str, steps: int) -> Job:
         """Trains a finished pair for so many steps more, on its own image and with its run's
@@ -139,14 +141,22 @@ class Service(Products):
         run's folder is gone."""
         self.pair(name)
         folder = self.run_folder(name)
-        if not folder.image.is_file():
+        image = self._training_image(folder)
+        if image is None:
             raise InvalidInput(
                 f"The run of {name} has no copy of its image any more. Choose the image on the "
                 "Train tab, and the pair under Start from."
             )
         values = _values(folder.read_info().settings)
         own = {"name": self.free_name(f"{name}-more"), "steps": steps, "recalibrate_every": None}
-        return self.start(folder.training_image(), {**values, **own}, start_from=name)
+        return self.start(image, {**values, **own}, start_from=name)
+
+    def _training_image(self, folder: RunFolder) -> bytes | None:
+        """Of a run's own copies: a link there may lead to any image of this machine, which would
+        be shown on the page. A mask that is one counts as no image: without it the run would be
+        another."""
+        linked = os.path.lexists(folder.mask) and not self.is_own(folder.mask)
+        return None if linked or not self.is_own(folder.image) else folder.training_image()
 
     def merge_pairs(
         self,

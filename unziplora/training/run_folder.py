@@ -83,7 +83,7 @@ class RunFolder:
         self._settings = path / "settings.json"
         self._image = path / "image.png"
         self._older_image = path / "picture.png"
-        self._mask = path / "mask.png"
+        self.mask = path / "mask.png"
 
     @property
     def name(self) -> str:
@@ -98,10 +98,10 @@ class RunFolder:
     def training_image(self) -> bytes:
         """An image file to begin such a run with again: the copy, with the subject's mask as its
         transparency. Raises InvalidInput."""
-        for path in (self.image, self._mask):
+        for path in (self.image, self.mask):
             files.check_regular_file(path)
         image = self.image.read_bytes()
-        return with_mask(image, self._mask.read_bytes()) if self._mask.is_file() else image
+        return with_mask(image, self.mask.read_bytes()) if self.mask.is_file() else image
 
     @property
     def has_state(self) -> bool:
@@ -153,18 +153,18 @@ class RunFolder:
         with files.writing(self._image) as temporary:
             source.image.save(temporary, "PNG")
         if source.mask is not None:
-            with files.writing(self._mask) as temporary:
+            with files.writing(self.mask) as temporary:
                 source.mask.save(temporary, "PNG")
         self.write_info(info)
         if source.mask is None:
-            self._mask.unlink(missing_ok=True)
+            self.mask.unlink(missing_ok=True)
         self._older_image.unlink(missing_ok=True)
         self._clear_work()
 
     def clear(self) -> None:
         """Removes what a run left: only files of kinds that a run writes. Raises OSError."""
         self._clear_work()
-        for old in (self._settings, self._image, self._older_image, self._mask):
+        for old in (self._settings, self._image, self._older_image, self.mask):
             old.unlink(missing_ok=True)
 
     def _clear_work(self) -> None:
