@@ -66,6 +66,21 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+@contextlib.contextmanager
+def all_or_none() -> Iterator[contextlib.ExitStack]:
+    """Lends a stack for what undoes each step that is done: called, the last first, where a later
+    step fails. What cannot be undone stays as it is, and the failure is raised."""
+    with contextlib.ExitStack() as undo:
+        yield undo
+        undo.pop_all()
+
+
+def remove(path: Path) -> None:
+    """Removes a file if there is one and the system allows it: to undo that it was made."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
 def make_folder(path: Path) -> None:
     """Makes a folder in one that is there, unless it is there itself. Raises WriteError."""
     try:

@@ -13,12 +13,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.waiting import until
+from unziplora.app import products
 from unziplora.app.own_machine import can_open, is_here, open_folder
 from unziplora.app.service import Service
-from unziplora.errors import InvalidInput, NotFound
+from unziplora.errors import InvalidInput, NotFound, WriteError
 from unziplora.images.load import open_image
 from unziplora.lora.metadata import read_info
 from unziplora.lora.publish import zip_of
+from unziplora.lora.rename import copy_renamed
 from unziplora.lora.tensor_file import read_metadata
 
 pytestmark = pytest.mark.slow
@@ -88,6 +90,69 @@ def test_a_pair_is_not_renamed_to_what_is_taken_or_no_name(
         service.rename("none", "other")
     assert service.rename("one", "one").name == "one"
     assert {pair.name for pair in service.pairs()} == {"one", "two"}
+
+
+def test_a_pair_whose_renaming_fails_halfway_is_as_it_was(
+    service: Service, image_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(service, image_file, "old")
+    before = everything(service)
+    whole = products.copy_renamed
+
+    def full_at_the_second(path: Path, target: Path) -> None:
+        if "style" in target.name:
+            raise WriteError("The disk is full.")
+        whole(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(products, "copy_renamed", full_at_the_second)
+        with pytest.raises(WriteError, match="full"):
+            service.rename("old", "new")
+    assert everything(service) == before
+    with monkeypatch.context() as patched:  # a side file that cannot be moved, at the end
+        patched.setattr(Path, "rename", refusing_images(Path.rename))
+        with pytest.raises(WriteError):
+            service.rename("old", "new")
+    assert everything(service) == before
+    assert service.rename("old", "new").name == "new"
+
+
+def refusing_images(rename: Any) -> Any:
+    def refuse(path: Path, target: Any) -> Any:
+        if path.name == "old_style.png":
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    return refuse
+
+
+def test_a_pair_whose_run_is_damaged_is_not_renamed_in_part(
+    service: Service, image_file: Path
+) -> None:
+    trained(service, image_file, "old")
+    (service.run_folder("old").path / "settings.json").write_text("{")
+    before = everything(service)
+    with pytest.raises(InvalidInput, match="damaged"):
+        service.rename("old", "new")
+    assert everything(service) == before
+
+
+def test_a_renamed_file_replaces_none_that_came_meanwhile(
+    service: Service, image_file: Path, tmp_path: Path
+) -> None:
+    trained(service, image_file, "old")
+    taken = tmp_path / "taken.safetensors"
+    taken.write_text("of somebody else")
+    with pytest.raises(InvalidInput, match="exists already"):
+        copy_renamed(service.pair("old").content, taken)
+    assert taken.read_text() == "of somebody else"
+
+
+def everything(service: Service) -> dict[str, bytes]:
+    """Files by their place below the output folder, the lock aside."""
+    out = service.folder()
+    found = (path for path in out.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(out)): path.read_bytes() for path in found}
 
 
 def test_a_pair_is_trained_for_more_steps_into_one_of_its_own(

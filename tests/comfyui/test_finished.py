@@ -176,6 +176,12 @@ def test_pairs_are_combined_and_saved(
         loras.save_pair(style, content, out, "swapped", overwrite=False)
     with pytest.raises(InvalidInput, match="not the style LoRA of a pair"):
         loras.save_pair(content, dict(style), out, "nameless", overwrite=False)
+    empty = loras.LoraTensors({}, style.metadata, style.name)
+    with pytest.raises(InvalidInput):
+        loras.save_pair(content, empty, out, "half", overwrite=False)
+    assert not list(out.glob("half*"))
+    with pytest.raises(InvalidInput, match="exists already"):  # one that came meanwhile
+        loras.write(content, out / "copy_content.safetensors", new=True)
 
 
 def test_the_halves_of_two_pairs_become_one(
@@ -187,6 +193,10 @@ def test_the_halves_of_two_pairs_become_one(
     content = loras.read(out / "one_content.safetensors")
     style = loras.read(out / "two_style.safetensors")
     assert content.info.pair != style.info.pair
+    (out / "new_style.safetensors").symlink_to(out / "not there")  # a name that is taken, too
+    with pytest.raises(InvalidInput, match="exists already"):
+        loras.save_pair(content, style, out, "new", overwrite=False)
+    (out / "new_style.safetensors").unlink()
     loras.save_pair(content, style, out, "new", overwrite=False)
     pair = finished.find_pair(out, "new")
     assert pair is not None

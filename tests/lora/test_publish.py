@@ -126,6 +126,16 @@ def test_the_zip_has_the_whole_folder(
     assert packed == there
 
 
+def test_an_archive_of_the_users_own_is_not_replaced(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    zip_of(tmp_path / "tree").write_bytes(b"my own")
+    with pytest.raises(InvalidInput, match=r"tree.zip exists already. Move that file away"):
+        publish(tmp_path / "tree", files, {})
+    assert zip_of(tmp_path / "tree").read_bytes() == b"my own"
+    assert not (tmp_path / "tree").exists()
+
+
 def test_a_licence_that_is_unknown_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="openrail"):
         publish(tmp_path / "tree", files, {}, licence="mine")

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.lora.layouts import Made, deltas, linears, pairs, sgm, suffixed
 from unziplora.app.sheet import sheet_prompts
 from unziplora.cli.commands import main
-from unziplora.errors import InvalidInput
+from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.lora.apply import check_fits, targets_in
 from unziplora.lora.merge import merge
 from unziplora.lora.pair import find_pair
@@ -53,6 +53,18 @@ def test_either_file_has_its_group_as_it_was_and_both_are_a_pair(host: Any, tmp_
             change = got[sgm(name)].delta(torch.zeros(delta.shape, dtype=torch.float64))
             assert (change - delta).norm() < 2e-3 * delta.norm()  # written in fp16
         check_fits(read_lora(file), targets_in("unet", host.unet))
+
+
+def test_a_part_that_cannot_be_written_leaves_no_other_behind(host: Any, tmp_path: Path) -> None:
+    b_lora(host, tmp_path / "dog.safetensors", CONTENT, STYLE)
+    broken = {
+        key: torch.full_like(tensor, float("nan")) if STYLE in key and "up" in key else tensor
+        for key, tensor in load_file(tmp_path / "dog.safetensors").items()
+    }
+    save_file(broken, tmp_path / "dog.safetensors")
+    with pytest.raises(UnZipLoRAError, match="infinite or NaN"):
+        split(tmp_path / "dog.safetensors", tmp_path, "dog", TRIGGERS)
+    assert [path.name for path in tmp_path.iterdir()] == ["dog.safetensors"]
 
 
 def test_a_lora_of_all_attention_loses_its_other_groups_and_it_is_said(

@@ -24,7 +24,7 @@ from unziplora.app.sheet import (
     sheet_prompts,
     weight_grid,
 )
-from unziplora.errors import InvalidInput, NotFound
+from unziplora.errors import InvalidInput, NotFound, WriteError
 from unziplora.images.load import open_image
 from unziplora.lora.merge import merge
 from unziplora.lora.merge_methods import DEFAULT_MU
@@ -35,6 +35,7 @@ from unziplora.lora.rename import copy_renamed
 from unziplora.lora.sidecars import Card, write_card
 from unziplora.method.prompts import BRANCHES, BranchName
 from unziplora.training.pair_writer import check_free
+from unziplora.training.run_folder import RunFolder
 
 _ROLE_ENDS = tuple(f"_{role}" for role in BRANCHES)
 _MOST_GRIDS = 8  # that are remembered
@@ -67,32 +68,43 @@ class Products(Library):
         self._grids: dict[Any, WeightGrid] = {}  # the latest ones
 
     def rename(self, name: str, new: str) -> Pair:
-        """The pair under another name, with its side files and its run's folder. Raises NotFound,
-        InvalidInput where the new name is taken or no file's, and WriteError."""
+        """The pair under another name, with its side files and its run's folder: all of it or,
+        where a step fails, nothing. Raises NotFound, InvalidInput where the new name is taken or no
+        file's or the run is damaged, and WriteError."""
         pair, new = self.pair(name), atomic.check_name(new.strip())
         if new == name:
             return pair
-        for run in {name, new} & set(self._busy()):
-            raise InvalidInput(f"The run {short(run)} has not ended. Wait for it, or stop it.")
-        old_files, new_files = pair.files, pair_files(self.folder(), new)
-        folder, new_folder = self.run_folder(name), self.run_path(new)
-        check_free(self.folder(), new)
-        if os.path.lexists(new_folder):
-            raise InvalidInput(f"There is a run named {new} already. Choose another name.")
-        for role, path in old_files.items():
-            copy_renamed(path, new_files[role])
-        with removing(name):
-            for path in self._files_of(name):
-                role = "content" if path.name.startswith(old_files["content"].stem) else "style"
-                if path == old_files[role]:
-                    path.unlink()
-                else:  # a side file
-                    end = path.name[len(old_files[role].stem) :]
-                    path.rename(path.with_name(new_files[role].stem + end))
+        folder = self.run_folder(name)
+        self._check_renaming(folder, new)
+        new_files, old = pair_files(self.folder(), new), self._files_of(name)
+        with removing(name), atomic.all_or_none() as undo:
+            for role, path in pair.files.items():
+                copy_renamed(path, new_files[role])
+                undo.callback(atomic.remove, new_files[role])
             if folder.exists():
-                folder.rename(new_folder.name)
+                undo.callback(_rename_back, folder.path.with_name(new), name)
+                folder.rename(new)
+            for path in old:
+                if path not in pair.files.values():  # a side file
+                    target = path.with_name(new + path.name[len(name) :])
+                    path.rename(target)
+                    undo.callback(_move_back, target, path)
+        with removing(name):
+            for path in old:
+                if path in pair.files.values():
+                    path.unlink()
         self.saved({str(role): path for role, path in new_files.items()})
         return self.pair(new)
+
+    def _check_renaming(self, folder: RunFolder, new: str) -> None:
+        for run in {folder.name, new} & set(self._busy()):
+            raise InvalidInput(f"The run {short(run)} has not ended. Wait for it, or stop it.")
+        check_free(self.folder(), new)
+        for place in (self.run_path(new), folder.path.with_name(new)):
+            if os.path.lexists(place):
+                raise InvalidInput(f"There is a run named {new} already. Choose another name.")
+        if folder.exists():
+            folder.read_info()  # which its renaming needs
 
     def snapshot(self, name: str, step: int) -> dict[BranchName, Path]:
         """The pair that a run kept at a step. Raises NotFound, and InvalidInput."""
@@ -120,8 +132,11 @@ class Products(Library):
         new = atomic.check_name(f"{name}-step{step}")
         check_free(self.out(), new)
         files = pair_files(self.out(), new)
-        for branch, path in kept.items():
-            copy_renamed(path, files[branch])
+        with atomic.all_or_none() as undo:
+            for branch, path in kept.items():
+                copy_renamed(path, files[branch])
+                undo.callback(atomic.remove, files[branch])
+        for branch in kept:
             info = read_info(files[branch])
             card = Card(
                 f"The {branch} after step {step} of the run {name}.", info.trigger or "",
@@ -242,6 +257,18 @@ class Products(Library):
             raise InvalidInput("This program cannot make sheets. Use `unziplora sheet`.")
         with self._reserve_model():
             yield self.draw, sheet_prompts(*files)
+
+
+def _rename_back(folder: Path, name: str) -> None:
+    """A run that got another name, or was about to."""
+    if os.path.lexists(folder):
+        with contextlib.suppress(OSError, WriteError, InvalidInput):
+            RunFolder(folder).rename(name)
+
+
+def _move_back(path: Path, earlier: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.rename(earlier)
 
 
 @lru_cache(maxsize=2048)

@@ -3,6 +3,7 @@ the file's header says."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 import uuid
 from collections.abc import Mapping
@@ -47,10 +48,11 @@ def with_header(lora: Mapping[str, Tensor], name: str) -> LoraTensors:
     return lora if isinstance(lora, LoraTensors) else LoraTensors(lora, {}, name)
 
 
-def write(lora: LoraTensors, path: Path) -> None:
-    """Atomically, and read back. Raises WriteError, and InvalidInput for what is no LoRA."""
+def write(lora: LoraTensors, path: Path, *, new: bool = False) -> None:
+    """Atomically, and read back. new: a file that is there by then is kept. Raises WriteError, and
+    InvalidInput for what is no LoRA, and where a new file's name is taken."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in lora.items()}
-    with files.writing(path) as temporary:
+    with files.writing(path, new=new) as temporary:
         temporary.write_bytes(save(plain, {"format": "pt", **lora.metadata}))
         read_lora(temporary)
 
@@ -90,14 +92,17 @@ def save_pair(
     not a file of a pair, or a name is taken and may not be overwritten."""
     paths = pair_files(folder, files.check_name(name))
     for path in paths.values():
-        if path.exists() and not overwrite:
+        if os.path.lexists(path) and not overwrite:
             raise InvalidInput(f"{path.name} exists already. Choose another name, or overwrite it.")
     loras = {"content": _of_pair(content, "content"), "style": _of_pair(style, "style")}
     pairs = {lora.info.pair for lora in loras.values()}
     linked = (pairs.pop() if len(pairs) == 1 else None) or uuid.uuid4().hex
-    for role, path in paths.items():
-        lora = loras[role]
-        write(LoraTensors(lora, renamed(lora.metadata, path.stem, linked), path.stem), path)
+    with files.all_or_none() as undo:
+        for role, path in paths.items():
+            metadata = renamed(loras[role].metadata, path.stem, linked)
+            write(LoraTensors(loras[role], metadata, path.stem), path, new=not overwrite)
+            if not overwrite:
+                undo.callback(files.remove, path)
     return paths
 
 

@@ -85,17 +85,14 @@ def publish(
     title: str | None = None,
     licence: str | None = None,
 ) -> Path:
-    """Writes `folder` (which must not exist) and, beside it, a zip of it (`zip_of`).
+    """Writes `folder` and, beside it, a zip of it (`zip_of`); neither may exist.
 
     files: content and style. images: of content, style, both, or of anything else. title: the
-    folder's name where none is given. licence: one of LICENCES. Raises InvalidInput where the
-    folder exists, a file is not of a pair or the licence is unknown, and WriteError, with nothing
+    folder's name where none is given. licence: one of LICENCES. Raises InvalidInput where
+    either exists, a file is not of a pair or the licence is unknown, and WriteError, with nothing
     left behind, where the disk refuses.
     """
-    if os.path.lexists(folder):
-        raise InvalidInput(
-            f"{folder.name} exists already. Move that folder away, and publish once more."
-        )
+    _check_unused(folder)
     if licence is not None and licence not in LICENCES:
         raise InvalidInput(
             f"There is no licence {licence[:40]!r}. Choose one of {', '.join(LICENCES)}."
@@ -120,14 +117,25 @@ def publish(
             unfinished.mkdir()
             _write(unfinished, pair, images)
             _zip(unfinished)
-            os.replace(zip_of(unfinished), zip_of(folder))
-            os.replace(unfinished, folder)
+            with atomic.all_or_none() as undo:
+                with atomic.writing(zip_of(folder), new=True) as packed:
+                    os.replace(zip_of(unfinished), packed)
+                undo.callback(atomic.remove, zip_of(folder))
+                os.replace(unfinished, folder)
     except OSError as error:
         raise WriteError(
             f"{folder.name} could not be published ({error.strerror or error}). "
             "Make room on the disk, or allow writing there."
         ) from error
     return folder
+
+
+def _check_unused(folder: Path) -> None:
+    for path, kind in ((folder, "folder"), (zip_of(folder), "file")):
+        if os.path.lexists(path):
+            raise InvalidInput(
+                f"{path.name} exists already. Move that {kind} away, and publish once more."
+            )
 
 
 def zip_of(folder: Path) -> Path:

@@ -18,14 +18,15 @@ _ALIGNED = 8  # bytes: a header's length is a multiple of it
 
 def copy_renamed(path: Path, target: Path) -> None:
     """Writes `path` to `target`, whose stem its header then says in every place that had the old
-    one. Raises WriteError; a file is whole or not there."""
+    one. Raises WriteError, and InvalidInput where the name is taken by then; a file is whole or not
+    there."""
     old, new = path.stem, target.stem
     metadata = read_metadata(path)
     for key in ("ss_output_name", "modelspec.title"):
         said = metadata.get(key, "")
         if said == old or said.startswith(f"{old} ("):
             metadata[key] = new + said[len(old) :]
-    with path.open("rb") as source, atomic.writing(target) as temporary:
+    with path.open("rb") as source, atomic.writing(target, new=True) as temporary:
         header = json.loads(source.read(int.from_bytes(source.read(8), "little")))
         header["__metadata__"] = metadata
         text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()

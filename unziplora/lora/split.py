@@ -55,10 +55,13 @@ def split(path: Path, folder: Path, name: str, triggers: Mapping[BranchName, str
                 f"its {role}. Choose a B-LoRA, or a LoRA of all of SDXL's attention."
             )
     pair = uuid.uuid4().hex
-    for role, layers in parts.items():
-        shapes = {n: (*one.up.shape[:1], *one.down.shape[1:]) for n, one in layers.items()}
-        header = part_metadata(file.metadata, paths[role], role, pair, triggers[role], METHOD)
-        save_modules(paths[role], layers, header, shapes=shapes, new=True)
+    with atomic.all_or_none() as undo:  # numbers of one part may be infinite in its file
+        for role, layers in parts.items():
+            shapes = {n: (*one.up.shape[:1], *one.down.shape[1:]) for n, one in layers.items()}
+            header = part_metadata(file.metadata, paths[role], role, pair, triggers[role], METHOD)
+            save_modules(paths[role], layers, header, shapes=shapes, new=True)
+            undo.callback(atomic.remove, paths[role])
+    for role in parts:
         card = Card(f"The {role} of {path.stem}.", triggers[role], f"Split from {path.name}.")
         write_card(paths[role], card)
     counts = {role: len(layers) for role, layers in parts.items()}
