@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
+from unziplora.app.bug_report import report
 from unziplora.app.redact import LONGEST_LINE, redact
 from unziplora.errors import InvalidInput
+from unziplora.host import ModelIdentity
+from unziplora.training.run_folder import RunFolder, RunInfo
+from unziplora.training.settings import Settings
 
 PRIVATE = {
     "path with spaces": ("No file /home/zoe/My Pictures/holiday in Rome/img 1.png: gone", "Rome"),
@@ -70,9 +75,34 @@ def test_of_code_the_place_is_kept_and_the_installation_is_not() -> None:
 
 
 def test_names_of_runs_are_removed_whatever_their_case() -> None:
-    assert redact("Run Zoe-Portrait ended, zoe-portrait_content too", ["zoe-portrait"]) == (
-        "Run <name> ended, zoe-portrait_content too"
-    ).replace("zoe-portrait_content", redact("zoe-portrait_content", ["zoe-portrait"]))
+    said = (
+        "Run Zoe-Portrait ended, zoe-portrait_content too, old_zoe-portrait-000600; azoe-portrait"
+    )
+    assert redact(said, ["zoe-portrait"]) == (
+        "Run <name> ended, <name>_content too, old_<name>-000600; azoe-portrait"
+    )
+
+
+def test_no_text_of_the_users_settings_is_in_a_report(tmp_path: Path) -> None:
+    """Of every setting that takes any text: a new one is found here."""
+    hints = get_type_hints(Settings)
+    texts = {
+        name: f"bruno {number}"
+        for number, name in enumerate(hints)
+        if hints[name] in (str, str | None) and name not in ("method", "preview_sampler")
+    }
+    assert {"subject", "prompt_style", "leak_prompt_content", "leak_prompt_style"} <= texts.keys()
+    settings = Settings(**texts, leak_penalty=0.1)  # type: ignore[arg-type]
+    folder = RunFolder(tmp_path / ".unziplora" / "Zoe-Portrait")
+    folder.make()
+    model = ModelIdentity("sdxl.safetensors", None, None)
+    folder.write_info(RunInfo(settings.resolve(), model, "sdxl", "p", 0.0))
+    folder.note("Zoe-Portrait_content.safetensors exists and is not this run's.")
+    made = report({}, folder, ["Merged: Zoe-Portrait_style.safetensors"])
+    assert "leak_prompt_style of" in made
+    assert "<name>_content.safetensors exists" in made
+    for private in ("bruno", "zoe"):
+        assert private not in made.lower()
 
 
 def test_the_machine_and_its_user_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:

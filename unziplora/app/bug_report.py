@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
 from unziplora.app.own_files import is_own_file
 from unziplora.app.redact import redact
 from unziplora.training.run_folder import RunFolder
+from unziplora.training.settings import Settings
 from unziplora.version import __version__
 
 _PACKAGES = (
@@ -23,8 +24,13 @@ _PACKAGES = (
 )  # fmt: skip
 _LOG_LINES = 80
 _LOG_BYTES = 200_000  # that are read of it, from its end
-_WORDS = ("subject", "style", "token", "name", "prompt_combined", "prompt_content",
-          "prompt_style", "preview_prompt", "preview_negative")  # fmt: skip
+_OF_LISTS = ("method", "preview_sampler")  # texts that a program offers, none of a user's own
+# The user's own texts. Choices among few are Literals; a new text is kept out until it is here.
+_WORDS = tuple(
+    name
+    for name, kind in get_type_hints(Settings).items()
+    if kind in (str, str | None) and name not in _OF_LISTS
+)
 
 
 def report(

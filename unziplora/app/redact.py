@@ -71,8 +71,14 @@ def redact(text: str, names: Iterable[str] = ()) -> str:
     text = "\n".join(lines)
     for name in sorted({*names, *own_names()}, key=len, reverse=True):
         if len(name) > 1:
-            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "<name>", text, flags=re.IGNORECASE)
+            text = _whole(name).sub("<name>", text)
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+
+
+def _whole(name: str) -> re.Pattern[str]:
+    """The name where no letter and no digit continues it: an underline does not, as in the name
+    NAME_content of its file."""
+    return re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", re.IGNORECASE)
 
 
 def own_folders() -> list[str]:
