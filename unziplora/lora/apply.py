@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.lora.algorithms import Adapter, Difference, LoraLayer, all_finite, on_device
 from unziplora.lora.key_layouts import Network, Target, res_blocks_of, target_of
-from unziplora.lora.read import LoraFile
+from unziplora.lora.read import LoraFile, check_readable
 from unziplora.unet.changes import Changes
 
 _SAMPLES = 3  # layers whose effect is compared with the formula
@@ -53,7 +53,7 @@ def check_fits(file: LoraFile, modules: Mapping[Target, nn.Module]) -> None:
 
     Raises InvalidInput where a file is of another model, or has numbers that are none.
     """
-    _check_readable(file)
+    check_readable(file)
     networks = {target.network for target in modules}
     adapters = {t: a for t, a in file.adapters.items() if t.network in networks}
     fitting = sum(t in modules and _fits(a, modules[t]) for t, a in adapters.items())
@@ -63,17 +63,6 @@ def check_fits(file: LoraFile, modules: Mapping[Target, nn.Module]) -> None:
             "Choose a LoRA of the same architecture."
         )
     _check_finite(file.path.name, adapters)
-
-
-def _check_readable(file: LoraFile) -> None:
-    if file.adapters:
-        return
-    kinds = ", ".join(f"{count} {kind}" for kind, count in file.left_out.items())
-    what = f"It is for {file.model}" if file.model else f"It has {kinds or 'no tensors'}"
-    raise InvalidInput(
-        f"{file.path.name} has no layers of an SDXL model that can be read here. {what}; choose a "
-        "LoRA for SDXL."
-    )
 
 
 def _check_finite(name: str, adapters: Mapping[Target, Adapter]) -> None:

@@ -17,7 +17,7 @@ from unziplora.lora.merge_methods import DEFAULT_MU, MergeMethod, find_merge_met
 from unziplora.lora.mergers import Learned
 from unziplora.lora.metadata import info_of, merged_metadata
 from unziplora.lora.projection import projected
-from unziplora.lora.read import LoraFile, read_lora
+from unziplora.lora.read import LoraFile, check_readable, read_lora
 from unziplora.lora.sidecars import merged_card, write_card
 from unziplora.lora.write import SavedLora, module_name, save_modules, tensor_hash
 
@@ -95,12 +95,13 @@ def _head(file: LoraFile, weight: float) -> tuple[str, float, str, Mapping[str, 
 
 
 def _plain(file: LoraFile) -> LoraFile:
+    check_readable(file)
     others = {kind: count for kind, count in file.kinds.items() if kind != LoraLayer.kind}
-    if others or not file.adapters:
+    if others:
         left = ", ".join(f"{count} {kind} modules" for kind, count in others.items())
         raise InvalidInput(
-            f"{file.path.name} has {left or 'nothing of an SDXL model'}, which cannot be merged "
-            "here without losing it. Use plain LoRAs, such as ours."
+            f"{file.path.name} has {left}, which cannot be merged here without losing it. "
+            "Use plain LoRAs, such as ours."
         )
     return file
 

@@ -61,8 +61,8 @@ _OTHER_MODELS = {
 class LoraFile:
     """adapters: by the module that each changes. left_out: how many tensors or modules of other
     kinds there are, by kind. layout: whose way of naming this is. model: what else it is a LoRA of,
-    where no module is SDXL's. info, metadata: the header, typed and as it stands. notes: what was
-    odd, a sentence each."""
+    where none of its UNet's modules is SDXL's; CLIP-L's layers are the same in many. info,
+    metadata: the header, typed and as it stands. notes: what was odd, a sentence each."""
 
     path: Path
     adapters: Mapping[Target, Adapter]
@@ -109,11 +109,23 @@ def read_lora(path: Path) -> LoraFile:
             adapters=adapters,
             left_out=dict(left_out),
             layout=layout_of(keys),
-            model=None if adapters else _other_model(file.entries),
+            model=_other_model(file.entries, keys, adapters),
             info=info,
             metadata=file.metadata,
             notes=(*notes, *info.notes),
         )
+
+
+def check_readable(file: LoraFile) -> None:
+    """Raises InvalidInput for a file of another model, or without anything that can be read."""
+    if file.adapters and file.model is None:
+        return
+    kinds = ", ".join(f"{count} {kind}" for kind, count in file.left_out.items())
+    what = f"It is for {file.model}" if file.model else f"It has {kinds or 'no tensors'}"
+    raise InvalidInput(
+        f"{file.path.name} has no layers of an SDXL model that can be read here. {what}; choose a "
+        "LoRA for SDXL."
+    )
 
 
 def _keys(names: Iterable[str], left_out: Counter[str]) -> dict[str, Key]:
@@ -196,6 +208,15 @@ def _config_beside(path: Path) -> dict[str, AdapterConfig]:
     return adapter_configs(metadata, [])
 
 
-def _other_model(names: Iterable[str]) -> str | None:
+def _other_model(
+    names: Iterable[str], keys: Mapping[str, Key], adapters: Mapping[Target, Adapter]
+) -> str | None:
+    """None also where only text encoders are changed."""
+    read = {target.network for target in adapters}
+    if "unet" in read:
+        return None
     text = " ".join(names)
-    return next((model for mark, model in _OTHER_MODELS.items() if mark in text), None)
+    named = next((model for mark, model in _OTHER_MODELS.items() if mark in text), None)
+    modules = {key.module for key in keys.values() if key.network == "unet"}
+    unknown = all(target_of("unet", module, 2) is None for module in modules)
+    return "another model" if named is None and read and modules and unknown else named
