@@ -46,11 +46,25 @@ class WebUIHost:
     @classmethod
     def chosen_model(cls) -> Any:
         """`shared.sd_model` of the checkpoint that is chosen, which this loads where that has not
-        been done. Raises InvalidInput where none is chosen, or it cannot be loaded."""
-        model = webui("shared").sd_model
-        if model is None:  # Automatic1111 keeps what went wrong to its console
-            raise no_model(option("sd_model_checkpoint", None))
-        return model
+        been done. Waits for the WebUI's queue. Raises InvalidInput where none is chosen, or it
+        cannot be loaded."""
+        with webui("call_queue").queue_lock:
+            return cls._load_chosen()
+
+    @classmethod
+    def _load_chosen(cls) -> Any:
+        """As every generation begins: an image with a refiner, or with a checkpoint of its own,
+        leaves that one loaded (modules/processing.py:826, modules/sd_samplers_common.py:195). The
+        WebUI's queue is held."""
+        models, chosen = webui("sd_models"), option("sd_model_checkpoint", None)
+        loaded = webui("shared").sd_model  # the first time, this loads it
+        if loaded is None and not models.model_data.was_loaded_at_least_once:
+            raise no_model(chosen)  # the WebUI keeps what went wrong to its console
+        try:
+            models.reload_model_weights()
+        except Exception as error:  # whatever a damaged or unknown file raises
+            raise no_model(chosen, error) from error
+        return webui("shared").sd_model
 
     @classmethod
     def loaded_model(cls) -> Any | None:
@@ -60,6 +74,7 @@ class WebUIHost:
     def __init__(self, model: Any) -> None:
         """model: the WebUI's `shared.sd_model`, loaded."""
         self._model = model
+        self._info = model.sd_checkpoint_info  # the WebUI may load another one into the same object
         self._loan = contextlib.ExitStack()
         self.notes: list[str] = []  # for the run's log, about the borrowed model
         if not getattr(model, "is_sdxl", False):
@@ -96,8 +111,7 @@ class WebUIHost:
 
     @property
     def model(self) -> ModelIdentity:
-        info = self._model.sd_checkpoint_info
-        return ModelIdentity(self._title(), info.sha256, family_in(self._title()))
+        return ModelIdentity(self._title(), self._info.sha256, family_in(self._title()))
 
     @property
     def defaults(self) -> Defaults:
@@ -107,7 +121,7 @@ class WebUIHost:
     def _header(self) -> Mapping[str, str]:
         """Of the checkpoint's file, as it is: the WebUI's copy has objects in place of JSON
         (modules/sd_models.py:304), and reForge drops it when it loads a model (its :638)."""
-        return read_metadata(Path(self._model.sd_checkpoint_info.filename))
+        return read_metadata(Path(self._info.filename))
 
     @contextlib.contextmanager
     def borrow(self) -> Iterator[None]:
@@ -130,29 +144,30 @@ class WebUIHost:
 
     def give_way(self, ended: Callable[[], bool]) -> bool:
         """`SharedHost.give_way`: to the images that wait for the WebUI's queue."""
-        title = self._title()
         self._loan.close()
         if not images_first.take_turn(ended):
             return False
-        self._loan.enter_context(self._borrowed(title))
+        self._loan.enter_context(self._borrowed())
         return True
 
     def _is_chosen(self) -> bool:
         """Whether the next image will be made with this model."""
         chosen = webui("sd_models").select_checkpoint()
-        return bool(chosen.filename == self._model.sd_checkpoint_info.filename)
+        return bool(chosen.filename == self._info.filename)
 
     @contextlib.contextmanager
-    def _borrowed(self, title: str | None = None) -> Iterator[None]:
-        """Releases the WebUI's queue, which is held, at the end. title: of the checkpoint that the
-        model must have: a WebUI may load another one into the same object."""
+    def _borrowed(self) -> Iterator[None]:
+        """Releases the WebUI's queue, which is held, at the end."""
         shared, progress = webui("shared"), webui("progress")
         with contextlib.ExitStack() as held:
             held.callback(images_first.release)
-            if shared.sd_model is not self._model or title not in (None, self._title()):
+            if self._is_chosen():  # an image that was drawn meanwhile may have left another one
+                self._load_chosen()
+            loaded: str = self._model.sd_checkpoint_info.filename
+            if shared.sd_model is not self._model or loaded != self._info.filename:
                 raise UnZipLoRAError(
                     "Another checkpoint was loaded while this run waited for its turn. "
-                    f"Choose {title or self._title()} again, and resume the run or start it again."
+                    f"Choose {self._title()} again, and resume the run or start it again."
                 )
             task = progress.create_task_id("unziplora")
             shared.state.begin(job=txt2img.JOB)
@@ -230,8 +245,7 @@ class WebUIHost:
         return first
 
     def _title(self) -> str:
-        info = self._model.sd_checkpoint_info
-        return PureWindowsPath(info.filename).name  # it knows both slashes
+        return PureWindowsPath(self._info.filename).name  # it knows both slashes
 
 
 @contextlib.contextmanager

@@ -30,18 +30,17 @@ class ForgeHost(ForgeObjectsHost):
     """
 
     @classmethod
-    def chosen_model(cls) -> Any:
+    def _load_chosen(cls) -> Any:
         """It is loaded when it is first used (modules/sd_models.py:473), and then the WebUI says in
         many ways that it cannot be: by ValueError, AssertionError, KeyError, ..."""
         models = webui("sd_models")
-        with webui("call_queue").queue_lock:
-            chosen = models.model_data.forge_loading_parameters.get("checkpoint_info")
-            if chosen is None:
-                raise no_model(None)
-            try:
-                models.forge_model_reload()
-            except Exception as error:
-                raise no_model(chosen.filename, error) from error
+        chosen = models.model_data.forge_loading_parameters.get("checkpoint_info")
+        if chosen is None:
+            raise no_model(None)
+        try:
+            models.forge_model_reload()
+        except Exception as error:
+            raise no_model(chosen.filename, error) from error
         return webui("shared").sd_model
 
     @classmethod
