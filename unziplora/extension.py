@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unziplora.hosts.webui import detect, options, txt2img
+from unziplora.hosts.webui import detect, lora_memory, options, txt2img
 from unziplora.hosts.webui.reload import ReloadGate
 from unziplora.hosts.webui.shutdown import SaveAtExit
 from unziplora.hosts.webui.txt2img import webui
@@ -53,6 +53,10 @@ def tab() -> list[tuple[Any, str, str]]:
             f"The tab could not be built ({type(error).__name__}: {error}). Report it with what "
             "the WebUI's console says."
         )
+    for block in page.blocks.values():
+        # or the WebUI keeps each field's first value in its ui-config.json, and sets it again at
+        # every start, over the options of ours that propose one (modules/ui_loadsave.py:50)
+        block.do_not_save_to_config = True
     return [(page, TITLE, "unziplora")]
 
 
@@ -187,21 +191,9 @@ def _interrogates() -> bool:
     return bool(getattr(webui("shared"), "interrogator", None))
 
 
-def refresh_loras(files: Mapping[str, Path]) -> None:
-    """So that a new file works in a prompt at once and its card shows."""
-    networks = sys.modules.get("networks")
-    if networks is not None:
-        networks.list_available_networks()
-        # Forge keeps what it last read of a file by name (its sd_forge_lora/networks.py:56), and
-        # would draw with an overwritten pair's old LoRAs
-        forget = getattr(getattr(networks, "load_lora_state_dict", None), "cache_clear", None)
-        if forget is not None:
-            forget()
-        # it applies no LoRA again that the last image had, by name and weight (its :113)
-        data = getattr(sys.modules.get("modules.sd_models"), "model_data", None)
-        loaded: Any = getattr(data, "sd_model", None)
-        if hasattr(loaded, "current_lora_hash"):
-            loaded.current_lora_hash = ""
+def refresh_loras(_: Mapping[str, Path]) -> None:
+    """After files were made, replaced or removed."""
+    lora_memory.refresh()
 
 
 def hold() -> None:

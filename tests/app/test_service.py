@@ -194,11 +194,12 @@ def test_a_deleted_run_leaves_the_pair_and_what_others_put_beside_it(
 
 @pytest.mark.slow
 def test_a_deleted_pair_leaves_the_run_and_other_files(
-    service: Service, image_file: Path, tmp_path: Path
+    service: Service, image_file: Path, saved: list[dict[str, Path]]
 ) -> None:
     trained(service, image_file, "one")
     trained(service, image_file, "one-more")
     removed = service.delete("one")
+    assert saved[-1] == {}  # a WebUI, which remembers files by name, hears of it
     assert "one_content.safetensors" in removed
     assert [pair.name for pair in service.pairs()] == ["one-more"]
     assert service.run_folder("one").exists()

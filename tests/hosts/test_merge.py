@@ -30,3 +30,21 @@ def test_mergers_are_learned_and_images_change_by_the_file_and_nothing_else(
     plain = webui.draw(PROMPT).tobytes()
     both = webui.draw(f"{PROMPT} <lora:first_content:1> <lora:first_style:1>").tobytes()
     assert len({plain, both, webui.draw(f"{PROMPT} <lora:zipped:1>").tobytes()}) == 3
+
+
+def test_a_file_merged_again_under_its_name_is_drawn_as_it_is_now(
+    webui: WebUI, first_pair: Any
+) -> None:
+    def drawn(weight: float) -> bytes:
+        parts = [
+            {"pair": "first", "role": "content", "weight": weight},
+            {"pair": "first", "role": "style", "weight": 1.0},
+        ]
+        for file in webui.loras.glob("again*"):
+            file.unlink()
+        webui.post(f"{API}/merge", {"name": "again", "parts": parts, "how": "add"})
+        return webui.draw(f"{PROMPT} <lora:again:1>").tobytes()
+
+    first = drawn(1.0)
+    assert drawn(-1.0) != first
+    assert drawn(1.0) == first

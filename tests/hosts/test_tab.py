@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,12 @@ def test_the_three_buttons_leave_each_call_once_and_a_second_click_takes_them_ou
 def test_both_change_the_image(webui: WebUI, first_pair: Any) -> None:
     plain = webui.draw(PROMPT).tobytes()
     assert webui.draw(f"{PROMPT} {CONTENT} {STYLE}").tobytes() != plain
+
+
+def test_the_webuis_file_of_fields_has_none_of_ours(webui: WebUI) -> None:
+    kept = json.loads((webui.data / "ui-config.json").read_text("utf-8"))
+    assert any(name.startswith("txt2img/") for name in kept)
+    assert not [name for name in kept if name.startswith("unziplora/") or "uz_" in name]
 
 
 def test_what_answers_at_once_shows_no_progress_and_waits_in_no_queue(webui: WebUI) -> None:

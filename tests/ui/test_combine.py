@@ -196,7 +196,9 @@ def test_a_merge_that_fails_says_why_and_leaves_nothing(
 
 
 @pytest.mark.slow
-def test_a_merged_file_is_listed_with_a_card_and_deleted_with_it(service: Service) -> None:
+def test_a_merged_file_is_listed_with_a_card_and_deleted_with_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = service.merge_pairs("mixed", [("one", "content", 1.0), ("two", "style", 0.5)])
     (merged,) = service.merged()
     assert merged == Merged(made, "sks tree, flat drawing style")
@@ -206,7 +208,10 @@ def test_a_merged_file_is_listed_with_a_card_and_deleted_with_it(service: Servic
     assert {p.name for p in service.pairs()} == {"one", "two"}
     with pytest.raises(NotFound, match="no merged file"):
         service.delete_merged("one_content")
+    heard: list[object] = []  # by a WebUI, which remembers files by name
+    monkeypatch.setattr(service, "saved", heard.append)
     removed = service.delete_merged("mixed")
+    assert heard == [{}]
     assert removed == ["mixed.safetensors", "mixed.json", "mixed.png"]
     assert service.merged() == []
     assert not list(service.folder().glob("mixed*"))

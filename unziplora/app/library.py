@@ -37,8 +37,8 @@ class StoredRun:
 class Library:
     """folder: where pairs go, asked for each time, because it may be an option. runs_at: where runs
     go, where a program would take them for LoRAs in `folder`. publish_to: where folders to publish
-    go. saved: hears of each file that is made, so that a WebUI can refresh its list. busy: names of
-    the runs in the queue."""
+    go. saved: hears of files that were made, and of none where some were removed, so that a WebUI
+    can refresh its list. busy: names of the runs in the queue."""
 
     def __init__(
         self,
@@ -93,6 +93,7 @@ class Library:
             with removing(path.name):
                 path.unlink(missing_ok=True)
             removed.append(path.name)
+        self.saved({})
         return removed
 
     def files_of(self, name: str) -> list[str]:

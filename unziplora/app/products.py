@@ -195,6 +195,7 @@ class Products(Library):
                 with removing(path.name):
                     path.unlink()
                 removed.append(path.name)
+        self.saved({})
         return removed
 
     def publish(self, name: str, *, title: str | None = None, licence: str | None = None) -> Path:

@@ -54,6 +54,15 @@ def test_a_webui_without_an_interrogator_or_any_option_has_the_whole_tab(
     assert '"elem_id": "uz_suggest"' not in said
 
 
+def test_the_webui_keeps_no_field_of_ours_over_our_options(stand_in: StandIn) -> None:
+    """In its ui-config.json (modules/ui_loadsave.py:46), which it reads at every start."""
+    stand_in.load("sgm")
+    ((page, _, _),) = extension.tab()
+    kept = [b for b in page.blocks.values() if not getattr(b, "do_not_save_to_config", False)]
+    assert len(page.blocks) > 100
+    assert kept == []
+
+
 def test_routes_are_added_only_where_there_is_a_host(stand_in: StandIn) -> None:
     stand_in.fill("shared", cmd_opts=type("Options", (), {"api": True}))
     stand_in.load("backend", "modules_forge", version="forge-of-tomorrow")
