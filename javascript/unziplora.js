@@ -121,19 +121,20 @@ function unziploraPreviewSettings() {
             value('cfg_scale'), value('width'), value('height')];
 }
 
-// gradio 3 gives its tabs' buttons no role.
-function unziploraOpen(tabs, name) {
-    const buttons = `#${tabs} > .tab-nav > button, #${tabs} > .tab-wrapper button[role=tab]`;
-    const found = [...gradioApp().querySelectorAll(buttons)];
-    found.find((button) => button.textContent.trim() === name)?.click();
+// Opens a tab by the id of its panel: a translated WebUI has another text on its button. gradio 3
+// gives the button no id, but has the buttons in the panels' order.
+function unziploraOpen(id) {
+    const panel = gradioApp().getElementById(id);
+    const panels = [...panel?.parentElement.children ?? []].filter((one) => one.matches('.tabitem'));
+    const buttons = panel?.parentElement.querySelectorAll(':scope > .tab-nav > button');
+    (gradioApp().getElementById(`${id}-button`) ?? buttons?.[panels.indexOf(panel)])?.click();
 }
 
 // A button below txt2img's and img2img's galleries that takes the chosen image to the Train tab.
 function unziploraGalleryButton(tab) {
     const row = gradioApp().querySelector(`#image_buttons_${tab}`);
     const other = row?.querySelector('button');
-    const fetchIt = [...gradioApp().querySelectorAll('#tab_unziplora button')]
-        .find((button) => button.textContent.trim() === `From ${tab}`);
+    const fetchIt = gradioApp().getElementById(`uz_from_${tab}`);
     if (!other || !fetchIt || row.querySelector('.unziplora-send')) return;
     const button = other.cloneNode(false);  // its look, without its id and what it does
     button.id = `unziplora_send_${tab}`;
@@ -142,8 +143,8 @@ function unziploraGalleryButton(tab) {
     button.textContent = '🧩';
     button.title = 'Train content and style LoRAs on this image (UnZipLoRA).';
     button.onclick = () => {
-        unziploraOpen('tabs', 'UnZipLoRA');
-        unziploraOpen('uz_tabs', 'Train');
+        unziploraOpen('tab_unziplora');
+        unziploraOpen('uz_tab_train');
         fetchIt.click();
     };
     row.append(button);

@@ -205,7 +205,9 @@ def hold() -> None:
 def routes(_: Any, app: Any) -> None:
     """The API, where the WebUI has one and a host is known."""
     _reload.end()
-    if not options.argument("api") or detect.detect() is None:
+    # without a page it has its API in any case (webui.py:159)
+    api = options.argument("api") or options.argument("nowebui")
+    if not api or detect.detect() is None:
         return
     from unziplora.app.http_api import add_routes
 

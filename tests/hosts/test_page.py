@@ -108,11 +108,20 @@ def copy_the_image_from_txt2img(visitor: Visitor) -> None:
     visitor.shot("from-txt2img")
 
 
+TRANSLATED = """() => {
+    for (const button of document.querySelectorAll('#tabs .tab-nav button, #tabs [role=tab]')) {
+        const text = [...button.childNodes].find((node) => node.nodeType === Node.TEXT_NODE);
+        if (text && !text.textContent.includes('»')) text.textContent = `» ${text.textContent}`;
+    }
+}"""  # as javascript/localization.js does, of a WebUI in another language
+
+
 def send_the_image_from_the_gallery(visitor: Visitor) -> None:
     """By the button below txt2img's gallery, which opens the tab."""
     page = visitor.page
     visitor.tab("Inspect", "#tab_unziplora")
     visitor.tab("txt2img")
+    page.evaluate(TRANSLATED)
     page.locator("#unziplora_send_txt2img").click()
     page.locator("#uz_message").get_by_text("Image copied from txt2img").wait_for()
     assert page.locator("#uz_image").is_visible()

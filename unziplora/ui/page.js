@@ -101,11 +101,14 @@
 
   // Buttons inside HTML have their request in data-uz, the tab that answers it in data-to, and in
   // data-tab the one that they open.
+  // By its id; in gradio 3, and where 6 has no room for it, by its place. Not by its text, which a
+  // WebUI may translate.
+  const tabs = ['Train', 'Results', 'Combine', 'Inspect'];
+  const rows = '#uz_tabs > .tab-nav, #uz_tabs > .tab-wrapper :is([role=tablist], .overflow-dropdown)';
   const openTab = (name) => {
-    // gradio 3 gives them no role; 6 has a second button of each, to measure it
-    const all = '#uz_tabs button[role=tab], #uz_tabs > .tab-nav > button';
-    const buttons = [...root().querySelectorAll(all)];
-    buttons.find((button) => button.textContent.trim() === name)?.click();
+    const places = [...root().querySelectorAll(rows)].flatMap((row) => [...row.children]);
+    const buttons = places.filter((one) => one.tagName === 'BUTTON');
+    (find(`uz_tab_${name.toLowerCase()}-button`) ?? buttons[tabs.indexOf(name)])?.click();
   };
   // gradio drops a press of a button whose last one is not answered yet, so requests wait for each
   // other. One that waits already is not added: a double click is one press.

@@ -77,7 +77,10 @@ def build_form(features: HostFeatures) -> Form:
         with gr.Column(scale=1, min_width=260):
             image = image_input(label="Image", elem_id="uz_image", height=300)
             with gr.Row(visible=bool(features.images)):
-                fetch = {label: gr.Button(label, size="sm") for label in features.images}
+                fetch = {
+                    label: gr.Button(label, size="sm", elem_id=f"uz_from_{_source(label)}")
+                    for label in features.images
+                }
             with gr.Accordion("Mask", open=False, elem_id="uz_mask_part"):
                 mask = image_input(label="White shows, black hides", elem_id="uz_mask", height=160)
             example = gr.Button("Try the example", size="sm", visible=False, elem_id="uz_example")
@@ -89,6 +92,11 @@ def build_form(features: HostFeatures) -> Form:
     return Form(
         image=image, mask=mask, fetch=fetch, fields=fields, presets=saved, example=example, **words
     )
+
+
+def _source(label: str) -> str:
+    """txt2img, of "From txt2img": javascript/unziplora.js presses the button by it."""
+    return label.removeprefix("From ")
 
 
 def _build_words(features: HostFeatures) -> dict[str, Any]:
@@ -135,7 +143,7 @@ def connect(form: Form, service: Service, features: HostFeatures, answer: Any) -
     filled = [form.fields[name] for name in presets.FIELDS]
     when(form.preset.change, fill, [form.preset, form.fields["method"]], filled)
     for label, js in features.images.items():
-        copy = _copying(label.removeprefix("From "))
+        copy = _copying(_source(label))
         # the button's own input is a field of the page, which the JavaScript's answer replaces
         when(form.fetch[label].click, copy, [form.name], [form.image, answer], js=js)
     for button, field, ask in (

@@ -46,13 +46,13 @@ class A1111:
     is there, where the config is the same."""
 
     def __init__(self, stand_in: StandIn) -> None:
-        self.opts = SimpleNamespace(sd_model_checkpoint="a")
+        self.opts = SimpleNamespace(sd_model_checkpoint="a", fp8_storage=False)
         self.data = SimpleNamespace(sd_model=None, was_loaded_at_least_once=False)
         self.lock, self.broken = threading.Lock(), set[str]()
         self.load("a", config="base")
         state = SimpleNamespace(begin=lambda job: None, end=lambda: None, interrupted=False)
         self.shared = stand_in.fill("shared", opts=self.opts, state=state, sd_model=self.model)
-        stand_in.fill(
+        self.models = stand_in.fill(
             "sd_models",
             model_data=self.data,
             select_checkpoint=lambda: self.info(self.opts.sd_model_checkpoint),
@@ -60,7 +60,7 @@ class A1111:
             unload_model_weights=lambda: None,
         )
         stand_in.fill("call_queue", queue_lock=self.lock)
-        stand_in.fill("devices", device="cpu", fp8=False)
+        self.devices = stand_in.fill("devices", device="cpu", fp8=False)
         stand_in.fill("paths_internal")
         nothing: Any = lambda *_: None  # noqa: E731
         stand_in.fill(
@@ -90,8 +90,10 @@ class A1111:
     def reload_model_weights(self) -> None:
         assert self.lock.locked()
         name = self.opts.sd_model_checkpoint
-        if self.model.sd_checkpoint_info != self.info(name):
+        another_fp8 = self.devices.fp8 != self.opts.fp8_storage
+        if another_fp8 or self.model.sd_checkpoint_info != self.info(name):
             self.load(name, "base")
+            self.devices.fp8 = self.opts.fp8_storage
             self.shared.sd_model = self.model
 
     def draws_with(self, name: str, config: str = "base") -> None:
@@ -159,3 +161,15 @@ def test_an_image_with_another_checkpoint_during_a_run_does_not_end_it(webui: A1
         assert host.give_way(lambda: False)
         assert webui.model.sd_checkpoint_info == webui.info("a")
     assert not webui.lock.locked()
+
+
+def test_the_option_for_fp8_does_not_load_the_base_again_under_a_run(webui: A1111) -> None:
+    host = Host(Host.chosen_model())
+    with host.borrow():
+        webui.opts.fp8_storage = True
+        webui.models.reload_model_weights()  # before a preview
+        assert not webui.devices.fp8
+        with pytest.raises(UnZipLoRAError, match='another "FP8 weight" while this run waited'):
+            host.give_way(lambda: False)
+    assert not webui.lock.locked()
+    assert webui.models.reload_model_weights == webui.reload_model_weights

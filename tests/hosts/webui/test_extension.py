@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,6 +72,18 @@ def test_routes_are_added_only_where_there_is_a_host(stand_in: StandIn) -> None:
     before = len(app.routes)
     extension.routes(None, app)
     assert len(app.routes) == before
+
+
+@pytest.mark.parametrize("argument", ["api", "nowebui"])
+def test_routes_are_there_wherever_the_webui_has_an_api(
+    stand_in: StandIn, argument: str, tmp_path: Path
+) -> None:
+    arguments = SimpleNamespace(**{argument: True}, lora_dir=str(tmp_path))
+    stand_in.fill("shared", cmd_opts=arguments)
+    stand_in.load("sgm")
+    app = FastAPI()
+    extension.routes(None, app)
+    assert "/unziplora/v1/runs" in app.openapi()["paths"]
 
 
 def test_a_report_names_a_webui_that_knows_no_version(stand_in: StandIn) -> None:

@@ -369,3 +369,25 @@ def test_inside_a_webui_the_prompt_and_the_images_go_to_and_fro(
         "toggle": True,
     }
     page.shot("nested-results")
+
+
+def test_a_tab_is_opened_by_its_name_where_the_webui_translates_its_text(
+    page: Page, nested_page: Page
+) -> None:
+    for shown in (page.page, nested_page.page):
+        for tab in ("results", "combine", "inspect", "train"):
+            shown.evaluate(
+                """(name) => {
+                    const row = document.querySelector('#uz_tabs > :is(.tab-nav, .tab-wrapper)');
+                    for (const button of row.querySelectorAll('button')) {
+                        button.firstChild.textContent = '翻訳';
+                    }
+                    const opens = document.createElement('button');
+                    opens.dataset.tab = name;
+                    document.body.append(opens);
+                    opens.click();
+                    opens.remove();
+                }""",
+                tab.capitalize(),
+            )
+            shown.locator(f"#uz_tab_{tab}").wait_for(state="visible")

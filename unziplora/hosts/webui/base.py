@@ -75,6 +75,7 @@ class WebUIHost:
         """model: the WebUI's `shared.sd_model`, loaded."""
         self._model = model
         self._info = model.sd_checkpoint_info  # the WebUI may load another one into the same object
+        self._fp8 = _stored_in_fp8()
         self._loan = contextlib.ExitStack()
         self.notes: list[str] = []  # for the run's log, about the borrowed model
         if not getattr(model, "is_sdxl", False):
@@ -169,6 +170,12 @@ class WebUIHost:
                     "Another checkpoint was loaded while this run waited for its turn. "
                     f"Choose {self._title()} again, and resume the run or start it again."
                 )
+            if _stored_in_fp8() != self._fp8:
+                raise UnZipLoRAError(
+                    f'{self._title()} was loaded again with another "FP8 weight" while this run '
+                    "waited for its turn. Set it back in the WebUI's settings, and resume the run "
+                    "or start it again."
+                )
             task = progress.create_task_id("unziplora")
             shared.state.begin(job=txt2img.JOB)
             progress.start_task(task)
@@ -177,7 +184,7 @@ class WebUIHost:
                 with (
                     torch.inference_mode(False),
                     torch.enable_grad(),
-                    _kept_loaded(),
+                    _kept_loaded(self._model),
                     _no_hypernetworks(),
                     borrowed(self.unet),
                     hooks.off(self.unet, self._encoders()) as self.notes,
@@ -249,9 +256,11 @@ class WebUIHost:
 
 
 @contextlib.contextmanager
-def _kept_loaded() -> Iterator[None]:
+def _kept_loaded(model: Any) -> Iterator[None]:
     """ "Unload checkpoint" does not wait for the queue (modules/api/api.py:654): meanwhile it is
-    refused."""
+    refused. Each of our previews would load the model again where the option "FP8 weight" is
+    another one now (modules/processing.py:835, modules/sd_models.py:952): not before the run gives
+    it back."""
 
     def refuse(*_: Any, **__: Any) -> None:
         from fastapi import HTTPException  # what both APIs answer with; Forge's knows no other
@@ -260,8 +269,18 @@ def _kept_loaded() -> Iterator[None]:
             409, "UnZipLoRA is training on this checkpoint. Pause or stop the run, then unload it."
         )
 
-    with replaced("unload_model_weights", webui("sd_models"), refuse):
+    models = webui("sd_models")
+    with (
+        replaced("unload_model_weights", models, refuse),
+        replaced("reload_model_weights", models, lambda *_, **__: model),
+    ):
         yield
+
+
+def _stored_in_fp8() -> bool:
+    """Whether the WebUI keeps the loaded model in fp8 (modules/sd_models.py:503); Forge's relatives
+    have no such option."""
+    return bool(getattr(webui("devices"), "fp8", False))
 
 
 @contextlib.contextmanager

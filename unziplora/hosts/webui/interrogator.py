@@ -5,6 +5,7 @@ File and line numbers are those of Automatic1111 1.10.1.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from PIL import Image
@@ -14,6 +15,7 @@ from unziplora.hosts.webui.txt2img import webui
 
 _FAILED = "<error>"  # what it says of every failure (modules/interrogate.py:220)
 _CATEGORY = "mediums"  # its list of "a watercolor painting", "pixel art", ...
+_RANKED = re.compile(r"\((.*):[\d.]+\)")  # by its option "Include ranks of model tags" (:210)
 
 
 _HOW = frozenset(
@@ -82,12 +84,15 @@ def subject_in(said: str) -> str:
 
 
 def medium_in(said: str, known: Collection[str]) -> str:
-    """The medium among what an interrogator says ("a cat, by X, a watercolor painting"), without
-    its article. Raises UnZipLoRAError where there is none."""
+    """The medium among what an interrogator says ("a cat, by X, a watercolor painting", perhaps as
+    "(a watercolor painting:0.259)"), without its article. Raises UnZipLoRAError where there is
+    none."""
     for part in said.split(", ")[1:]:  # the first is the caption
-        if part in known:
-            article, _, rest = part.partition(" ")
-            return rest if article in ("a", "an") else part
+        ranked = _RANKED.fullmatch(part)
+        medium = ranked[1] if ranked else part
+        if medium in known:
+            article, _, rest = medium.partition(" ")
+            return rest if article in ("a", "an") else medium
     raise UnZipLoRAError(
         "The WebUI's interrogator says nothing of how this image is made. Type the style words "
         "yourself."

@@ -22,7 +22,7 @@ def refresh() -> None:
     if forget is not None:
         forget()
     data: Any = getattr(sys.modules.get("modules.sd_models"), "model_data", None)
-    loaded = getattr(data, "sd_model", None)
+    loaded: Any = getattr(data, "sd_model", None)
     # it applies no LoRA again that the last image had, by name and weight (its :113)
     if hasattr(loaded, "current_lora_hash"):
         loaded.current_lora_hash = ""
