@@ -108,6 +108,7 @@ def service() -> Service:
         publish_to=options.publish_folder,
         runs_at=options.runs_folder,
     )
+    service.listed = options.lora_folder
     progress.follow(service.jobs, _reload)
     progress.follow_merges(service.merges, _reload)
     return service

@@ -274,3 +274,26 @@ def test_a_folder_is_shown_by_the_desktop_where_there_is_one(tmp_path: Path) -> 
         open_folder(tmp_path, missing)
     with pytest.raises(InvalidInput, match="no folder"):
         open_folder(tmp_path / "gone", ran.append)
+
+
+def test_a_name_that_the_webui_has_in_another_folder_is_taken(
+    service: Service, image_file: Path, tmp_path: Path
+) -> None:
+    trained(service, image_file, "one")
+    content = service.pair("one").content
+    older = tmp_path / "loras" / "older"
+    older.mkdir()
+    for name in ("tree-flat-drawing_style", "new_content", "mixed", "one_content"):
+        (older / f"{name}.safetensors").write_bytes(b"")
+    service.merge("mixed", [(content, 1.0)])  # a program that finds files by their paths
+    content.with_name("mixed.safetensors").unlink()
+    service.listed = lambda: tmp_path / "loras"
+    with pytest.raises(InvalidInput, match=r"The folder older .* has a file mixed\.safetensors"):
+        service.merge("mixed", [(content, 1.0)])
+    with pytest.raises(InvalidInput, match=r"has a file new_content\.safetensors"):
+        service.rename("one", "new")
+    assert service.free_name("tree-flat-drawing") == "tree-flat-drawing-2"
+    assert service.pair("one").content == content
+    service.merge("other", [(content, 1.0)])
+    service.listed = lambda: tmp_path / "another"  # where the output folder does not lie
+    service.merge("mixed", [(content, 1.0)])

@@ -16,6 +16,7 @@ from pathlib import Path
 from unziplora.app.own_files import is_own_file, is_own_folder
 from unziplora.errors import InvalidInput, NotFound, WriteError
 from unziplora.lora.inspect import Report, inspect
+from unziplora.lora.listed import check_not_listed, listed_elsewhere
 from unziplora.lora.pair import Pair, find_pair, find_pairs, pair_files
 from unziplora.training.run_folder import RunFolder, RunInfo, list_runs, run_path
 
@@ -50,6 +51,8 @@ class Library:
     ) -> None:
         self.folder, self.saved, self.runs_at = folder, saved, runs_at
         self._publish_to, self._busy = publish_to, busy
+        # below which a WebUI looks for LoRAs by their names alone
+        self.listed: Callable[[], Path | None] = lambda: None
 
     def out(self) -> Path:
         """The output folder, made where it is missing. Raises InvalidInput."""
@@ -187,14 +190,23 @@ class Library:
 
     def free_name(self, words: str) -> str:
         """The words, or words-2, words-3, ..."""
-        folder, busy = self.folder(), self._busy()
+        folder, busy, elsewhere = self.folder(), self._busy(), self._elsewhere()
 
         def taken(name: str) -> bool:
-            there = (self.run_path(name), *pair_files(folder, name).values())
-            return name in busy or any(os.path.lexists(path) for path in there)
+            files = pair_files(folder, name).values()
+            there = any(os.path.lexists(path) for path in (self.run_path(name), *files))
+            return name in busy or there or any(path.stem in elsewhere for path in files)
 
         numbered = (f"{words}-{number}" for number in itertools.count(2))
         return next(name for name in itertools.chain([words], numbered) if not taken(name))
+
+    def check_not_listed(self, *paths: Path) -> None:
+        """Raises InvalidInput where the program's prompts would find another file than these."""
+        check_not_listed([path.stem for path in paths], self._elsewhere())
+
+    def _elsewhere(self) -> dict[str, Path]:
+        top = self.listed()
+        return {} if top is None else listed_elsewhere(top, self.folder())
 
     def run_path(self, name: str) -> Path:
         """Where the run of this name is, or would be."""

@@ -100,6 +100,7 @@ class Products(Library):
         for run in {folder.name, new} & set(self._busy()):
             raise InvalidInput(f"The run {short(run)} has not ended. Wait for it, or stop it.")
         check_free(self.folder(), new)
+        self.check_not_listed(*pair_files(self.folder(), new).values())
         for place in (self.run_path(new), folder.path.with_name(new)):
             if os.path.lexists(place):
                 raise InvalidInput(f"There is a run named {new} already. Choose another name.")
@@ -132,6 +133,7 @@ class Products(Library):
         new = atomic.check_name(f"{name}-step{step}")
         check_free(self.out(), new)
         files = pair_files(self.out(), new)
+        self.check_not_listed(*files.values())
         with atomic.all_or_none() as undo:
             for branch, path in kept.items():
                 copy_renamed(path, files[branch])
@@ -167,8 +169,9 @@ class Products(Library):
         self, name: str, parts: Sequence[tuple[Path, float]]
     ) -> tuple[Path, Image.Image | None]:
         """Where a merged file goes, and the image of its card: the first part's. Raises
-        InvalidInput for what is no file's name."""
+        InvalidInput for what is no file's name, or a name that is taken in another folder."""
         path = self.out() / f"{atomic.check_name(name)}.safetensors"
+        self.check_not_listed(path)
         beside = parts[0][0].with_suffix(".png") if parts else path
         return path, open_image(beside).image if self.is_own(beside) else None
 
