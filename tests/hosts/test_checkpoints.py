@@ -118,3 +118,16 @@ def test_another_checkpoint_trains_and_diffusers_draws_with_its_pair(
         for loras in ([], pair)
     )
     assert plain != both
+
+
+def test_a_run_after_an_image_with_another_checkpoint_has_the_chosen_one(
+    webui: WebUI, checkpoints: list[Path], source_image: Path
+) -> None:
+    chosen, other = (checkpoint.name for checkpoint in checkpoints)
+    webui.draw("a house", override_settings={"sd_model_checkpoint": other})
+    run = webui.train("chosen", source_image, steps=2)
+    assert run["state"] == "completed", run
+    (started,) = [e for e in run["events"] if e["type"] == "Started"]
+    assert started["architecture"] == "sdxl"
+    header = read_metadata(webui.loras / "chosen_content.safetensors")
+    assert header["ss_sd_model_name"] == chosen

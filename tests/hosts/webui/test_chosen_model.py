@@ -163,6 +163,18 @@ def test_an_image_with_another_checkpoint_during_a_run_does_not_end_it(webui: A1
     assert not webui.lock.locked()
 
 
+def test_an_image_whose_refiner_took_the_models_place_is_named_as_the_reason(
+    webui: A1111,
+) -> None:
+    host = Host(Host.chosen_model())
+    with host.borrow():
+        webui.draws_with("b", config="refiner")
+        with pytest.raises(UnZipLoRAError, match=r"a\.safetensors had to be loaded again\. Resume"):
+            host.give_way(lambda: False)
+    assert not webui.lock.locked()
+    assert Host(Host.chosen_model()).model.name == "a.safetensors"  # what a resume begins with
+
+
 def test_the_option_for_fp8_does_not_load_the_base_again_under_a_run(webui: A1111) -> None:
     host = Host(Host.chosen_model())
     with host.borrow():

@@ -156,6 +156,18 @@ class WebUIHost:
         chosen = webui("sd_models").select_checkpoint()
         return bool(chosen.filename == self._info.filename)
 
+    def _lost(self) -> UnZipLoRAError:
+        """What to say where the model is not there any more."""
+        if self._is_chosen():  # loaded again, and not into the object that this run trains on
+            return UnZipLoRAError(
+                "An image with another checkpoint was drawn while this run waited for its turn, "
+                f"and {self._title()} had to be loaded again. Resume the run or start it again."
+            )
+        return UnZipLoRAError(
+            "Another checkpoint was loaded while this run waited for its turn. "
+            f"Choose {self._title()} again, and resume the run or start it again."
+        )
+
     @contextlib.contextmanager
     def _borrowed(self) -> Iterator[None]:
         """Releases the WebUI's queue, which is held, at the end."""
@@ -166,10 +178,7 @@ class WebUIHost:
                 self._load_chosen()
             loaded: str = self._model.sd_checkpoint_info.filename
             if shared.sd_model is not self._model or loaded != self._info.filename:
-                raise UnZipLoRAError(
-                    "Another checkpoint was loaded while this run waited for its turn. "
-                    f"Choose {self._title()} again, and resume the run or start it again."
-                )
+                raise self._lost()
             if _stored_in_fp8() != self._fp8:
                 raise UnZipLoRAError(
                     f'{self._title()} was loaded again with another "FP8 weight" while this run '
