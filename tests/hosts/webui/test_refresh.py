@@ -24,12 +24,22 @@ def test_what_forge_remembers_of_a_file_is_forgotten(monkeypatch: pytest.MonkeyP
         list_available_networks=lambda: listed.append(1), load_lora_state_dict=load_lora_state_dict
     )
     monkeypatch.setitem(sys.modules, "networks", networks)
-    model = SimpleNamespace(current_lora_hash="[('fox_content.safetensors', 1.0)]")
+    merged = "[('fox_content.safetensors', 1.0, 1.0, False)]"  # backend/patcher/lora.py:353
+    unet, text = SimpleNamespace(loaded_hash=merged), SimpleNamespace(loaded_hash=merged)
+    model = SimpleNamespace(
+        current_lora_hash="[('fox_content.safetensors', 1.0)]",
+        forge_objects=SimpleNamespace(
+            unet=SimpleNamespace(lora_loader=unet),
+            clip=SimpleNamespace(patcher=SimpleNamespace(lora_loader=text)),
+        ),
+    )
     loaded = SimpleNamespace(model_data=SimpleNamespace(sd_model=model))
     monkeypatch.setitem(sys.modules, "modules.sd_models", loaded)
     load_lora_state_dict("fox_content.safetensors")
     refresh_loras({})
     assert model.current_lora_hash == ""
+    assert unet.loaded_hash not in (merged, "[]")
+    assert text.loaded_hash not in (merged, "[]")
     assert listed == [1]
     assert load_lora_state_dict.cache_info().currsize == 0
 

@@ -26,10 +26,24 @@ def refresh() -> None:
     # it applies no LoRA again that the last image had, by name and weight (its :113)
     if hasattr(loaded, "current_lora_hash"):
         loaded.current_lora_hash = ""
+    _forget_merged(loaded)
     if hasattr(networks, "network_apply_weights"):
         _forget_files(networks)
         for model in {id(m): m for m in (loaded, *getattr(data, "loaded_sd_models", ()))}.values():
             _forget_applied(model)
+
+
+def _forget_merged(model: Any) -> None:
+    """Forge merges LoRAs into the weights anew where their files' names and weights are others
+    (its backend/patcher/lora.py:355)."""
+    parts = getattr(model, "forge_objects", None)
+    for patcher in (
+        getattr(parts, "unet", None),
+        getattr(getattr(parts, "clip", None), "patcher", None),
+    ):
+        loader = getattr(patcher, "lora_loader", None)
+        if hasattr(loader, "loaded_hash"):
+            loader.loaded_hash = "a file that changed"
 
 
 def _forget_files(networks: Any) -> None:
