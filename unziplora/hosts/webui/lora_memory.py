@@ -41,7 +41,7 @@ def _forget_merged(model: Any) -> None:
         getattr(parts, "unet", None),
         getattr(getattr(parts, "clip", None), "patcher", None),
     ):
-        loader = getattr(patcher, "lora_loader", None)
+        loader: Any = getattr(patcher, "lora_loader", None)
         if hasattr(loader, "loaded_hash"):
             loader.loaded_hash = "a file that changed"
 
