@@ -91,6 +91,12 @@ def test_odd_shapes_that_torch_has_are_read(shape: list[int]) -> None:
     assert read_tensor(file, found).shape == torch.Size(shape)
 
 
+def test_a_header_of_millions_of_lists_is_damage() -> None:
+    text = b'{"__metadata__":{"x":[' + b"[]," * 1_000_000 + b"[]]}}"
+    with pytest.raises(DamagedHeader, match="more lists"):
+        read_header(on_disk(len(text).to_bytes(8, "little") + text))
+
+
 def entry(shape: list[int], numbers: int = 0) -> dict[str, object]:
     return {"dtype": "F16", "shape": shape, "data_offsets": [0, 2 * numbers]}
 

@@ -21,6 +21,7 @@ from torch import Tensor
 _MOST_SIDES = 16  # of a tensor; a convolution in three dimensions has 5
 _LONGEST_SIDE = 2**40
 _MOST_NUMBERS = 2**60  # of a tensor: torch counts in signed 64 bits
+_MOST_CONTAINERS = 1_000_000  # a tensor has 3; 10 MB of "[]," would take 250 MB of memory
 _LONGEST_HEADER = 100_000_000  # bytes: the limit of the safetensors library itself
 _BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8,
@@ -89,6 +90,8 @@ def read_header(file: IO[bytes]) -> SafetensorsHeader:
     text = b"{" + file.read(length - 1)
     if len(text) < length:
         raise TruncatedFile(size, 8 + length)
+    if text.count(b"[") + text.count(b"{") > _MOST_CONTAINERS:
+        raise DamagedHeader("its header has more lists than tensors need")
     try:
         header = json.loads(text)
         metadata, notes = _metadata(header.pop("__metadata__", None))

@@ -160,6 +160,28 @@ def test_a_file_changed_after_it_was_written_does_not_match_its_hash(tmp_path: P
     assert inspect(path).hash_matches is False
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"lokr_w1_a": (16384, 1), "lokr_w1_b": (1, 16384), "lokr_w2": (1, 1)},
+        {"lokr_w1": (128, 128), "lokr_w2": (128, 128)},
+        {"lokr_w1": (1, 1), "lokr_w2_a": (1, 16384), "lokr_w2_b": (1, 1),
+         "lokr_t2": (1, 1, 96, 96)},
+        {"lora_mid.weight": (16384, 1, 1, 1), "lora_down.weight": (1, 16384, 1, 1),
+         "lora_up.weight": (1, 16384, 1, 1)},
+    ],
+)  # fmt: skip
+def test_products_larger_than_any_layer_are_not_made(
+    tmp_path: Path, parts: dict[str, tuple[int, ...]]
+) -> None:
+    module = "lora_unet_input_blocks_1_0_in_layers_2"
+    tensors = {f"{module}.{part}": torch.ones(shape).half() for part, shape in parts.items()}
+    save_file(tensors, tmp_path / "a")
+    report = inspect(tmp_path / "a")
+    assert report.algorithms == {}
+    assert report.others == {"modules whose tensors do not belong together": 1}
+
+
 def test_what_is_not_a_plain_lora_of_attention_is_counted(tmp_path: Path) -> None:
     attention = kohya_name(TO_K)
     tensors = {

@@ -242,6 +242,21 @@ def test_unknown_links_and_numbers_are_404(study: Any, path: str) -> None:
     assert client.get(path.format(token=token)).status_code == 404
 
 
+def test_a_body_that_is_no_answer_is_refused_and_not_kept(study: Any) -> None:
+    store, client = study
+    (token,) = store.invite(1)
+    good = {"trial": 0, "question": "subject", "side": "left"}
+    for path, body, status in (
+        ("/p/unknown/answer", {**good, "x": "x" * 20_000}, 404),
+        (f"/p/{token}/answer", {**good, "x": "x" * 20_000}, 413),
+        (f"/p/{token}/answer", {**good, "side": "up"}, 422),
+        (f"/p/{token}/answer", [good], 422),
+        (f"/p/{token}/answer", {"question": "subject"}, 422),
+    ):
+        assert client.post(path, json=body).status_code == status, body
+    assert store.participants() == 0
+
+
 def test_folders_that_cannot_be_compared_are_refused(folders: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="needs two folders"):
         open_results(folders[:1])

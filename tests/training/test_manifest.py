@@ -134,6 +134,19 @@ def test_all_faults_are_listed_with_their_lines(folder: Path) -> None:
         ("jobs.jsonl", "[1]\n{\n", "line 2: This is not a JSON object"),
         ("jobs.jsonl", '{"image": "a.png", "image": "b.png"}', "each key once"),
         ("jobs.jsonl", "[" * 100_000, "not a JSON object"),
+        (
+            "jobs.jsonl",
+            '{"image": "a.png", "blocks": [' + "[]," * 500 + "[]]}",
+            "not a JSON object",
+        ),
+        ("jobs.csv", "image,subject,style,blocks\na.png,cat,ink," + "[" * 300, "blocks"),
+        ("jobs.csv", "image,subject,style\n" + "x" * 4_000_000, "Split it into several"),
+        ("jobs.jsonl", "\n" * 100_001, "Split it into several"),
+        (
+            "jobs.jsonl",
+            '{"image": "' + "a" * 5000 + '.png", "subject": "a", "style": "b"}',
+            "no image",
+        ),
     ],
 )
 def test_what_is_no_manifest_is_refused_in_words(

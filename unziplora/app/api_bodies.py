@@ -30,9 +30,9 @@ MOST_PARTS = 20  # of a merged file
 Schema = dict[str, Any]
 
 
-async def read(request: Request) -> dict[str, Any]:
-    """The JSON object of a request; never more than MOST_BYTES are read, nor for longer than a slow
-    line takes for them."""
+async def read(request: Request, most: int = MOST_BYTES) -> dict[str, Any]:
+    """The JSON object of a request; never more than `most` bytes are read, nor for longer than a
+    slow line takes for them."""
     if not request.headers.get("content-type", "").startswith("application/json"):
         raise HTTPException(415, "Send a JSON object with content-type application/json.")
     parts: list[bytes] = []
@@ -47,8 +47,8 @@ async def read(request: Request) -> dict[str, Any]:
         except asyncio.TimeoutError as error:
             raise HTTPException(408, "The body came too slowly. Send it again.") from error
         size += len(part)
-        if size > MOST_BYTES:
-            raise HTTPException(413, f"The body is larger than {MOST_BYTES // 1_000_000} MB.")
+        if size > most:
+            raise HTTPException(413, f"The body is larger than {most / 1e6:g} MB.")
         parts.append(part)
     try:
         body = parse(b"".join(parts))

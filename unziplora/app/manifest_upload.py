@@ -10,7 +10,7 @@ from unziplora.app.service import Service
 from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.images.load import open_image
 from unziplora.training.destination import check_destination
-from unziplora.training.manifest import BatchJob, parse_manifest
+from unziplora.training.manifest import BatchJob, manifest_bytes, parse_manifest
 from unziplora.training.settings import Settings
 
 ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
@@ -34,7 +34,7 @@ def queue_manifest(service: Service, uploaded: Sequence[Path]) -> str:
     def find(image: str) -> Path | None:
         return images.get(_plain(image.replace("\\", "/").rpartition("/")[2]))
 
-    jobs = parse_manifest(lists[0].read_bytes(), lists[0].name, find, {})
+    jobs = parse_manifest(manifest_bytes(lists[0]), lists[0].name, find, {})
     for job in jobs:
         open_image(job.image)
         if "name" in job.settings:  # else one that is free is taken

@@ -31,7 +31,7 @@ def serve(app: Any, address: str, port: int, close: Callable[[], None] = lambda:
     listening = listen(address, port)
     config = uvicorn.Config(
         app,
-        http=_limited(most_connections()),
+        http=limited(most_connections()),
         ws="none",
         log_level="warning",
         timeout_keep_alive=round(IDLE_SECONDS),
@@ -121,7 +121,7 @@ def _hangup_ends(server: Any) -> Iterator[None]:
             signal.raise_signal(hangup)
 
 
-def _limited(most: int) -> type[asyncio.Protocol]:
+def limited(most: int) -> type[asyncio.Protocol]:
     """uvicorn's protocol with a limit on connections, and on how long one may be without a request:
     its own limits begin with the first request."""
     from uvicorn.protocols.http.auto import AutoHTTPProtocol

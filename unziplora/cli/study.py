@@ -33,7 +33,7 @@ def study(arguments: argparse.Namespace) -> int:
     try:
         import uvicorn
 
-        from unziplora.app.serving import listen
+        from unziplora.app.serving import IDLE_SECONDS, limited, listen, most_connections
         from unziplora.study.server import make_study
         from unziplora.study.store import Store
     except ImportError as error:
@@ -51,7 +51,14 @@ def study(arguments: argparse.Namespace) -> int:
     for token in store.invite(arguments.participants):
         print(f"  {server}/p/{token}")
     print(f"Results (for you alone): {server}/results/{store.key()}", flush=True)
-    uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listening])
+    config = uvicorn.Config(
+        app,
+        http=limited(most_connections()),
+        ws="none",
+        log_level="error",
+        timeout_keep_alive=round(IDLE_SECONDS),
+    )
+    uvicorn.Server(config).run(sockets=[listening])
     return 0
 
 

@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from unziplora.lora.product_size import factors_of_layer, parts_of_layer, with_core
+
 
 class Adapter(Protocol):
     """One module's part of a LoRA file, at weight 1. needs_weight: whether what it adds depends on
@@ -281,8 +283,7 @@ def _with_dora(adapter: Adapter, parts: Parts) -> Adapter:
 
 def _lora(parts: Parts, alpha: float | None) -> LoraLayer:
     down, up, middle = parts.pop("down"), parts.pop("up"), parts.pop("mid", None)
-    if middle is not None:  # Tucker's form: the core goes into down, exactly
-        down = torch.einsum("n m h w, m i -> n i h w", middle.float(), down.flatten(1).float())
+    down = down if middle is None else with_core(down, middle)
     rank = down.shape[0]
     fits = up.dim() > 1 and up.flatten(1).shape[1] == rank > 0 and down.dim() > 1
     if not fits or not (down.is_floating_point() and up.is_floating_point()):
@@ -311,9 +312,8 @@ def _lokr(parts: Parts, alpha: float | None) -> LoKr:
         a, b = parts.pop(f"{name}_a"), parts.pop(f"{name}_b")
         rank = b.shape[0]
         core = parts.pop("lokr_t2", None) if name == "lokr_w2" else None
-        factors.append(_product(a.float(), b.float(), core))
-    w1, w2 = factors
-    return LoKr(w1, w2, 1.0 if rank is None else _scale(alpha, rank))
+        factors.append(_product(*factors_of_layer(a, b, core)))
+    return LoKr(*parts_of_layer(*factors), 1.0 if rank is None else _scale(alpha, rank))
 
 
 def _difference(parts: Parts, alpha: float | None) -> Difference:

@@ -9,10 +9,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from unziplora.app.api_bodies import read
 from unziplora.study.store import Preference, Store
 from unziplora.study.trials import (
     QUESTIONS,
@@ -26,6 +28,7 @@ from unziplora.study.trials import (
 
 _PAGE = Path(__file__).with_name("page.html")
 _MOST_IMAGES = 4  # of one side
+_MOST_BYTES = 10_000  # of an answer's body
 
 
 class Answer(BaseModel):
@@ -103,7 +106,16 @@ class _Pages:
                     }
         return dict(count)
 
-    def answer(self, token: str, answer: Answer) -> dict[str, Any]:
+    async def answer(self, token: str, request: Request) -> dict[str, Any]:
+        """The body is read only of who has a link, and only as long as an answer may be."""
+        await run_in_threadpool(self._trials, token)
+        try:
+            answer = Answer(**await read(request, _MOST_BYTES))
+        except (ValidationError, TypeError) as error:
+            raise HTTPException(422, "This is no answer. Reload the page.") from error
+        return await run_in_threadpool(self._keep, token, answer)
+
+    def _keep(self, token: str, answer: Answer) -> dict[str, Any]:
         self._store.answer(token, self._trial(token, answer.trial), answer.question, answer.side)
         return self.following(token)
 

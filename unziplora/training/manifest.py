@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +16,10 @@ from unziplora.files import check_name, check_regular_file
 from unziplora.training.settings import Settings
 
 _SHOWN_FAULTS = 20  # of a manifest with many; the rest is counted
+_MOST_BYTES = 4_000_000  # about 60,000 lines
+_MOST_LINES = 100_000
+_MOST_CONTAINERS = 200  # of a line; a table of blocks has one for each architecture, and brackets
+# in prompts count too
 _SETTINGS = {field.name for field in fields(Settings)}
 _TEXTS = {name for name, hint in get_type_hints(Settings).items() if "str" in str(hint)}
 
@@ -35,20 +40,33 @@ def read_manifest(path: Path, defaults: Mapping[str, Any]) -> list[BatchJob]:
     Columns: image (relative to the manifest), subject, style, and any setting; defaults: settings
     for lines that leave them out. Raises InvalidInput with every fault and its line.
     """
+    data = manifest_bytes(path)
+    return parse_manifest(data, path.name, lambda image: _file_in(path.parent, image), defaults)
+
+
+def manifest_bytes(path: Path) -> bytes:
+    """Of a manifest's file; no more of it is read than a manifest may have. Raises InvalidInput."""
     check_regular_file(path)
     try:
-        data = path.read_bytes()
-    except OSError as error:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
         raise InvalidInput(
-            f"The manifest {path.name} cannot be read ({error.strerror}). Name a CSV or "
-            "JSON-lines file."
+            f"The manifest {path.name} cannot be read ({getattr(error, 'strerror', error)}). Name "
+            "a CSV or JSON-lines file."
         ) from error
-    return parse_manifest(data, path.name, lambda image: _file_in(path.parent, image), defaults)
+    if len(data) > _MOST_BYTES or data.count(b"\n") > _MOST_LINES:
+        raise InvalidInput(
+            f"{path.name} has more than {_MOST_BYTES // 1_000_000} MB or {_MOST_LINES} lines, too "
+            "many for one batch. Split it into several."
+        )
+    return data
 
 
 def _file_in(folder: Path, image: str) -> Path | None:
     file = (folder / image).absolute()
-    return file if file.is_file() else None
+    # os.path's, to which a name that no file can have is one that does not exist
+    return file if os.path.isfile(file) else None
 
 
 def parse_manifest(
@@ -112,6 +130,7 @@ def _json_rows(text: str, faults: list[str]) -> Iterator[tuple[int, dict[str, An
         if not content.strip():
             continue
         try:
+            _check_containers(content)
             row = json.loads(content, object_pairs_hook=_once)
         except (ValueError, RecursionError):
             row = None
@@ -119,9 +138,16 @@ def _json_rows(text: str, faults: list[str]) -> Iterator[tuple[int, dict[str, An
             yield line, {key: value for key, value in row.items() if value is not None}
         else:
             faults.append(
-                f"line {line}: This is not a JSON object with each key once. "
+                f"line {line}: This is not a JSON object of settings with each key once. "
                 "Write one object a line."
             )
+
+
+def _check_containers(text: str) -> None:
+    """Raises ValueError for more lists and objects than the settings of a run can have: each takes
+    far more memory than its two letters."""
+    if text.count("[") + text.count("{") > _MOST_CONTAINERS:
+        raise ValueError("too many lists and objects")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -178,6 +204,7 @@ def _typed(field: str, cell: str) -> Any:
     if field in _TEXTS or field == "image":
         return cell
     try:
+        _check_containers(cell)
         return json.loads(cell)
     except (ValueError, RecursionError):
         return cell  # the settings refuse it in their own words
