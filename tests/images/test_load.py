@@ -275,3 +275,27 @@ def test_left_is_left_and_the_middle_is_kept() -> None:
     assert red[:, -1].mean() == pytest.approx(0.5, abs=0.03)
     assert green[0].mean() < -0.95
     assert green[-1].mean() > 0.95
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded() -> None:
+    file = io.BytesIO()
+    Image.effect_noise((128, 96), 80).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    assert open_image(data).image.size == (128, 96)
+    start, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    with pytest.raises(InvalidInput, match="far more passes"):
+        open_image(data[:end] + data[start:end] * 1000 + data[end:])
+
+
+def test_a_gif_whose_second_frame_is_damaged_is_named() -> None:
+    """Pillow looks at it when it is asked whether the image moves, and not before."""
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (80, 72), colour) for colour in ("navy", "ivory", "red")]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    data = file.getvalue()
+    second = data.rindex(b"\x21\xf9", 0, data.rindex(b"\x21\xf9"))  # its extension
+    for cut in range(second, second + 12):
+        with contextlib.suppress(InvalidInput):
+            assert open_image(data[:cut]).image.size == (80, 72)
+    with pytest.raises(InvalidInput, match="damaged or cut off"):
+        open_image(data[: second + 1])

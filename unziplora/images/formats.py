@@ -26,6 +26,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _MOST_PROFILE = 16_000_000  # bytes of an ICC profile; the largest printing profiles have 3 million
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_START_OF_SCAN = b"\xff\xda"  # its bytes stand for nothing else within a scan's data
+_MOST_SCANS = 500  # of a JPEG and the images in it; encoders write about 10 for each
 _END_OF_JPEG = b"\xff\xd9"
 # Of a PNG's other chunks nothing is needed to show it; some hold megabytes of compressed text.
 _PNG_KEPT = {b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"eXIf", b"acTL", b"fcTL", b"fdAT"}
@@ -76,12 +78,13 @@ def open_file(source: str | Path | bytes) -> Opened:
     png = _read_png(data) if data.startswith(_PNG) else None
     with _errors_explained(shown, data), _own_rules():
         image, damage = _decoded(shown, png.data if png else data)
+        animated = _is_animated(image)
     if png is None:
         profile, coding = image.info.get("icc_profile") or None, None
     else:
         profile, coding, damage = png.profile, png.coding, damage or png.damage
     notes = (f"{shown} is slightly damaged ({damage}); its image is whole.",) if damage else ()
-    return Opened(image, profile, coding, _is_animated(image), notes)
+    return Opened(image, profile, coding, animated, notes)
 
 
 @contextlib.contextmanager
@@ -111,6 +114,12 @@ def _decoded(shown: str, data: bytes) -> tuple[Image.Image, str | None]:
     """The image, and what was missing of its file that did no harm."""
     image = Image.open(io.BytesIO(data), formats=readable_formats())
     _check_size(shown, image.size)
+    # each scan may cost a pass over the whole image for 31 bytes of the file
+    if image.format in ("JPEG", "MPO") and data.count(_START_OF_SCAN) > _MOST_SCANS:
+        raise InvalidInput(
+            f"{shown} has far more passes than a progressive JPEG needs. Open it in an image "
+            "program and save it again."
+        )
     try:
         image.load()
     except OSError:
