@@ -62,8 +62,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path` as UTF-8, whole or not at all. Raises WriteError."""
-    write_bytes(path, text.encode("utf-8"))
+    """Writes `text` to `path` as UTF-8, whole or not at all. Raises WriteError. Surrogates, which a
+    file's name that is no UTF-8 has in it, are escaped as in JSON."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 @contextlib.contextmanager
@@ -194,6 +195,12 @@ def _wrong_character(character: str) -> str | None:
     if unicodedata.category(character) == "Cf" or character in _BLANK:
         return f"an invisible character (U+{ord(character):04X})"
     return f"a {character}" if character in _FORBIDDEN else None
+
+
+def encodable(text: str) -> str:
+    """`text` with a ? for each surrogate: a file's name that is no UTF-8 has some in it, and other
+    programs refuse a header that has one even escaped."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def printable(text: str) -> str:

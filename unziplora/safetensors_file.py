@@ -134,7 +134,7 @@ def write_tensors(
         end += tensor.numel() * tensor.element_size()
         header[name] = {"dtype": _name_of(tensor.dtype), "shape": list(tensor.shape),
                         "data_offsets": [start, end]}  # fmt: skip
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     for name in names:

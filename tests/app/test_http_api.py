@@ -190,6 +190,16 @@ def test_presets_are_saved_read_and_deleted(client: TestClient) -> None:
     assert saved.json() == client.get(f"{PREFIX}/presets/small").json() == fields
     assert client.get(f"{PREFIX}/presets").json() == ["small"]
     assert client.put(f"{PREFIX}/presets/small", json={"fields": {"steps": 3}}).status_code == 422
+    half = client.put(
+        f"{PREFIX}/presets/small",
+        content=r'{"fields": {"token": "\ud83d"}}',  # half of what "\ud83d\ude00" is
+        headers={"content-type": "application/json"},
+    )
+    assert half.status_code == 422
+    assert "half of a character" in half.text
+    whole = client.put(f"{PREFIX}/presets/smile", json={"fields": {"token": "\U0001f600"}})
+    assert client.get(f"{PREFIX}/presets/smile").json() == whole.json() == {"token": "\U0001f600"}
+    client.delete(f"{PREFIX}/presets/smile")
     assert client.delete(f"{PREFIX}/presets/small").json() == {"deleted": "small"}
     assert client.get(f"{PREFIX}/presets/small").status_code == 404
     assert client.delete(f"{PREFIX}/presets/small").status_code == 404

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from unziplora import files
 from unziplora.batch import driver, lease
 from unziplora.batch.base import until
 from unziplora.batch.driver import Batch
@@ -341,6 +343,22 @@ def test_drawing_ends_after_the_image_at_hand(host: Any, image_file: Path, tmp_p
     assert (result.state, len(drawn)) == ("stopped", 3)
     assert "Its pair is complete." in result.message
     assert not list(out.glob("samples/*"))
+
+
+def test_a_name_that_is_no_utf_8_does_not_end_a_batch(image_file: Path, tmp_path: Path) -> None:
+    message = "caf\udce9.png is slightly damaged.\x1b[2J"  # as Python reads such a name
+    log = tmp_path / "batch.jsonl"
+    jobs = [job(image_file, name) for name in ("one", "two")]
+    workers = InProcess(lambda one: Result(one.name, "completed", message))
+    results = Batch(jobs, workers, tmp_path, log=log).run()
+    assert len(results) == 2
+    assert [json.loads(line)["message"] for line in log.read_text("utf-8").splitlines()] == [
+        message, message,
+    ]  # fmt: skip
+    files.write_text(tmp_path / "batch.md", table(list(results.values())))
+    assert (tmp_path / "batch.md").read_text("utf-8").count(
+        "caf?.png is slightly damaged.?[2J"
+    ) == 2
 
 
 def test_a_batch_ends_with_a_table_and_a_contact_sheet(

@@ -333,3 +333,54 @@ def test_merge_makes_one_file_of_two_and_says_where(
 def test_a_size_is_width_by_height() -> None:
     assert size("640x480") == (480, 640)
     assert size("512") == (512, 512)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["score", "x", "--image", "a.png", "--guidance", "nan"],
+        ["score", "x", "--image", "a.png", "--steps", "0"],
+        ["score", "x", "--image", "a.png", "--seed", "-1"],
+        ["batch", "jobs.csv", "--samples", "-2"],
+        ["batch", "jobs.csv", "--retry", "-1"],
+        ["study", "a", "b", "--port", "70000"],
+        ["merge", "a", "b", "--out", "c.safetensors", "--mu", "nan"],
+        ["merge", "a", "b", "--out", "c.safetensors", "--seed", "-1"],
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert "is not a number from 0 to" in capsys.readouterr().err.replace("from 1 to", "from 0 to")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan", "--model", "{name}"],
+        ["score", "{name}", "--image", "a.png"],
+        ["train", "{image}", "--subject", "cat", "--style", "ink", "--out", "{name}"],
+    ],
+)
+def test_a_name_longer_than_a_disk_takes_is_no_unexpected_error(
+    words: list[str], image_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word.format(name="a" * 300, image=image_file) for word in words]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert len(said.splitlines()) == 1
+
+
+def test_what_a_files_name_holds_cannot_move_the_cursor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
+    tensors = {f"{name}.lora_up.weight": torch.ones(8, 2),
+               f"{name}.lora_down.weight": torch.ones(2, 8)}  # fmt: skip
+    save_file(tensors, tmp_path / "x\x1b[2J.safetensors")
+    assert main(["inspect", str(tmp_path / "x\x1b[2J.safetensors")]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "x?[2J.safetensors" in shown
+    assert len(shown.splitlines()) > 3

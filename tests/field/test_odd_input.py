@@ -18,6 +18,7 @@ from unziplora.errors import InvalidInput
 from unziplora.images.load import open_image
 from unziplora.lora.read import read_lora
 from unziplora.method.columns import ColumnSchedule
+from unziplora.scores.report import read_batches
 from unziplora.scores.vit_weights import read_state
 from unziplora.training.manifest import read_manifest
 from unziplora.training.run_folder import RunFolder
@@ -195,3 +196,9 @@ def test_latents_that_could_not_be_resumed_are_refused_at_the_start(
     with pytest.raises(InvalidInput, match="its latents have the shape"):
         list(run)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_batchs_results_of_too_many_brackets_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "batch.jsonl").write_text("[" * 200_000 + "\n")
+    with pytest.raises(InvalidInput):
+        read_batches([tmp_path])

@@ -282,3 +282,12 @@ def test_side_files_are_what_a1111_reads_and_a_users_own_stay(tmp_path: Path) ->
     write_side_files(path, other, Image.new("RGB", (64, 64)), replace=True)
     assert "sks dog" in (tmp_path / "v1.5_content.json").read_text(encoding="utf-8")
     assert sorted(os.listdir(tmp_path)) == ["v1.5_content.json", "v1.5_content.png"]
+
+
+def test_half_a_character_in_a_header_does_not_cost_the_file(tmp_path: Path) -> None:
+    """A part's name that is no UTF-8 is in the header of what is merged of it."""
+    path = tmp_path / "x.safetensors"
+    header = {**HEADER.metadata(), "ss_of": "caf\udce9.safetensors"}
+    save_lora(path, some_layers(), header, shapes=SHAPES)
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["ss_of"] == "caf?.safetensors"

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import json
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -28,6 +30,23 @@ GRACE_SECONDS, SLOWEST = 30.0, 64_000  # as in request_guard, which a WebUI does
 MOST_PARTS = 20  # of a merged file
 
 Schema = dict[str, Any]
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # half of a character, alone or in a pair
+
+
+def _without_surrogates(data: bytes) -> Any:
+    """A body's value. Raises InvalidInput, also for half a character, which no file and no answer
+    can hold."""
+    body = parse(data)
+    if _SURROGATE.search(data):
+        try:
+            json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                "A text of the body has half of a character in it (a lone surrogate). Leave it out."
+            ) from error
+    return body
 
 
 async def read(request: Request, most: int = MOST_BYTES) -> dict[str, Any]:
@@ -51,7 +70,7 @@ async def read(request: Request, most: int = MOST_BYTES) -> dict[str, Any]:
             raise HTTPException(413, f"The body is larger than {most / 1e6:g} MB.")
         parts.append(part)
     try:
-        body = parse(b"".join(parts))
+        body = _without_surrogates(b"".join(parts))
     except InvalidInput as error:
         raise HTTPException(422, str(error)) from error
     if not isinstance(body, dict):

@@ -195,6 +195,6 @@ def _alive(pid: int) -> bool:
 def _read(path: Path) -> dict[str, object]:
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -42,7 +42,8 @@ class Result:
 
 def append_result(path: Path, result: Result) -> None:
     """A line of batch.jsonl. Raises OSError."""
-    with open(path, "a", encoding="utf-8") as file:
+    # a name that is no UTF-8 has surrogates in it, which are escaped as JSON has them
+    with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
 
 
@@ -63,7 +64,7 @@ def table(results: Sequence[Result], *, scores: bool = True) -> str:
 def _row(result: Result, measures: Sequence[str]) -> list[str]:
     memory = "" if result.memory_gb is None else f"{result.memory_gb:.1f}"
     scores = [f"{result.scores[m]:.3f}" if m in result.scores else "" for m in measures]
-    message = result.message.replace("|", "\\|").replace("\n", " ")
+    message = files.printable(result.message.replace("\n", " ")).replace("|", "\\|")
     minutes = f"{result.seconds / 60:.1f}"
     return [result.name, result.state, str(result.steps), minutes, memory, *scores, message]
 

@@ -91,7 +91,7 @@ class Sampler:
                 ]
                 for condition in ("content", "style", "both")
             }
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from unziplora.cli import batch, merge, score, split, study
+from unziplora.cli.numbers import finite, image_steps, number, port, seed
 from unziplora.errors import InvalidInput
 from unziplora.inversion.settings import DEFAULT_STEPS
 from unziplora.method.methods import INSPIRATION_TREE, METHODS
 from unziplora.version import __version__
 
 Command = Callable[[argparse.Namespace], int]
-MOST_SEED = 2**63 - 10_000  # torch takes 64 bits; each image of a sheet has the next seed
 MOST_WEIGHT = 100
 LARGEST_SIDE = 8192  # pixels
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -188,42 +187,11 @@ def weighted(text: str) -> tuple[Path, float]:
 
 
 def _weights(text: str) -> tuple[float, ...]:
-    return tuple(_number(part, float, -MOST_WEIGHT, MOST_WEIGHT) for part in text.split(","))
-
-
-def seed(text: str) -> int:
-    """A whole number that is a seed everywhere."""
-    return int(_number(text, int, 0, MOST_SEED))
-
-
-def image_steps(text: str) -> int:
-    """Of sampling."""
-    return int(_number(text, int, 1, 1000))
-
-
-def port(text: str) -> int:
-    """Where a server can listen; 0: any that is free."""
-    return int(_number(text, int, 0, 65535))
-
-
-def finite(text: str) -> float:
-    """A guidance scale."""
-    return _number(text, float, 0, 1000)
-
-
-def _number(text: str, kind: type[int] | type[float], low: float, high: float) -> float:
-    """Raises argparse's error unless text is a number from low to high."""
-    try:
-        number = kind(text)
-    except ValueError:
-        number = math.nan
-    if not low <= number <= high:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number from {low} to {high}")
-    return number
+    return tuple(number(part, float, -MOST_WEIGHT, MOST_WEIGHT) for part in text.split(","))
 
 
 def size(text: str) -> tuple[int, int]:
     """WIDTHxHEIGHT or one side, in pixels, as (height, width)."""
     width, _, height = text.lower().partition("x")
     low, high = 64, LARGEST_SIDE
-    return int(_number(height or width, int, low, high)), int(_number(width, int, low, high))
+    return int(number(height or width, int, low, high)), int(number(width, int, low, high))

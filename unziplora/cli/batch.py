@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unziplora.cli.numbers import count
 from unziplora.cli.output import print_aligned
 from unziplora.cli.packages import check_packages
 from unziplora.errors import InvalidInput
-from unziplora.files import check_output_folder, write_text
+from unziplora.files import check_output_folder, printable, write_text
 
 if TYPE_CHECKING:
     from unziplora.batch.base import StandaloneBase
@@ -38,8 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="local:N processes (one a GPU, or N on a CPU), ray, ray:N or ray:ADDRESS",
     )
     add("--shard", default="1/1", metavar="I/N", help="only every N-th job, from the I-th")
-    add("--retry", type=int, default=0, metavar="N", help="how often a failed job is tried again")
-    add("--samples", type=int, default=0, metavar="N", help="draw N images of each condition, too")
+    add("--retry", type=count, default=0, metavar="N", help="how often a failed job is tried again")
+    add(
+        "--samples", type=count, default=0, metavar="N", help="draw N images of each condition, too"
+    )
     add("--score", action="store_true", help="score them (16 samples unless --samples says more)")
     add("--encoders", default="efficientnet", metavar="LIST", help="as in `unziplora score`")
     add("--steps", type=int, help="for lines without their own")
@@ -114,7 +117,7 @@ def drive(
         retry=retry,
         protocol=protocol,
         on_progress=line.show,
-        on_result=lambda result: line.keep(show(result)),
+        on_result=lambda result: line.keep(printable(show(result))),
     )
     try:
         with _stopping(batch_run.stop) as stopped_by:

@@ -16,6 +16,7 @@ from unziplora.cli.arguments import PRECISIONS, parser_of, require, weighted
 from unziplora.cli.batch import batch
 from unziplora.cli.output import lasting, lasting_output, write_any_character
 from unziplora.cli.packages import check_packages
+from unziplora.cli.plain_text import plain_lines, too_long_a_name
 from unziplora.cli.signals import Ended, end, handled
 from unziplora.cli.split import split
 from unziplora.cli.study import study
@@ -246,7 +247,7 @@ def inspect(args: argparse.Namespace) -> int:
     from unziplora.lora.inspect import inspect as inspect_lora
 
     report = inspect_lora(args.file)
-    print(json.dumps(report.as_json(), indent=2) if args.json else report.as_text())
+    print(json.dumps(report.as_json(), indent=2) if args.json else plain_lines(report.as_text()))
     return 0
 
 
@@ -344,11 +345,10 @@ def _fail_unforeseen(error: Exception) -> int:
     from torch.cuda import OutOfMemoryError
 
     if isinstance(error, (OutOfMemoryError, MemoryError)):
-        return _fail(
-            "The memory is full. Try again with nothing else running, with --memory low, or with a "
-            "smaller --rank or --resolution.",
-            1,
-        )
+        full = "The memory is full. Try again with nothing else running, with --memory low, or with"
+        return _fail(f"{full} a smaller --rank or --resolution.", 1)
+    if long_name := too_long_a_name(error):
+        return _fail(long_name, 2)
     traceback.print_exception(error)
     return _fail(
         f"Unexpected error ({type(error).__name__}: {error}). "

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unziplora.cli.numbers import finite, seed
 from unziplora.errors import InvalidInput
 from unziplora.files import printable
 from unziplora.lora.merge_methods import DEFAULT_MU, find_merge_method, summaries
@@ -27,11 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("files", nargs="+", metavar="FILE[:WEIGHT]", help="of np and zip: the content, the style")
     add("--how", default="add", metavar="METHOD", help=f"{summaries()} (add)")
     mu = f"of np, from 0 (add): how far the content gives way ({DEFAULT_MU:g})"
-    add("--mu", type=float, default=DEFAULT_MU, help=mu)
+    add("--mu", type=finite, default=DEFAULT_MU, help=mu)
     add("--zip-steps", type=int, default=100, metavar="N", help="of zip (100)")
     overlap = "of zip: lambda, the weight of columns that both keep (0.01)"
-    add("--zip-overlap", type=float, default=0.01, metavar="WEIGHT", help=overlap)
-    add("--seed", type=int, default=0, help="of zip (0)")
+    add("--zip-overlap", type=finite, default=0.01, metavar="WEIGHT", help=overlap)
+    add("--seed", type=seed, default=0, help="of zip (0)")
     for role in ("content", "style"):
         calls = f"of zip: what calls the {role}, where its file does not say it"
         add(f"--{role}-prompt", metavar="TEXT", help=calls)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unziplora.cli.numbers import count, finite, image_steps, seed
 from unziplora.cli.output import print_aligned
 from unziplora.errors import InvalidInput
 from unziplora.files import write_text, writing
@@ -33,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="efficientnet,clip=DIR,dino=DIR,csd=FILE",
     )
-    add("--samples", type=int, default=16, metavar="N", help="images of each condition (16)")
-    add("--steps", type=int, default=25)
-    add("--guidance", type=float, help="the model's own, else 6")
-    add("--seed", type=int, default=0)
+    add("--samples", type=count, default=16, metavar="N", help="images of each condition (16)")
+    add("--steps", type=image_steps, default=25)
+    add("--guidance", type=finite, help="the model's own, else 6")
+    add("--seed", type=seed, default=0)
     add("--json", type=Path, metavar="FILE", help="everything, sample by sample")
     add("--csv", type=Path, metavar="FILE", help="the table")
     add("--plot", type=Path, metavar="FILE", help="the table as a .png")

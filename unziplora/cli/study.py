@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from unziplora.cli.numbers import count, port
 from unziplora.errors import InvalidInput
 
 
@@ -17,10 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="one method's results each, as `unziplora batch --samples` leaves them",
     )
-    add("--participants", type=int, default=10, metavar="N", help="how many links (10)")
+    add("--participants", type=count, default=10, metavar="N", help="how many links (10)")
     add("--answers", type=Path, default=Path("study.sqlite"), metavar="FILE")
     add("--address", default="127.0.0.1", help="0.0.0.0: the whole network")
-    add("--port", type=int, default=7861)
+    add("--port", type=port, default=7861)
 
 
 def study(arguments: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ def _more(text: str) -> dict[str, Any]:
         return {}
     try:
         said = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f"The node's further settings are not readable JSON ({error}). Write them as in "
             '{"columns": 40, "flip": true}, or leave the field empty.'

@@ -93,5 +93,5 @@ def _key_in(path: Path) -> str | None:
     try:
         said = json.loads(path.read_text("utf-8"))
         return said["key"] if isinstance(said, dict) else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, RecursionError):
         return None

@@ -52,8 +52,10 @@ def write(lora: LoraTensors, path: Path, *, new: bool = False) -> None:
     """Atomically, and read back. new: a file that is there by then is kept. Raises WriteError, and
     InvalidInput for what is no LoRA, and where a new file's name is taken."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in lora.items()}
+    metadata = {key: files.encodable(text) for key, text in lora.metadata.items()}
+    metadata = {"format": "pt", **metadata}
     with files.writing(path, new=new) as temporary:
-        temporary.write_bytes(save(plain, {"format": "pt", **lora.metadata}))
+        temporary.write_bytes(save(plain, metadata))
         read_lora(temporary)
 
 

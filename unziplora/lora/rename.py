@@ -29,7 +29,8 @@ def copy_renamed(path: Path, target: Path) -> None:
     with path.open("rb") as source, atomic.writing(target, new=True) as temporary:
         header = json.loads(source.read(int.from_bytes(source.read(8), "little")))
         header["__metadata__"] = metadata
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        said = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
+        text = said.encode("utf-8", "replace")  # what it has of surrogates no program reads
         text += b" " * (-len(text) % _ALIGNED)
         with temporary.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)

@@ -117,6 +117,7 @@ def _serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> t
     Both hashes are kohya's (sd-scripts library/train_util.py:3259-3299): taken over a file with
     the ss_ keys only; the first covers the tensors alone, the older one 64 KiB at 1 MiB.
     """
+    metadata = {key: atomic.encodable(value) for key, value in metadata.items()}
     bare = save(dict(tensors), {k: v for k, v in metadata.items() if k.startswith("ss_")})
     start = 8 + int.from_bytes(bare[:8], "little")
     model_hash = hashlib.sha256(memoryview(bare)[start:]).hexdigest()

@@ -146,7 +146,7 @@ def _latest(folder: Path) -> dict[str, _Stored]:
                 result = json.loads(line)
                 name, scores = result["name"], result["scores"]
                 protocol = result.get("protocol", {})  # older lines have none
-            except (ValueError, KeyError, TypeError):  # cut off, by a full disk
+            except (ValueError, KeyError, TypeError, RecursionError):  # cut off, by a full disk
                 continue
             if scores:
                 found[name] = _Stored(scores, protocol)
