@@ -45,3 +45,10 @@ def test_the_interrogators_medium_is_the_style() -> None:
     assert medium_in("a cat, pixel art, trending", known) == "pixel art"
     with pytest.raises(UnZipLoRAError, match="nothing of how"):
         medium_in("a watercolor painting, by X", known)  # the caption is of the subject
+
+
+def test_half_a_character_of_a_prompt_does_not_cost_the_image(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 8))
+    image.info["parameters"] = "a caf\udce9"
+    save_png(image, tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").info["parameters"] == "a caf?"

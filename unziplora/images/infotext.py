@@ -9,6 +9,8 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from unziplora.files import encodable
+
 KEY = "parameters"  # of Image.info, and of the PNG's text
 
 
@@ -30,5 +32,5 @@ def save_png(image: Image.Image, path: Path) -> None:
     """With how it was made, where that is known."""
     text = PngInfo()
     if known := image.info.get(KEY):
-        text.add_text(KEY, known)
+        text.add_text(KEY, encodable(known))
     image.save(path, "PNG", pnginfo=text)
