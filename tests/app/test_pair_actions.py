@@ -292,6 +292,8 @@ def test_a_name_that_the_webui_has_in_another_folder_is_taken(
         service.merge("mixed", [(content, 1.0)])
     with pytest.raises(InvalidInput, match=r"has a file new_content\.safetensors"):
         service.rename("one", "new")
+    with pytest.raises(InvalidInput, match=r"has a file new_content\.safetensors"):
+        service.start(image_file, {"subject": "tree", "style": "flat drawing", "name": "new"})
     assert service.free_name("tree-flat-drawing") == "tree-flat-drawing-2"
     assert service.pair("one").content == content
     service.merge("other", [(content, 1.0)])

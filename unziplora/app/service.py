@@ -27,7 +27,7 @@ from unziplora.errors import InvalidInput
 from unziplora.host import Host, ModelIdentity
 from unziplora.images.load import open_image
 from unziplora.lora.merge_methods import DEFAULT_MU, find_merge_method
-from unziplora.lora.pair import Pair
+from unziplora.lora.pair import Pair, pair_files
 from unziplora.training.destination import check_destination
 from unziplora.training.events import Finished, LorasSaved, Message, Started, StepDone
 from unziplora.training.memory_forecast import Forecast, forecast, smallest
@@ -97,6 +97,7 @@ class Service(Products):
         chosen = settings_of({**self._defaults(), **settings})
         if chosen.name is None and not overwrite:
             chosen = replace(chosen, name=self.free_name(chosen.file_name))
+        self.check_not_listed(*pair_files(self.out(), chosen.file_name).values())
         check_mask(chosen.mask_content, open_image(image).mask)
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
         out, runs = self.out(), self.runs_at()

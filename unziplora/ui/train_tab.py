@@ -12,7 +12,6 @@ from unziplora import mini
 from unziplora.app.preset_files import PresetFiles
 from unziplora.app.service import Service
 from unziplora.errors import InvalidInput
-from unziplora.lora.pair import pair_files
 from unziplora.training.settings import Settings
 from unziplora.ui import advanced_fields as fields
 from unziplora.ui import copy_report, manifest_part, model_header, presets
@@ -66,9 +65,6 @@ def _connect_run(service: Service, form: Form, view: RunView, go: Any, answer: A
     def start(marks: Any, *values: Any) -> tuple[Any, ...]:
         def begin() -> str:
             image, settings, begins = form.read(*values)
-            if settings.get("name"):  # else one that is free is taken
-                files = pair_files(service.folder(), settings["name"])
-                service.check_not_listed(*files.values())
             return f"{service.start(image, settings, **begins).name} is in the queue."
 
         return view.answered(marks, begin)
