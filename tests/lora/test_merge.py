@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from unziplora.errors import InvalidInput
 from unziplora.lora.algorithms import LoraLayer
 from unziplora.lora.merge import merge
 from unziplora.lora.overlap import GroupColumns, columns, overlap_warning
-from unziplora.lora.read import read_lora
+from unziplora.lora.read import check_readable, read_lora
 from unziplora.lora.write import save_lora
 
 LAYERS = [
@@ -69,6 +70,26 @@ def test_an_existing_file_is_not_replaced(tmp_path: Path) -> None:
     a = lora(tmp_path / "a.safetensors", 2)
     with pytest.raises(InvalidInput, match="exists"):
         merge(a, [(a, 1.0)])
+
+
+def test_a_file_that_was_read_in_part_is_not_merged(tmp_path: Path) -> None:
+    whole = lora(tmp_path / "whole.safetensors", 2)
+    tensors = load_file(whole)
+    name = next(name for name in tensors if name.endswith("lora_down.weight"))
+    tensors[name] = tensors[name][:1].contiguous()  # its rank is no longer its partner's
+    save_file(tensors, tmp_path / "part.safetensors")
+    with pytest.raises(InvalidInput, match="1 modules whose tensors do not belong together"):
+        merge(tmp_path / "merged.safetensors", [(tmp_path / "part.safetensors", 1.0)])
+    assert not (tmp_path / "merged.safetensors").exists()
+
+
+def test_an_adapter_of_no_rank_is_none(tmp_path: Path) -> None:
+    factors = {"w1_a": (4, 0), "w1_b": (0, 4), "w2_a": (4, 0), "w2_b": (0, 4)}
+    name = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q"
+    tensors = {f"{name}.hada_{part}": torch.zeros(shape) for part, shape in factors.items()}
+    save_file({**tensors, f"{name}.alpha": torch.tensor(1.0)}, tmp_path / "none.safetensors")
+    with pytest.raises(InvalidInput, match="do not belong together"):
+        check_readable(read_lora(tmp_path / "none.safetensors"))
 
 
 def test_columns_are_counted_by_group_and_overlap_is_a_share_of_those_of_either(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,20 @@ def test_either_file_has_its_group_as_it_was_and_both_are_a_pair(host: Any, tmp_
             change = got[sgm(name)].delta(torch.zeros(delta.shape, dtype=torch.float64))
             assert (change - delta).norm() < 2e-3 * delta.norm()  # written in fp16
         check_fits(read_lora(file), targets_in("unet", host.unet))
+
+
+def test_a_part_keeps_no_scales_that_diffusers_refuses_beside_alphas(
+    host: Any, tmp_path: Path
+) -> None:
+    b_lora(host, tmp_path / "dog.safetensors", CONTENT, STYLE)
+    tensors = load_file(tmp_path / "dog.safetensors")
+    scales = {"lora_adapter_metadata": json.dumps({"unet.r": 2, "unet.lora_alpha": 2})}
+    save_file(tensors, tmp_path / "dog.safetensors", {**scales, "format": "pt", "author": "Zoe"})
+    split(tmp_path / "dog.safetensors", tmp_path, "dog", TRIGGERS)
+    for role in ("content", "style"):
+        header = read_lora(tmp_path / f"dog_{role}.safetensors").metadata
+        assert header["author"] == "Zoe"
+        assert not {"lora_adapter_metadata", "format"} & header.keys()
 
 
 def test_a_part_that_cannot_be_written_leaves_no_other_behind(host: Any, tmp_path: Path) -> None:

@@ -132,7 +132,9 @@ def _yaml(path: Path) -> dict[str, Any]:
             hints["vae_scale"] = float(params["scale_factor"])
         if scaling.endswith("VScaling"):
             hints["prediction_type"] = "v_prediction"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError
+    ):  # fmt: skip
         raise InvalidInput(
             f"{path.name}, the config beside the model, cannot be read. "
             "Repair it, or move it away if the model needs none."

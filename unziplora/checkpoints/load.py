@@ -95,7 +95,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InvalidInput(
             f"There is no {path.name} in {path.parent}. Choose a complete model."
         ) from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise InvalidInput(f"{path} is damaged. Download the model again.")

@@ -79,7 +79,7 @@ def _fits(adapter: Adapter, module: nn.Module) -> bool:
     weight: Any = module.weight
     try:
         on_device(adapter, "meta").delta(torch.empty(weight.shape, device="meta"))
-    except (ValueError, RuntimeError):
+    except (ValueError, RuntimeError, IndexError, TypeError, ArithmeticError):
         return False
     bias = getattr(adapter, "bias", None)
     return bias is None or bias.shape == weight.shape[:1]

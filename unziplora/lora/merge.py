@@ -96,12 +96,12 @@ def _head(file: LoraFile, weight: float) -> tuple[str, float, str, Mapping[str, 
 
 def _plain(file: LoraFile) -> LoraFile:
     check_readable(file)
-    others = {kind: count for kind, count in file.kinds.items() if kind != LoraLayer.kind}
-    if others:
-        left = ", ".join(f"{count} {kind} modules" for kind, count in others.items())
+    left = [f"{n} {kind} modules" for kind, n in file.kinds.items() if kind != LoraLayer.kind]
+    left += [f"{n} {what}" for what, n in file.left_out.items() if what.startswith("modules")]
+    if left:
         raise InvalidInput(
-            f"{file.path.name} has {left}, which cannot be merged here without losing it. "
-            "Use plain LoRAs, such as ours."
+            f"{file.path.name} has {', '.join(left)}, which cannot be merged here without losing "
+            "it. Use plain LoRAs, such as ours."
         )
     return file
 

@@ -287,6 +287,8 @@ def part_metadata(
     longer true replaced. path: of the part."""
     arguments = json_object(metadata, "ss_network_args", [])
     kept = {k: v for k, v in metadata.items() if "hash" not in k and "thumbnail" not in k}
+    # diffusers' own scales, which it refuses beside the alphas that are written
+    kept = {k: v for k, v in kept.items() if k not in ("lora_adapter_metadata", "format")}
     made = {"role": role, "method": method, "trigger": trigger}
     return renamed(
         {
