@@ -266,12 +266,7 @@ def build(parts: Parts, alpha: float | None) -> Adapter | None:
                 stored = parts.pop("alpha", None)
                 alpha = alpha if stored is None else _scalar(stored)
                 return _with_dora(make(parts, alpha), parts)
-            except (
-                ValueError,
-                RuntimeError,
-                IndexError,
-                ArithmeticError,
-            ):  # shapes that do not fit
+            except (ValueError, RuntimeError, IndexError, ArithmeticError):  # shapes do not fit
                 return None
     return None
 
