@@ -346,7 +346,7 @@ def test_drawing_ends_after_the_image_at_hand(host: Any, image_file: Path, tmp_p
 
 
 def test_a_name_that_is_no_utf_8_does_not_end_a_batch(image_file: Path, tmp_path: Path) -> None:
-    message = "caf\udce9.png is slightly damaged.\x1b[2J"  # as Python reads such a name
+    message = "fox\udce9.png is slightly damaged.\x1b[2J"  # as Python reads such a name
     log = tmp_path / "batch.jsonl"
     jobs = [job(image_file, name) for name in ("one", "two")]
     workers = InProcess(lambda one: Result(one.name, "completed", message))
@@ -357,7 +357,7 @@ def test_a_name_that_is_no_utf_8_does_not_end_a_batch(image_file: Path, tmp_path
     ]  # fmt: skip
     files.write_text(tmp_path / "batch.md", table(list(results.values())))
     assert (tmp_path / "batch.md").read_text("utf-8").count(
-        "caf?.png is slightly damaged.?[2J"
+        "fox?.png is slightly damaged.?[2J"
     ) == 2
 
 

@@ -49,6 +49,6 @@ def test_the_interrogators_medium_is_the_style() -> None:
 
 def test_half_a_character_of_a_prompt_does_not_cost_the_image(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 8))
-    image.info["parameters"] = "a caf\udce9"
+    image.info["parameters"] = "a fox\udce9"
     save_png(image, tmp_path / "a.png")
-    assert Image.open(tmp_path / "a.png").info["parameters"] == "a caf?"
+    assert Image.open(tmp_path / "a.png").info["parameters"] == "a fox?"
