@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from unziplora.errors import InvalidInput
 from unziplora.lora.adapter_config import AdapterConfig, adapter_configs
-from unziplora.lora.algorithms import Adapter, LoraLayer, build
+from unziplora.lora.algorithms import Adapter, LoKr, LoraLayer, build
 from unziplora.lora.key_layouts import (
     Key,
     Network,
@@ -61,7 +61,8 @@ _OTHER_MODELS = {
 class LoraFile:
     """adapters: by the module that each changes. left_out: how many tensors or modules of other
     kinds there are, by kind. layout: whose way of naming this is. model: what else it is a LoRA of,
-    where none of its UNet's modules is SDXL's; CLIP-L's layers are the same in many. info,
+    where none of its UNet's modules is SDXL's; CLIP-L's layers are the same in many.
+    changed_base: the initialisation, where the file belongs to a base that it changed. info,
     metadata: the header, typed and as it stands. notes: what was odd, a sentence each."""
 
     path: Path
@@ -69,6 +70,7 @@ class LoraFile:
     left_out: Mapping[str, int]
     layout: str
     model: str | None
+    changed_base: str | None
     info: LoraInfo
     metadata: Mapping[str, str]
     notes: tuple[str, ...]
@@ -101,7 +103,7 @@ def read_lora(path: Path) -> LoraFile:
                 "Choose a LoRA's .safetensors file."
             )
         notes = list(file.notes)
-        configs = {**_config_beside(path), **adapter_configs(file.metadata, notes)}
+        configs = {**_config_beside(path, notes), **adapter_configs(file.metadata, notes)}
         adapters = _adapters(file, keys, configs, left_out)
         info = info_of(file.metadata)
         return LoraFile(
@@ -110,6 +112,7 @@ def read_lora(path: Path) -> LoraFile:
             left_out=dict(left_out),
             layout=layout_of(keys),
             model=_other_model(file.entries, keys, adapters),
+            changed_base=_changed_base(configs, notes),
             info=info,
             metadata=file.metadata,
             notes=(*notes, *info.notes),
@@ -117,7 +120,14 @@ def read_lora(path: Path) -> LoraFile:
 
 
 def check_readable(file: LoraFile) -> None:
-    """Raises InvalidInput for a file of another model, or without anything that can be read."""
+    """Raises InvalidInput for a file of another model or base, or without anything that can be
+    read."""
+    if file.changed_base is not None:
+        raise InvalidInput(
+            f"{file.path.name} was trained from {file.changed_base}, which changes the model's own "
+            "weights, too. Save it with peft's path_initial_model_for_weight_conversion, or choose "
+            "another LoRA."
+        )
     if file.adapters and file.model is None:
         return
     kinds = ", ".join(f"{count} {kind}" for kind, count in file.left_out.items())
@@ -170,7 +180,7 @@ def _adapters(
         else:
             parts = {part: file.read(name) for part, name in names.items()}
             config = configs.get(_PEFT_NETWORKS[network], configs.get(""))
-            adapter = build(parts, None if config is None else _alpha(config, module, parts))
+            adapter = _built(config, module, parts)
             if adapter is None:
                 left_out["modules whose tensors do not belong together"] += 1
             else:
@@ -187,6 +197,19 @@ def _tensors_by_module(keys: Mapping[str, Key]) -> dict[tuple[Network, str], dic
     return modules
 
 
+def _built(
+    config: AdapterConfig | None, module: str, parts: dict[str, torch.Tensor]
+) -> Adapter | None:
+    if config is None:
+        return build(parts, None)
+    whole = {"lokr_w1", "lokr_w2"} <= parts.keys() and "alpha" not in parts
+    adapter = build(parts, _alpha(config, module, parts))
+    rank = config.rank_of(module)
+    if whole and rank > 0 and isinstance(adapter, LoKr):  # peft scales these too, LyCORIS does not
+        return replace(adapter, scale=config.alpha_of(module) / rank)
+    return adapter
+
+
 def _alpha(config: AdapterConfig, module: str, parts: Mapping[str, torch.Tensor]) -> float:
     """peft's alpha as kohya's, which is divided by r and not by its root."""
     alpha = config.alpha_of(module)
@@ -196,7 +219,7 @@ def _alpha(config: AdapterConfig, module: str, parts: Mapping[str, torch.Tensor]
     return alpha
 
 
-def _config_beside(path: Path) -> dict[str, AdapterConfig]:
+def _config_beside(path: Path, notes: list[str]) -> dict[str, AdapterConfig]:
     """What peft itself writes beside adapter_model.safetensors."""
     beside = path.with_name("adapter_config.json")
     if path.name != "adapter_model.safetensors" or not beside.is_file():
@@ -205,7 +228,16 @@ def _config_beside(path: Path) -> dict[str, AdapterConfig]:
         metadata = {"lora_adapter_metadata": beside.read_text("utf-8")}
     except (OSError, ValueError):
         return {}
-    return adapter_configs(metadata, [])
+    return adapter_configs(metadata, notes)
+
+
+def _changed_base(configs: Mapping[str, AdapterConfig], notes: list[str]) -> str | None:
+    start = next((one.changed_base for one in configs.values() if one.changed_base), None)
+    if start is not None:
+        notes.append(
+            f"It belongs to a model that {start} changed, and cannot be used on any other."
+        )
+    return start
 
 
 def _other_model(
