@@ -49,9 +49,10 @@ def _without_surrogates(data: bytes) -> Any:
     return body
 
 
-async def read(request: Request, most: int = MOST_BYTES) -> dict[str, Any]:
-    """The JSON object of a request; never more than `most` bytes are read, nor for longer than a
-    slow line takes for them."""
+async def read(request: Request, most: int | None = None) -> dict[str, Any]:
+    """The JSON object of a request; never more than `most` bytes (MOST_BYTES) are read, nor for
+    longer than a slow line takes for them."""
+    most = MOST_BYTES if most is None else most
     if not request.headers.get("content-type", "").startswith("application/json"):
         raise HTTPException(415, "Send a JSON object with content-type application/json.")
     parts: list[bytes] = []
