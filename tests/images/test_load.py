@@ -287,6 +287,13 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded() -> None:
         open_image(data[:end] + data[start:end] * 1000 + data[end:])
 
 
+def test_the_video_behind_a_phones_image_is_not_taken_for_scans() -> None:
+    file = io.BytesIO()
+    Image.effect_noise((128, 96), 80).save(file, "JPEG")
+    video = b"\xff\xda of a video" * 1000  # the mark alone, as chance has it in megabytes
+    assert open_image(file.getvalue() + video).image.size == (128, 96)
+
+
 def test_a_gif_whose_second_frame_is_damaged_is_named() -> None:
     """Pillow looks at it when it is asked whether the image moves, and not before."""
     file = io.BytesIO()

@@ -26,7 +26,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _MOST_PROFILE = 16_000_000  # bytes of an ICC profile; the largest printing profiles have 3 million
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_START_OF_SCAN = b"\xff\xda"  # its bytes stand for nothing else within a scan's data
+# Of one to four components, with their length: the bytes of a video behind a phone's image have the
+# mark alone by chance, hundreds of times.
+_START_OF_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _MOST_SCANS = 500  # of a JPEG and the images in it; encoders write about 10 for each
 _END_OF_JPEG = b"\xff\xd9"
 # Of a PNG's other chunks nothing is needed to show it; some hold megabytes of compressed text.
@@ -115,7 +117,7 @@ def _decoded(shown: str, data: bytes) -> tuple[Image.Image, str | None]:
     image = Image.open(io.BytesIO(data), formats=readable_formats())
     _check_size(shown, image.size)
     # each scan may cost a pass over the whole image for 31 bytes of the file
-    if image.format in ("JPEG", "MPO") and data.count(_START_OF_SCAN) > _MOST_SCANS:
+    if image.format in ("JPEG", "MPO") and len(_START_OF_SCAN.findall(data)) > _MOST_SCANS:
         raise InvalidInput(
             f"{shown} has far more passes than a progressive JPEG needs. Open it in an image "
             "program and save it again."
