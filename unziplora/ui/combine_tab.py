@@ -84,7 +84,8 @@ class _Combine:
     def connect_choice(self, tab: Any) -> None:
         """The lists, and picking by a card or a dropdown."""
         listed = [self.cards, *self.pair, self.merged, self.progress]
-        when(tab.select, self._look, self.pair, listed)
+        for event in self._requests.at_sight("combine", tab):
+            when(event, self._look, self.pair, listed)
         self._requests.answer("pick", self._pick, [self.request, *self.pair], listed)
         for source in self.pair:
             when(source.change, self._compare, self.pair, [self.overlap, self.cards],

@@ -17,6 +17,7 @@ from unziplora.ui.answers import attempt
 from unziplora.ui.charts import chart
 from unziplora.ui.gradio_compat import plain_html, when
 from unziplora.ui.html import image, number
+from unziplora.ui.requests import Requests
 from unziplora.ui.run_html import SMOOTHED_STEPS, smoothed
 
 _NONE = "none"
@@ -25,7 +26,7 @@ Run = tuple[str, RunInfo, list[dict[str, float]], Mapping[str, Path]]
 _SHOWN = ("content", "style", "both")
 
 
-def build(service: Service, tab: Any) -> None:
+def build(service: Service, requests: Requests, tab: Any) -> None:
     """An accordion on the Results tab, at whose selection the lists are read again."""
     with gr.Accordion("Compare two runs", open=False, elem_id="uz_compare"):
         with gr.Row():
@@ -44,7 +45,8 @@ def build(service: Service, tab: Any) -> None:
         runs, problem = attempt(lambda: [_run(service, name) for name in wanted])
         return problem if runs is None else side_by_side(runs)
 
-    when(tab.select, names, fields, fields)
+    for event in requests.at_sight("results", tab):
+        when(event, names, fields, fields)
     for field in fields:
         when(field.change, compare, fields, [shown])
 

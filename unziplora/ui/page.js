@@ -18,6 +18,7 @@
     nameNumbers();
     if (uploading()) return;
     pollMerge();
+    pollLists();
     const live = find('uz_live');
     const active = live?.querySelector('[data-active]');
     if (document.hidden || !(seen(live) || active)) return;
@@ -60,6 +61,16 @@
     if (Date.now() - window.unziplora.mergePolled < 30000) return;
     window.unziplora.mergePolled = Date.now();
     find('uz_poll_merge')?.click();
+  };
+  // A tab's list is read where it is selected. gradio 4 may lose that in the moment after the page was
+  // loaded; what is still empty after three seconds is asked for once more, and then every fourth.
+  const lists = {uz_cards: 'results', uz_picks: 'combine'}, empty = {};
+  const pollLists = () => {
+    for (const [list, tab] of Object.entries(lists)) {
+      const waits = seen(find('uz_tab_' + tab)) && !find(list)?.querySelector('.uz-quiet, .uz-cards');
+      empty[list] = waits && !document.hidden ? (empty[list] ?? 0) + 1 : 0;
+      if (empty[list] % 4 === 3) find('uz_list_' + tab)?.click();
+    }
   };
   window.unziploraPoll = window.unziploraPoll ?? setInterval(poll, 1000);
 

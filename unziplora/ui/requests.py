@@ -14,12 +14,20 @@ To = Literal[
     "train", "edit", "results", "use", "card", "draw", "start", "pick", "weights", "merged"
 ]
 
+Listing = Literal["results", "combine"]  # the tabs that have lists
+
 
 class Requests:
     """The hidden buttons; made outside the tabs, of which gradio 6 draws each once it is opened."""
 
     def __init__(self) -> None:
         self._buttons = {to: gr.Button(elem_id=f"uz_ask_{to}") for to in get_args(To)}
+        self._lists = {tab: gr.Button(elem_id=f"uz_list_{tab}") for tab in get_args(Listing)}
+
+    def at_sight(self, listing: Listing, tab: Any) -> tuple[Any, Any]:
+        """The events at which a tab reads its lists: its selection, and page.js where the list is
+        still empty although the tab is in sight."""
+        return tab.select, self._lists[listing].click
 
     def answer(
         self,

@@ -35,7 +35,7 @@ def build(
     results.connect_list(tab)
     results.connect_prompt()
     results.connect_cards(start_from)
-    compare_runs.build(service, tab)
+    compare_runs.build(service, requests, tab)
 
 
 class _Results:
@@ -75,7 +75,8 @@ class _Results:
 
     def connect_list(self, tab: Any) -> None:
         """Reading the list again, and deleting."""
-        for event in (tab.select, self.refresh.click, self.search.change, self.sort.change):
+        at_sight = self._requests.at_sight("results", tab)
+        for event in (*at_sight, self.refresh.click, self.search.change, self.sort.change):
             when(event, self._look, self.finding, self.listed)
         menu = self.menu
         changed = [self.answer, *menu.asking, *self.listed]

@@ -83,3 +83,28 @@ def test_one_lost_answer_delays_one_request_only(buttons: Any) -> None:
         buttons.click(f"#{name}")
         assert sent(buttons)[-1] == name
         answer(buttons)
+
+
+def test_a_list_that_stays_empty_is_asked_for_again(browser: Any) -> None:
+    page = browser.new_page()
+    page.clock.install()
+    page.set_content(
+        "<div id=uz_tab_results><div id=uz_cards> </div></div><button id=uz_list_results></button>"
+        "<div id=uz_tab_combine hidden><div id=uz_picks></div></div>"
+        "<button id=uz_list_combine></button>"
+    )
+    page.evaluate(f"({(ROOT / 'unziplora/ui/page.js').read_text('utf-8').strip()})()")
+    page.evaluate(
+        "() => { window.asked = []; for (const one of document.querySelectorAll('button'))"
+        " one.onclick = () => window.asked.push(one.id); }"
+    )
+    page.clock.run_for(2500)
+    assert page.evaluate("() => window.asked") == []
+    page.clock.run_for(1000)
+    assert page.evaluate("() => window.asked") == ["uz_list_results"]
+    page.evaluate(
+        "() => document.querySelector('#uz_cards').innerHTML = '<p class=uz-quiet>No pair yet.</p>'"
+    )
+    page.clock.run_for(20_000)
+    assert page.evaluate("() => window.asked") == ["uz_list_results"]
+    page.close()
