@@ -21,6 +21,7 @@ _PRIMARIES = {  # (x, y) of red, green, blue; numbers of cICP (ITU-T H.273, tabl
 }
 _ADOBE_RGB = ((0.640, 0.330), (0.210, 0.710), (0.150, 0.060))
 _INTEROPERABILITY = 0xA005  # EXIF
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF
 _PQ_WHITE = 203 / 10_000  # of an HDR image, what a page's white is (ITU-R BT.2408)
 
 
@@ -102,7 +103,7 @@ def _from_gamma(gamma: float, chromaticity: Any) -> tuple[str | None, Any]:
 
 
 def _coded(coding: bytes) -> tuple[str, Any] | None:
-    """Of a PNG's cICP chunk; None where it says nothing that is known."""
+    """Of a PNG's cICP chunk or its like; None where it says nothing that is known."""
     if len(coding) != 4 or coding[0] not in _PRIMARIES or coding[2] != 0:
         return None
     curves: dict[int, Callable[[Any], Any]] = {
@@ -168,12 +169,24 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-    most = 65535.0
-    if (image.mode == "I" and values.max() <= 255) or (image.mode == "F" and values.max() > 1):
-        most = 255.0  # both modes say nothing of their range
-    elif image.mode == "F":
-        most = 1.0
-    return Image.fromarray((values / most * 255).round().clip(0, 255).astype(np.uint8))
+    scaled = (values / _white_of(image.mode, values) * 255).round().clip(0, 255).astype(np.uint8)
+    # of a TIFF in which 0 is white, Pillow turns 8 bits only
+    if (getattr(image, "tag_v2", None) or {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        scaled = 255 - scaled
+    result = Image.fromarray(scaled)
+    result.info = dict(image.info)  # what a PNG states of its colours
+    return result
+
+
+def _white_of(mode: str, values: Any) -> float:
+    """What stands for white; modes I and F say nothing of their range."""
+    if mode == "F":
+        lit = values.ravel()[:: max(1, values.size // 1_000_000)]
+        lit = lit[lit > 0]
+        # highlights may lie above 1
+        unit = lit.size == 0 or float(np.median(lit)) <= 1
+        return 1.0 if unit else 255.0 if values.max() <= 255 else 65535.0
+    return 255.0 if mode == "I" and values.max() <= 255 else 65535.0
 
 
 def _srgb_curve(v: Any) -> Any:

@@ -17,6 +17,7 @@ from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError, features
 
 from unziplora.errors import InvalidInput
 from unziplora.files import check_regular_file
+from unziplora.images.avif_coding import stated_coding
 
 MOST_PIXELS = 100_000_000  # refused before decoding: a bomb, or a scan to scale down first
 MOST_BYTES = 500_000_000
@@ -58,7 +59,8 @@ _OTHERS = (
 @dataclass(frozen=True)
 class Opened:
     """image: decoded, as it is stored. profile: its ICC profile; coding: a PNG's cICP chunk, which
-    goes before it. notes: on damage that did no harm."""
+    goes before it, or what an AVIF without a profile states instead. notes: on damage that did no
+    harm."""
 
     image: Image.Image
     profile: bytes | None = None
@@ -82,7 +84,8 @@ def open_file(source: str | Path | bytes) -> Opened:
         image, damage = _decoded(shown, png.data if png else data)
         animated = _is_animated(image)
     if png is None:
-        profile, coding = image.info.get("icc_profile") or None, None
+        profile = image.info.get("icc_profile") or None
+        coding = stated_coding(data) if image.format == "AVIF" and profile is None else None
     else:
         profile, coding, damage = png.profile, png.coding, damage or png.damage
     notes = (f"{shown} is slightly damaged ({damage}); its image is whole.",) if damage else ()
