@@ -28,6 +28,7 @@ CONFIGS = {
     "LoKr, whole": lambda: peft.LoKrConfig(
         r=64, alpha=16, target_modules=LAYERS, init_weights=False
     ),
+    "biases": lambda: peft.LoraConfig(r=4, lora_alpha=8, target_modules=LAYERS, lora_bias=True),
     "patterns": lambda: peft.LoraConfig(
         r=4, lora_alpha=4, target_modules=LAYERS, alpha_pattern={r".*attn2\.to_(q|k)": 16}
     ),

@@ -7,8 +7,8 @@ lycoris/functional; AUTOMATIC1111 extensions-builtin/Lora/network_*.py, which ap
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -211,44 +211,23 @@ class Dora:
         return changed * (self.magnitude.to(weight).view(norm.shape) / norm) - weight
 
 
-def on_device(adapter: Adapter, device: torch.device | str) -> Adapter:
-    """The same with its tensors elsewhere; "meta" is enough to see whether it fits a weight."""
-    moved: dict[str, Any] = {}
-    for field in fields(adapter):  # type: ignore[arg-type]
-        value = getattr(adapter, field.name)
-        if isinstance(value, Tensor):
-            moved[field.name] = value.to(device)
-        elif field.name == "inner":
-            moved[field.name] = on_device(value, device)
-    return replace(adapter, **moved)  # type: ignore[type-var]
+@dataclass(frozen=True)
+class WithBias:
+    """Another adapter, and what the file adds to the bias beside it, (out,)."""
 
+    inner: Adapter
+    bias: Tensor
 
-def all_finite(adapter: Adapter) -> bool:
-    """Whether each of its numbers is one."""
-    if isinstance(adapter, Dora):
-        return bool(adapter.magnitude.isfinite().all()) and all_finite(adapter.inner)
-    values = (getattr(adapter, field.name) for field in fields(adapter))  # type: ignore[arg-type]
-    return all(
-        bool(torch.as_tensor(value).isfinite().all())
-        for value in values
-        if isinstance(value, (Tensor, float))
-    )
+    @property
+    def kind(self) -> str:
+        return f"{self.inner.kind} with bias"
 
+    @property
+    def needs_weight(self) -> bool:
+        return self.inner.needs_weight
 
-def parameters(adapter: Adapter) -> int:
-    """How many numbers it has."""
-    values = [getattr(adapter, field.name) for field in fields(adapter)]  # type: ignore[arg-type]
-    own = sum(value.numel() for value in values if isinstance(value, Tensor))
-    return own + (parameters(adapter.inner) if isinstance(adapter, Dora) else 0)
-
-
-def inputs(adapter: Adapter) -> int | None:
-    """The width of a linear layer's input, where the adapter's own tensors say it."""
-    if isinstance(adapter, Dora):
-        return inputs(adapter.inner)
-    factor = {LoraLayer: "down", LoHa: "w1_b", Difference: "diff"}.get(type(adapter))
-    matrix = getattr(adapter, factor, None) if factor else None
-    return matrix.shape[1] if isinstance(matrix, Tensor) and matrix.dim() > 1 else None
+    def delta(self, weight: Tensor) -> Tensor:
+        return self.inner.delta(weight)
 
 
 Parts = dict[str, Tensor]
@@ -265,7 +244,7 @@ def build(parts: Parts, alpha: float | None) -> Adapter | None:
             try:
                 stored = parts.pop("alpha", None)
                 alpha = alpha if stored is None else _scalar(stored)
-                return _with_dora(make(parts, alpha), parts)
+                return _with_bias(_with_dora(make(parts, alpha), parts), parts)
             except (ValueError, RuntimeError, IndexError, ArithmeticError):  # shapes do not fit
                 return None
     return None
@@ -279,6 +258,12 @@ def _with_dora(adapter: Adapter, parts: Parts) -> Adapter:
     magnitude = parts.pop("dora_scale")
     by_output = magnitude.dim() > 1 and magnitude.shape[0] == magnitude.numel() > 1
     return Dora(adapter, magnitude.flatten(), by_output)
+
+
+def _with_bias(adapter: Adapter, parts: Parts) -> Adapter:
+    if "up_bias" in parts and isinstance(adapter, LoraLayer):  # peft's, of lora_B: scaled as B is
+        return WithBias(adapter, adapter.scale * parts.pop("up_bias").flatten())
+    return WithBias(adapter, parts.pop("diff_b").flatten()) if "diff_b" in parts else adapter
 
 
 def _lora(parts: Parts, alpha: float | None) -> LoraLayer:

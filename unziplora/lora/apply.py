@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unziplora.errors import InvalidInput, UnZipLoRAError
-from unziplora.lora.algorithms import Adapter, Difference, LoraLayer, all_finite, on_device
+from unziplora.lora.adapter_values import all_finite, on_device
+from unziplora.lora.algorithms import Adapter, LoraLayer, WithBias
 from unziplora.lora.key_layouts import Network, Target, res_blocks_of, target_of
 from unziplora.lora.read import LoraFile, check_readable
 from unziplora.unet.changes import Changes
@@ -136,18 +137,19 @@ def _sum_forward(
 
 def _addition(module: nn.Linear | nn.Conv2d, part: _Part) -> Callable[[Tensor], Tensor]:
     """What one file adds to a layer's output."""
-    lora, dtype = part.adapter, module.weight.dtype
+    lora, dtype, bias = part.adapter, module.weight.dtype, _bias_sum([part])
+    if bias is not None:
+        bias = bias.to(dtype)
+    if isinstance(lora, WithBias):
+        lora = lora.inner
     if isinstance(lora, LoraLayer) and lora.up[0, 0].numel() == 1:
         down = lora.down.to(dtype)
         up = (part.weight * lora.scale * lora.up.float()).to(dtype)
         if isinstance(module, nn.Linear):
             down, up = down.flatten(1), up.flatten(1)
-            return lambda x: F.linear(F.linear(x, down), up)
+            return lambda x: F.linear(F.linear(x, down), up, bias)
         down, up = down.view(len(down), *module.weight.shape[1:]), up.view(*up.shape[:2], 1, 1)
-        return lambda x: F.conv2d(_product(module, x, down, None), up)
-    bias = _bias_sum([part])
-    if bias is not None:
-        bias = bias.to(dtype)
+        return lambda x: F.conv2d(_product(module, x, down, None), up, bias)
 
     def dense(x: Tensor) -> Tensor:
         change = part.weight * lora.delta(_reference(lora, module.weight))
@@ -198,9 +200,9 @@ def _reference(adapter: Adapter, weight: Tensor) -> Tensor:
 def _bias_sum(parts: Sequence[_Part]) -> Tensor | None:
     """What all parts add to a bias, in fp32; None where none does."""
     found = [
-        part.weight * part.adapter.bias.float()
+        part.weight * bias.float()
         for part in parts
-        if isinstance(part.adapter, Difference) and part.adapter.bias is not None
+        if (bias := getattr(part.adapter, "bias", None)) is not None
     ]
     return torch.stack(found).sum(dim=0) if found else None
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from unziplora.errors import InvalidInput
-from unziplora.lora.algorithms import Adapter, LoraLayer, all_finite, inputs, parameters
+from unziplora.lora.adapter_values import all_finite, inputs, parameters
+from unziplora.lora.algorithms import Adapter, LoraLayer, WithBias
 from unziplora.lora.metadata import LoraInfo
 from unziplora.lora.read import LoraFile, read_lora
 from unziplora.lora.write import tensor_hash
@@ -82,22 +83,34 @@ class Report:
 def inspect(path: str | Path) -> Report:
     """Reads a LoRA file, ours or another's. Raises InvalidInput for what is none."""
     file = read_lora(Path(path))
-    plain = {t: a for t, a in file.adapters.items() if isinstance(a, LoraLayer)}
+    factors = {t: lora for t, a in file.adapters.items() if (lora := _lora(a)) is not None}
+    attention = {
+        t.module: lora
+        for t, lora in factors.items()
+        if t.network == "unet" and is_attention_layer(t.module)
+    }
     return Report(
         name=file.path.name,
         kind=file.layout,
         algorithms=file.kinds,
         architecture=_architecture(file),
         layers=len(file.adapters),
-        ranks=dict(sorted(Counter(lora.rank for lora in plain.values()).items())),
+        ranks=dict(sorted(Counter(lora.rank for lora in factors.values()).items())),
         parameters=sum(map(parameters, file.adapters.values())),
-        groups=_groups(file.layers),
+        groups=_groups(attention),
         others=_others(file),
         not_finite=[t.module for t, a in file.adapters.items() if not all_finite(a)],
         hash_matches=_hash_matches(file),
         header=_header(file.info),
         notes=list(file.notes),
     )
+
+
+def _lora(adapter: Adapter) -> LoraLayer | None:
+    """Its two factors, with or without a bias beside them."""
+    if isinstance(adapter, WithBias):
+        adapter = adapter.inner
+    return adapter if isinstance(adapter, LoraLayer) else None
 
 
 def _others(file: LoraFile) -> dict[str, int]:

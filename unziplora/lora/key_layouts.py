@@ -82,6 +82,7 @@ _PEFT_TENSOR = re.compile("lora_A|lora_B|magnitude")
 _PART = re.compile(
     r"(?:\.lora_(?P<kohya>down|up|mid)\.weight"
     r"|\.lora_(?P<peft>[AB])(?:\.[^.]+)?\.weight"
+    r"|\.(?P<bias>lora_B)(?:\.[^.]+)?\.bias"
     r"|\.(?P<magnitude>lora_magnitude_vector)(?:\.[^.]+)?(?:\.weight)?"
     r"|(?:\.lora|_lora|\.lora_linear_layer)\.(?P<early>down|up)\.weight"
     r"|\.(?P<glora>[ab][12])\.weight"
@@ -110,7 +111,9 @@ def parse_key(key: str) -> Key | None:
     if match is None:
         return None
     part = match["kohya"] or match["early"] or match["glora"] or match["plain"] or match["own"]
-    if match["peft"]:
+    if match["bias"]:
+        part = "up_bias"
+    elif match["peft"]:
         part = {"A": "down", "B": "up"}[match["peft"]]
     network, module = _split_network(key[: match.start()])
     return Key(network, module, part or "magnitude")
