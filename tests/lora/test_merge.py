@@ -54,6 +54,17 @@ def test_the_merged_file_changes_the_weights_by_the_weighted_sum(tmp_path: Path)
     assert metadata["ss_network_dim"] == "5"
 
 
+def test_what_a_merge_leaves_out_is_said(tmp_path: Path) -> None:
+    a = lora(tmp_path / "a.safetensors", 2)
+    b = lora(tmp_path / "b.safetensors", 2, seed=1)
+    save_file({**load_file(b), "bundle_emb.word.clip_l": torch.ones(1, 8)}, b)
+    assert merge(tmp_path / "one.safetensors", [(a, 1.0), (a, 1.0)]).notes == ()
+    (note,) = merge(tmp_path / "both.safetensors", [(a, 1.0), (b, 1.0)]).notes
+    assert (
+        note == "1 bundled embedding tensors of b.safetensors could not be read and are left out."
+    )
+
+
 def test_triggers_of_both_are_kept_and_hashes_are_new(tmp_path: Path) -> None:
     said = {"modelspec.trigger_phrase": "sks cat", "sshs_model_hash": "old"}
     a = lora(tmp_path / "a.safetensors", 2, **said)

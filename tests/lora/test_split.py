@@ -70,6 +70,18 @@ def test_a_part_keeps_no_scales_that_diffusers_refuses_beside_alphas(
         assert not {"lora_adapter_metadata", "format"} & header.keys()
 
 
+def test_other_kinds_of_layers_in_its_groups_are_not_lost(host: Any, tmp_path: Path) -> None:
+    path = tmp_path / "dog.safetensors"
+    b_lora(host, path, CONTENT, STYLE)
+    tensors = load_file(path)
+    key = next(key for key in tensors if STYLE in key and key.endswith("to_out.0.lora.up.weight"))
+    bias = torch.ones(len(tensors[key]))
+    save_file({**tensors, key.replace("lora.up.weight", "diff_b"): bias}, path)
+    with pytest.raises(InvalidInput, match="1 LoRA with bias modules, which cannot be split"):
+        split(path, tmp_path, "dog", TRIGGERS)
+    assert [one.name for one in tmp_path.iterdir()] == ["dog.safetensors"]
+
+
 def test_a_part_that_cannot_be_written_leaves_no_other_behind(host: Any, tmp_path: Path) -> None:
     b_lora(host, tmp_path / "dog.safetensors", CONTENT, STYLE)
     broken = {

@@ -17,6 +17,7 @@ from unziplora.lora.merge_methods import DEFAULT_MU, find_merge_method, summarie
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from unziplora.host import Host
+    from unziplora.lora.write import SavedLora
     from unziplora.ziplora.merging import ZipMerge
 
 Parts = Sequence[tuple[Path, float]]
@@ -50,9 +51,14 @@ def merge(parts: Parts, arguments: argparse.Namespace, open_host: Callable[[], H
         raise InvalidInput(f"There is no folder {path.parent}. Make it, or name another.")
     if find_merge_method(arguments.how).learns:
         return _learn(parts, arguments, open_host)
-    saved = merge_files(path, parts, how=arguments.how, mu=arguments.mu)
-    print(f"{saved.path} ({saved.layers} layers)")
+    _show(merge_files(path, parts, how=arguments.how, mu=arguments.mu))
     return 0
+
+
+def _show(saved: SavedLora) -> None:
+    print(f"{saved.path} ({saved.layers} layers)")
+    for note in saved.notes:
+        print(note)
 
 
 def _learn(parts: Parts, arguments: argparse.Namespace, open_host: Callable[[], Host]) -> int:
@@ -77,7 +83,7 @@ def _learn(parts: Parts, arguments: argparse.Namespace, open_host: Callable[[], 
     if merging.saved is None:
         print("Interrupted before the first step: nothing was written.", file=sys.stderr)
     else:
-        print(f"{merging.saved.path} ({merging.saved.layers} layers)")
+        _show(merging.saved)
     return 128 + (signals.number or signal.SIGINT) if merging.stopped else 0
 
 

@@ -4,7 +4,8 @@ mergers that were learned."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -64,7 +65,13 @@ def merge(
     metadata = merged_metadata(path.stem, rank, heads, description, record)
     saved = save_modules(path, layers, metadata, shapes=shapes, new=True)
     write_card(path, merged_card(info_of(metadata), names, description), image)
-    return saved
+    return replace(saved, notes=tuple(note for file, _ in files for note in _left_out(file)))
+
+
+def _left_out(file: LoraFile) -> Iterator[str]:
+    """What a merged file has not of a part: what no LoRA layer has a place for."""
+    for what, count in file.left_out.items():
+        yield f"{count} {what} of {file.path.name} could not be read and are left out."
 
 
 def check_mergeable(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from pathlib import Path
 from unziplora import files as atomic
 from unziplora.errors import InvalidInput
 from unziplora.lora.algorithms import LoraLayer
+from unziplora.lora.key_layouts import Target
 from unziplora.lora.metadata import part_metadata
 from unziplora.lora.pair import pair_files
-from unziplora.lora.read import LoraFile, read_lora
+from unziplora.lora.read import LoraFile, check_readable, read_lora
 from unziplora.lora.sidecars import Card, write_card
 from unziplora.lora.write import module_name, save_modules
 from unziplora.method.blocks import B_LORA
@@ -38,15 +40,17 @@ def split(path: Path, folder: Path, name: str, triggers: Mapping[BranchName, str
     for either: layers are as they were, and those of other groups are left out. triggers: what
     calls each in a prompt.
 
-    Raises InvalidInput for a file that has no plain LoRA layers in one of the two, and where a name
-    is taken.
+    Raises InvalidInput for a file that has no LoRA layers in one of the two, or others than plain
+    ones, and where a name is taken.
     """
     file = read_lora(path)
+    check_readable(file)
     paths = pair_files(folder, atomic.check_name(name))
     for target in paths.values():
         if os.path.lexists(target):
             raise InvalidInput(f"{target.name} exists already. Choose another name.")
     table = B_LORA.get(file.info.architecture or "", B_LORA["sdxl"])
+    _check_plain(file, {group for role in BRANCHES for group in table[role]})
     parts = {role: layers_in(file, table[role]) for role in BRANCHES}
     for role, layers in parts.items():
         if not layers:
@@ -65,7 +69,22 @@ def split(path: Path, folder: Path, name: str, triggers: Mapping[BranchName, str
         card = Card(f"The {role} of {path.stem}.", triggers[role], f"Split from {path.name}.")
         write_card(paths[role], card)
     counts = {role: len(layers) for role, layers in parts.items()}
-    return SplitPair(paths, counts, len(file.adapters) - sum(counts.values()))
+    unread = sum(n for what, n in file.left_out.items() if what.startswith("modules"))
+    return SplitPair(paths, counts, len(file.adapters) + unread - sum(counts.values()))
+
+
+def _check_plain(file: LoraFile, groups: Collection[str]) -> None:
+    others = Counter(
+        adapter.kind
+        for target, adapter in file.adapters.items()
+        if _is_in(target, groups) and not isinstance(adapter, LoraLayer)
+    )
+    if others:
+        kinds = ", ".join(f"{count} {kind} modules" for kind, count in others.items())
+        raise InvalidInput(
+            f"{file.path.name} has {kinds}, which cannot be split here without losing them. Use a "
+            "plain LoRA."
+        )
 
 
 def layers_in(file: LoraFile, groups: Collection[str]) -> dict[str, LoraLayer]:
@@ -73,8 +92,10 @@ def layers_in(file: LoraFile, groups: Collection[str]) -> dict[str, LoraLayer]:
     return {
         module_name(target): LoraLayer(layer.down.float(), layer.up.float(), layer.alpha)
         for target, layer in file.adapters.items()
-        if target.network == "unet"
-        and isinstance(layer, LoraLayer)
-        and is_attention_layer(target.module)
-        and group_of(target.module) in groups
+        if _is_in(target, groups) and isinstance(layer, LoraLayer)
     }
+
+
+def _is_in(target: Target, groups: Collection[str]) -> bool:
+    attention = target.network == "unet" and is_attention_layer(target.module)
+    return attention and group_of(target.module) in groups

@@ -22,12 +22,14 @@ from unziplora.unet.layer_names import kohya_name
 @dataclass(frozen=True)
 class SavedLora:
     """model_hash: sha256 of the tensors' bytes, which programs show and compare.
-    dropped: layers left out because they are zero."""
+    dropped: layers left out because they are zero. notes: on what else is not in the file, a
+    sentence each."""
 
     path: Path
     model_hash: str
     layers: int
     dropped: int
+    notes: tuple[str, ...] = ()
 
 
 def save_lora(
