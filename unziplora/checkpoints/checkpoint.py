@@ -51,6 +51,7 @@ from unziplora.checkpoints.model_path import model_name
 from unziplora.checkpoints.tokenizer import OWN, load_tokenizer
 from unziplora.errors import InvalidInput
 
+_LATENT_CHANNELS = 4  # of SDXL
 # how AutoencoderKL's attention was called before diffusers 0.15
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.",
                   ".proj_attn.": ".to_out.0."}  # fmt: skip
@@ -190,26 +191,62 @@ def open_checkpoint(model: ModelFile) -> Checkpoint:
     return SingleFile(header, head_channels=model.head_channels, vae_scale=model.vae_scale)
 
 
+def check_vae(path: Path, scale: float) -> None:
+    """Of an external VAE for a model with this factor of latents; reads no tensor.
+
+    Raises InvalidInput for what is no VAE, or one of another model: its latents have another number
+    of channels, or its folder says another factor.
+    """
+    own_scale: Any = scale
+    if path.is_dir():
+        config = read_json(_vae_folder(path) / "config.json")
+        channels, own_scale = config.get("latent_channels"), config.get("scaling_factor", scale)
+    else:
+        _, shapes, _ = _vae_file(path)
+        channels = shapes.get("decoder.conv_in.weight", (0, _LATENT_CHANNELS))[1]
+    if channels != _LATENT_CHANNELS:
+        raise InvalidInput(
+            f"{path.name} is a VAE for another kind of model: its latents have {channels} "
+            f"channels, SDXL's have {_LATENT_CHANNELS}. Name a VAE for SDXL with --vae."
+        )
+    if not isinstance(own_scale, (int, float)) or not abs(own_scale - scale) <= 0.01 * scale:
+        raise InvalidInput(
+            f"{path.name} is a VAE for another kind of model: it scales latents by {own_scale}, "
+            f"this model by {scale:g}. Name a VAE for SDXL with --vae."
+        )
+
+
 def load_vae(path: Path, device: Device, scale: float = VAE_SCALE) -> nn.Module:
     """An external VAE in fp32: a folder, or a file with ldm's or diffusers' names.
 
-    scale: the latents' factor for a file, which does not say it. Raises InvalidInput for anything
-    else.
+    scale: the latents' factor for a file, which does not say it, and a folder that does not. Raises
+    InvalidInput for anything else.
     """
     if path.is_dir():
-        inner = path / "vae" if (path / "vae" / "config.json").is_file() else path
-        return _folder_vae(inner, path, device)
+        return _folder_vae(_vae_folder(path), path, device, scale)
+    prefix, shapes, ldm = _vae_file(path)
+    if ldm:
+        return _ldm_vae(path, shapes, prefix, scale, device)
+    config = vae_config(diffusers_vae_shapes(_renamed(shapes)), scale)
+    with torch.device("meta"):
+        vae = AutoencoderKL(**config)
+    tensors = read(path, shapes, "", "VAE", lambda name, tensor: iter([(name, tensor)]))
+    return fill(vae, _new_attention(tensors), "VAE", path, device, torch.float32)
+
+
+def _vae_folder(path: Path) -> Path:
+    return path / "vae" if (path / "vae" / "config.json").is_file() else path
+
+
+def _vae_file(path: Path) -> tuple[str, Mapping[str, Shape], bool]:
+    """Where a VAE is in a file, its shapes below that, and whether it has ldm's names."""
     header = read_header(path)
     for prefix in ("", VAE):
         shapes = _below(header, prefix)
         if "decoder.mid.block_1.conv1.weight" in shapes:
-            return _ldm_vae(path, shapes, prefix, scale, device)
+            return prefix, shapes, True
     if "decoder.mid_block.resnets.0.conv1.weight" in header.shapes:
-        config = vae_config(diffusers_vae_shapes(_renamed(header.shapes)), scale)
-        with torch.device("meta"):
-            vae = AutoencoderKL(**config)
-        tensors = read(path, header.shapes, "", "VAE", lambda name, tensor: iter([(name, tensor)]))
-        return fill(vae, _new_attention(tensors), "VAE", path, device, torch.float32)
+        return "", header.shapes, False
     raise InvalidInput(
         f"{path.name} is not a VAE. Name a VAE's .safetensors file or diffusers folder with --vae."
     )
@@ -240,10 +277,14 @@ def _ldm_vae(path: Path, shapes: Mapping[str, Shape], prefix: str, scale: float,
     return fill(vae, tensors, "VAE", path, device, torch.float32)
 
 
-def _folder_vae(folder: Path, path: Path, device: Device) -> nn.Module:
-    read_json(folder / "config.json")
+def _folder_vae(folder: Path, path: Path, device: Device, scale: float | None = None) -> nn.Module:
+    """scale: where its config has none; diffusers would take SD 1's."""
+    stated = read_json(folder / "config.json")
+    config = AutoencoderKL.load_config(str(folder))
+    if scale is not None:
+        config["scaling_factor"] = stated.get("scaling_factor", scale)
     with torch.device("meta"):
-        vae = AutoencoderKL.from_config(AutoencoderKL.load_config(str(folder)))
+        vae = AutoencoderKL.from_config(config)
     tensors = _new_attention(read_folder(folder, "VAE"))
     return fill(vae, tensors, "VAE", path, device, torch.float32)
 

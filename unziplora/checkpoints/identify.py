@@ -36,7 +36,7 @@ class ModelFile:
     folder: diffusers' layout, else one file in sgm's; zero_snr: its schedule ends in pure noise;
     family: what a hub calls its base model, where its name tells; defaults: what suits it in
     training; schedule: the betas' part of its scheduler's config;
-    head_channels, vae_scale: what a single file's shapes do not say.
+    head_channels, vae_scale: what shapes do not say; the factor of the model's own latents.
     """
 
     path: Path
@@ -167,7 +167,14 @@ def _folder(path: Path, prediction_type: str | None) -> ModelFile:
         has_vae=(path / "vae" / "config.json").is_file(),
         defaults=defaults,
         schedule={key: scheduler[key] for key in _SCHEDULE if scheduler.get(key) is not None},
+        vae_scale=_vae_scale(path / "vae" / "config.json"),
     )
+
+
+def _vae_scale(config: Path) -> float:
+    """Of a model's own VAE."""
+    stated = read_json(config).get("scaling_factor") if config.is_file() else None
+    return float(stated) if isinstance(stated, (int, float)) else VAE_SCALE
 
 
 def _prediction(prediction: str, path: Path) -> PredictionType:

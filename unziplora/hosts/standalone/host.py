@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from unziplora.checkpoints.checkpoint import Checkpoint, load_vae, open_checkpoint
+from unziplora.checkpoints.checkpoint import Checkpoint, check_vae, load_vae, open_checkpoint
 from unziplora.checkpoints.identify import ModelFile, identify
 from unziplora.errors import InvalidInput, UnZipLoRAError
 from unziplora.host import Defaults, ModelIdentity, PredictionType, SizeIds
@@ -90,6 +90,8 @@ class StandaloneHost:
         vae_path = None if vae is None else Path(vae).expanduser()
         if vae_path is not None and not vae_path.exists():
             raise InvalidInput(f"There is no VAE {vae_path}. Check the name.")
+        if vae_path is not None:
+            check_vae(vae_path, file.vae_scale)
         if vae_path is None and not file.has_vae:
             raise InvalidInput(f"{file.path.name} has no VAE in it. Name one with --vae.")
         chosen = torch.device(device) if device is not None else _device()
