@@ -12,18 +12,20 @@ _HOLDERS = ("meta", "iprp", "ipco")  # HEIF (ISO/IEC 23008-12): where properties
 def stated_coding(data: bytes) -> bytes | None:
     """The first `nclx` colour property as a PNG's cICP chunk would say it: primaries and transfer
     (ITU-T H.273), 0, 1. The YUV matrix is the decoder's matter. None where there is none."""
-    inside: bytes | None = data
-    for kind in _HOLDERS:
-        if inside is None:
-            return None
-        inside = next((box for found, box in _boxes(inside) if found == kind), None)
-        if inside is not None and kind == "meta":
-            inside = inside[4:]  # its version and flags
-    for kind, box in _boxes(inside or b""):
+    for kind, box in _boxes(_properties(data)):
         if kind == "colr" and box[:4] == b"nclx" and len(box) >= 10:
             primaries, transfer = struct.unpack_from(">2H", box, 4)
             return bytes([primaries, transfer, 0, 1]) if max(primaries, transfer) < 256 else None
     return None
+
+
+def _properties(data: bytes) -> bytes:
+    """The content of the box that holds them; nothing where there is none."""
+    for kind in _HOLDERS:
+        data = next((box for found, box in _boxes(data) if found == kind), b"")
+        if kind == "meta":
+            data = data[4:]  # its version and flags
+    return data
 
 
 def _boxes(data: bytes) -> Iterator[tuple[str, bytes]]:

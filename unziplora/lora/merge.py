@@ -65,13 +65,14 @@ def merge(
     metadata = merged_metadata(path.stem, rank, heads, description, record)
     saved = save_modules(path, layers, metadata, shapes=shapes, new=True)
     write_card(path, merged_card(info_of(metadata), names, description), image)
-    return replace(saved, notes=tuple(note for file, _ in files for note in _left_out(file)))
+    return replace(saved, notes=tuple(_left_out(files)))
 
 
-def _left_out(file: LoraFile) -> Iterator[str]:
-    """What a merged file has not of a part: what no LoRA layer has a place for."""
-    for what, count in file.left_out.items():
-        yield f"{count} {what} of {file.path.name} could not be read and are left out."
+def _left_out(files: Sequence[_Part]) -> Iterator[str]:
+    """What a merged file has not of its parts: what no LoRA layer has a place for."""
+    for file, _ in files:
+        for what, count in file.left_out.items():
+            yield f"{count} {what} of {file.path.name} could not be read and are left out."
 
 
 def check_mergeable(

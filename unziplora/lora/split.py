@@ -45,19 +45,8 @@ def split(path: Path, folder: Path, name: str, triggers: Mapping[BranchName, str
     """
     file = read_lora(path)
     check_readable(file)
-    paths = pair_files(folder, atomic.check_name(name))
-    for target in paths.values():
-        if os.path.lexists(target):
-            raise InvalidInput(f"{target.name} exists already. Choose another name.")
-    table = B_LORA.get(file.info.architecture or "", B_LORA["sdxl"])
-    _check_plain(file, {group for role in BRANCHES for group in table[role]})
-    parts = {role: layers_in(file, table[role]) for role in BRANCHES}
-    for role, layers in parts.items():
-        if not layers:
-            raise InvalidInput(
-                f"{path.name} has no LoRA layers in {', '.join(table[role])}, where a B-LoRA keeps "
-                f"its {role}. Choose a B-LoRA, or a LoRA of all of SDXL's attention."
-            )
+    paths = _free_files(folder, name)
+    parts = _parts(file)
     pair = uuid.uuid4().hex
     with atomic.all_or_none() as undo:  # numbers of one part may be infinite in its file
         for role, layers in parts.items():
@@ -71,6 +60,28 @@ def split(path: Path, folder: Path, name: str, triggers: Mapping[BranchName, str
     counts = {role: len(layers) for role, layers in parts.items()}
     unread = sum(n for what, n in file.left_out.items() if what.startswith("modules"))
     return SplitPair(paths, counts, len(file.adapters) + unread - sum(counts.values()))
+
+
+def _free_files(folder: Path, name: str) -> Mapping[BranchName, Path]:
+    paths = pair_files(folder, atomic.check_name(name))
+    for target in paths.values():
+        if os.path.lexists(target):
+            raise InvalidInput(f"{target.name} exists already. Choose another name.")
+    return paths
+
+
+def _parts(file: LoraFile) -> dict[BranchName, dict[str, LoraLayer]]:
+    """The layers of the groups that B-LoRA trains for either."""
+    table = B_LORA.get(file.info.architecture or "", B_LORA["sdxl"])
+    _check_plain(file, {group for role in BRANCHES for group in table[role]})
+    parts = {role: layers_in(file, table[role]) for role in BRANCHES}
+    for role, layers in parts.items():
+        if not layers:
+            raise InvalidInput(
+                f"{file.path.name} has no LoRA layers in {', '.join(table[role])}, where a B-LoRA "
+                f"keeps its {role}. Choose a B-LoRA, or a LoRA of all of SDXL's attention."
+            )
+    return parts
 
 
 def _check_plain(file: LoraFile, groups: Collection[str]) -> None:
