@@ -20,7 +20,7 @@ from unziplora.lora.inspect import inspect
 from unziplora.lora.read import read_lora
 from unziplora.lora.write import save_lora
 from unziplora.unet.architectures import family
-from unziplora.unet.layer_names import kohya_name
+from unziplora.unet.layer_names import kohya_name, sgm_name
 
 TO_K = "output_blocks.1.1.transformer_blocks.3.attn2.to_k"
 TO_OUT = "output_blocks.3.1.transformer_blocks.1.attn1.to_out.0"
@@ -115,6 +115,26 @@ def test_a_b_lora_with_two_groups_is_read_as_sdxls(tmp_path: Path) -> None:
     names = {k: f"unet.{DIFFUSERS[k]}" for k in (TO_K, TO_OUT)}
     path = written(tmp_path / "a", names, "lora.down.weight", "lora.up.weight")
     assert set(read_lora(path).layers) == {TO_K, TO_OUT}
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("down_blocks.1.attentions.0", "up_blocks.0.attentions.1"),
+        ("down_blocks.2.attentions.0", "up_blocks.0.attentions.0", "up_blocks.1.attentions.1"),
+        ("down_blocks.1.attentions.0", "down_blocks.2.attentions.0.transformer_blocks.9"),
+    ],
+)
+def test_a_few_of_sdxls_groups_are_not_taken_for_koalas(
+    places: tuple[str, ...], tmp_path: Path
+) -> None:
+    names = {
+        place: f"unet.{place}{'' if 'transformer' in place else '.transformer_blocks.0'}.attn2.to_k"
+        for place in places
+    }
+    path = written(tmp_path / "a", names, "lora_A.weight", "lora_B.weight")
+    wanted = {sgm_name(name.removeprefix("unet.")) for name in names.values()}
+    assert set(read_lora(path).layers) == wanted
 
 
 def test_open_columns_and_norms_are_those_of_the_dense_product(tmp_path: Path) -> None:

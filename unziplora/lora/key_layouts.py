@@ -146,14 +146,16 @@ def target_of(network: Network, module: str, res_blocks: int) -> Target | None:
 
 
 def res_blocks_of(modules: Iterable[str]) -> int:
-    """Residual blocks a level, of UNet modules in diffusers' names: one where a level has one group
-    on the way down and two on the way up (KOALA). Where too few layers are there to tell, SDXL's
-    two."""
+    """Residual blocks a level, of UNet modules in diffusers' names: one where several levels have
+    one group on the way down and two on the way up, and none is deeper, as KOALA's. Where too few
+    layers are there to tell, SDXL's two."""
     text = " ".join(modules)
-    found = re.findall(r"(down|up)_blocks[._]\d+[._](?:attentions|resnets)[._](\d+)", text)
-    down = {int(j) for side, j in found if side == "down"}
-    up = {int(j) for side, j in found if side == "up"}
-    return 1 if down == {0} and up <= {0, 1} else 2
+    found = re.findall(r"(down|up)_blocks[._](\d+)[._](?:attentions|resnets)[._](\d+)", text)
+    down = {level for side, level, _ in found if side == "down"}
+    places = {side: {int(j) for other, _, j in found if other == side} for side in ("down", "up")}
+    blocks = [int(k) for k in re.findall(r"transformer_blocks[._](\d+)", text)]
+    koala = places["down"] == {0} and places["up"] <= {0, 1} and max(blocks, default=0) < 6
+    return 1 if koala and len(down) > 1 else 2
 
 
 def layout_of(keys: Mapping[str, Key]) -> str:
