@@ -143,6 +143,11 @@ def test_where_runs_lie_apart_nothing_but_pairs_is_below_the_output_folder(
     assert apart.run_folder("fox").path == tmp_path / "runs" / "fox"
     assert apart.snapshot("fox", 2).keys() == {"content", "style"}
     assert apart.past_runs() == ["fox"]
+    progress = apart.run_folder("fox").progress
+    assert apart.past_run("fox")[1]
+    progress.rename(tmp_path / "elsewhere.csv")
+    progress.symlink_to(tmp_path / "elsewhere.csv")  # links are not followed
+    assert apart.past_run("fox")[1] == []
     assert apart.rename("fox", "wolf").name == "wolf"
     assert apart.run_folder("wolf").exists()
 

@@ -155,7 +155,7 @@ class Library:
     def past_run(self, name: str) -> tuple[RunInfo, list[dict[str, float]]]:
         """A run's settings and the rows of its progress.csv. Raises InvalidInput."""
         run = self.run_folder(name)
-        return run.read_info(), run.read_progress()
+        return run.read_info(), run.read_progress() if self.is_own(run.progress) else []
 
     def resumable(self) -> list[str]:
         """Names of the runs on disk that have a state and are not in the queue."""
