@@ -257,10 +257,13 @@ def figure(cells: Cells, path: Path) -> None:
         for method, values in cells.items():
             (x, dx), (y, dy) = values[leak], values[gain]
             axes.errorbar(x, y, yerr=dy, xerr=dx, fmt="o", capsize=3, label=method)
-            axes.annotate(method, (x, y), textcoords="offset points", xytext=(6, 6), fontsize=8)
         axes.axvline(0, color="#bbbbbb", linewidth=0.8)
         axes.axhline(0, color="#bbbbbb", linewidth=0.8)
         axes.set(title=title, xlabel="leak gained (less is better)", ylabel="alignment gained")
+    # beside the points the names of two that do alike would lie on each other
+    drawn.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(cells)
+    )
     drawn.savefig(path, dpi=130)
 
 
