@@ -30,6 +30,19 @@ def test_the_list_names_the_benchmarks_images(tmp_path: Path) -> None:
     assert [job.settings["style"] for job in jobs] == [target.style for target in FINAL[:3]]
 
 
+@needs_sets
+def test_the_list_of_the_images_that_passed_the_gates(tmp_path: Path) -> None:
+    good = {"keeps_colours": True, "style_through_vae": 0.9, "own_subject": 0.9,
+            "base_subject": 0.5, "base_style": 0.2}  # fmt: skip
+    rooms = [{"target": t.name, **good, "base_style": 0.9 if n == 1 else 0.2}
+             for n, t in enumerate(FINAL[:4])]  # fmt: skip
+    (tmp_path / "gates.json").write_text(json.dumps({"gates": rooms}))
+    given = ["--out", str(tmp_path / "images"), "--gates", str(tmp_path / "gates.json")]
+    assert write_list(given) == 0
+    jobs = read_manifest(tmp_path / "images" / "list.csv", {})
+    assert [job.name for job in jobs] == [FINAL[n].name for n in (0, 2, 3)]
+
+
 @pytest.mark.slow
 @needs_sets
 def test_batch_and_score_make_the_table_of_two_methods_over_two_images(
