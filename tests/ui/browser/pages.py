@@ -12,6 +12,8 @@ from tests.waiting import until
 
 HANGS = 180_000  # milliseconds: no single thing that works takes so long, on any computer
 
+LISTS = {"Results": "cards", "Combine": "picks"}  # by tab
+
 
 class Page:
     """One visitor. errors: what the browser's own console complained of, and requests to others."""
@@ -47,6 +49,8 @@ class Page:
         # gradio 3 gives them no role; 6 has a second, unseen button of each, to measure it
         tabs = self.page.locator("#uz_tabs button[role=tab], #uz_tabs .tab-nav button:not([role])")
         tabs.filter(has_text=re.compile(rf"^\s*{name}\s*$")).first.click()
+        if name in LISTS:  # which moves what is below it, also while that is clicked
+            self.page.wait_for_selector(f"#uz_{LISTS[name]} :is(.uz-quiet, .uz-cards)")
 
     def fill(self, field: str, text: str) -> None:
         self.page.locator(f"#uz_{field} :is(input, textarea)").first.fill(text)
