@@ -200,7 +200,8 @@ def check_vae(path: Path, scale: float) -> None:
     own_scale: Any = scale
     if path.is_dir():
         config = read_json(_vae_folder(path) / "config.json")
-        channels, own_scale = config.get("latent_channels"), config.get("scaling_factor", scale)
+        channels = config.get("latent_channels", _LATENT_CHANNELS)  # diffusers' own default
+        own_scale = config.get("scaling_factor", scale)
     else:
         _, shapes, _ = _vae_file(path)
         channels = shapes.get("decoder.conv_in.weight", (0, _LATENT_CHANNELS))[1]
