@@ -49,9 +49,8 @@ def adapter_configs(metadata: Mapping[str, str], notes: list[str]) -> dict[str, 
     networks: dict[str, dict[str, Any]] = {}
     for key, value in config.items():
         network, _, name = key.rpartition(".")
-        if isinstance(value, dict) and not value.keys().isdisjoint(
-            _ALPHAS
-        ):  # nested instead of flat
+        if isinstance(value, dict) and any(alpha in value for alpha in _ALPHAS):
+            # nested instead of flat
             networks[key] = value
         else:
             networks.setdefault(network, {})[name] = value
