@@ -218,10 +218,11 @@ def real_trainer(
     *,
     widths: Widths = FULL,
     dtype: torch.dtype = torch.bfloat16,
+    unet: nn.Module | None = None,
 ) -> Trainer:
-    """A trainer on random weights whose optimizer has its moments; real, or within `without_data`.
-    dtype: of the base model."""
-    unet = _unet(architecture, widths, dtype)
+    """A trainer whose optimizer has its moments; real, or within `without_data`. dtype: of the base
+    model; unet: one of these widths and this dtype, or new random weights."""
+    unet = _unet(architecture, widths, dtype) if unet is None else unet
     # of what starts at random a window may be one step long, so that the second is an ordinary one
     chosen = Settings("cat", "ink", rank=rank, resolution=resolution, window=1, init="random")
     settings = chosen.resolve()

@@ -1,4 +1,4 @@
-"""python -m benchmarks.speed [--json FILE] [--trials 7] [--part PART] [--profile]
+"""python -m benchmarks.speed [--json FILE] [--trials 7] [--part PART] [--full-size] [--profile]
 
 PART is steps, plans, outside or all:
 steps     our step for two LoRAs against a plain step for one (peft on diffusers, the same UNet,
@@ -8,6 +8,9 @@ plans     a step of each memory plan against one of `full`, in the same topology
           again" is `full` as it is on a small UNet.
 outside   the share of a whole 600-step run on the miniature that is not ordinary steps: loading,
           encoding, measuring importance, saving, events.
+--full-size takes SDXL itself for steps and plans: its own widths, 1024 px, the base in bf16, the
+plain step under autocast. It takes a minute or two a step and 20 GB; `full` with nothing made again
+is left out.
 --profile prints where one step's time goes instead.
 
 On a CPU seconds are processor time of this process; OMP_NUM_THREADS=1 makes them the wall's.
@@ -19,6 +22,7 @@ import argparse
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,7 +36,7 @@ from torch import nn
 from benchmarks.results import described, write
 from benchmarks.simulate_memory import real_trainer
 from benchmarks.timing import alternating, clock, ratio
-from unziplora.testing.random_checkpoint import Widths, unet_of
+from unziplora.testing.random_checkpoint import FULL, Widths, unet_of
 from unziplora.training.memory_plans import PLANS
 from unziplora.training.trainer import Trainer
 from unziplora.unet.layer_names import PROJECTIONS
@@ -49,22 +53,42 @@ BARS = {
 }
 
 
+@dataclass(frozen=True)
+class Size:
+    """Of what is timed; dtype: of the base model."""
+
+    widths: Widths = WIDTHS
+    resolution: int = RESOLUTION
+    dtype: torch.dtype = torch.float32
+
+    def autocast(self) -> torch.autocast:
+        """As the plain script runs a base of this precision."""
+        return torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32)
+
+
+REDUCED = Size()
+FULL_SIZE = Size(FULL, 1024, torch.bfloat16)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Our step against a plain one.")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--trials", type=int, default=7)
     parser.add_argument("--part", choices=("steps", "plans", "outside", "all"), default="all")
+    parser.add_argument("--full-size", action="store_true")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args(arguments)
     print(described())
     if args.profile:
         profile()
         return 0
+    size = FULL_SIZE if args.full_size else REDUCED
     result: dict[str, Any] = {}
     if args.part in ("steps", "all"):
-        result |= steps("full", args.trials) | steps("checkpoint", args.trials)
+        for plan in ("full", "checkpoint"):
+            result |= steps(plan, args.trials, size)
     if args.part in ("plans", "all"):
-        result |= plans(args.trials)
+        result |= plans(args.trials, size)
     if args.part in ("outside", "all"):
         result |= outside()
     for name, value in result.items():
@@ -74,14 +98,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def steps(plan: str, trials: int) -> dict[str, Any]:
+def steps(plan: str, trials: int, size: Size = REDUCED) -> dict[str, Any]:
     """Ratios and median seconds under one plan."""
-    ours = trained(plan)
-    bare = same_unet(ours.host.unet)
-    plain = same_unet(ours.host.unet)
+    ours = trained(plan, size)
+    bare = same_unet(ours.host.unet, widths=size.widths)
+    plain = same_unet(ours.host.unet, widths=size.widths)
     works = {
-        "forward": _forward(bare, ours),
-        "plain": _plain_step(plain, ours),
+        "forward": size.autocast()(_forward(bare, ours)),
+        "plain": _plain_step(plain, ours, size),
         "pair": ours.advance,
     }
     again = ours.plan.recompute == "blocks"
@@ -96,15 +120,20 @@ def steps(plan: str, trials: int) -> dict[str, Any]:
     }
 
 
-def plans(trials: int) -> dict[str, Any]:
+def plans(trials: int, size: Size = REDUCED) -> dict[str, Any]:
     """A step of each plan over one of `full`, and median seconds. A plan is entered and left
     outside of what is timed."""
-    bare = trained("full")  # its plan is left again
-    works: dict[str, Callable[[], Any]] = {"nothing made again": bare.advance}
+    full, *others = PLANS
+    trainers = {full: trained(full, size)}
+    for name in others:
+        unet = same_unet(trainers[full].host.unet, widths=size.widths)
+        trainers[name] = trained(name, size, unet)
+    works: dict[str, Callable[[], Any]] = {}
+    if size == REDUCED:
+        unet = same_unet(trainers[full].host.unet, widths=size.widths)
+        works["nothing made again"] = trained(full, size, unet).advance  # its plan is left again
     with contextlib.ExitStack() as stack:
-        for name in PLANS:
-            trainer = trained(name)
-            _share_weights(trainer.host.unet, bare.host.unet)
+        for name, trainer in trainers.items():
             stack.enter_context(trainer.plan.on(trainer.host.unet, trainer.attachment))
             works[name] = trainer.advance
         times = alternating(works, trials)
@@ -113,15 +142,12 @@ def plans(trials: int) -> dict[str, Any]:
     return {"over_full": ratios, "seconds_of_plans": seconds}
 
 
-def _share_weights(unet: nn.Module, other: nn.Module) -> None:
-    """A UNet of the same shape has the other's very weights, which are there once then."""
-    for module, same in zip(unet.modules(), other.modules(), strict=True):
-        module._parameters.update(same._parameters)
-
-
-def trained(plan: str) -> Trainer:
-    """Past the first measuring window, so that its steps are ordinary ones."""
-    trainer = real_trainer("sdxl", RESOLUTION, RANK, plan, widths=WIDTHS, dtype=torch.float32)
+def trained(plan: str, size: Size = REDUCED, unet: nn.Module | None = None) -> Trainer:
+    """Past the first measuring window, so that its steps are ordinary ones; on this UNet, or one of
+    random weights."""
+    trainer = real_trainer(
+        "sdxl", size.resolution, RANK, plan, widths=size.widths, dtype=size.dtype, unet=unet
+    )
     with trainer.plan.on(trainer.host.unet, trainer.attachment):
         trainer.advance()
     return trainer
@@ -132,7 +158,8 @@ def same_unet(unet: nn.Module, architecture: str = "sdxl", widths: Widths = WIDT
     with torch.device("meta"):
         config = unet_of(architecture, widths).config(widths.text[1])
         other = UNet2DConditionModel(**config).eval()
-    _share_weights(other, unet)
+    for module, same in zip(other.modules(), unet.modules(), strict=True):
+        module._parameters.update(same._parameters)
     return other
 
 
@@ -149,7 +176,7 @@ def _forward(unet: Any, trainer: Trainer) -> Callable[[], Any]:
     return torch.no_grad()(lambda: unet(*args, **named))
 
 
-def _plain_step(unet: Any, trainer: Trainer) -> Callable[[], None]:
+def _plain_step(unet: Any, trainer: Trainer, size: Size) -> Callable[[], None]:
     """As diffusers' train_dreambooth_lora_sdxl.py does it, with fused AdamW as ours."""
     parameters = with_lora(unet, RANK)
     optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
@@ -158,7 +185,8 @@ def _plain_step(unet: Any, trainer: Trainer) -> Callable[[], None]:
 
     def step() -> None:
         noise = torch.randn_like(args[0])
-        prediction = unet(args[0] + noise, *args[1:], **named).sample
+        with size.autocast():
+            prediction = unet(args[0] + noise, *args[1:], **named).sample
         nn.functional.mse_loss(prediction.float(), target).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
