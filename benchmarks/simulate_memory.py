@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from unziplora.host import SizeIds
 from unziplora.hosts.standalone.host import StandaloneHost
@@ -84,7 +84,8 @@ class Live(TorchDispatchMode):
         if func is torch.ops.aten._to_copy.default and _to_cpu(kwargs or {}):
             return torch.ones(args[0].shape, dtype=(kwargs or {}).get("dtype") or args[0].dtype)
         result = self._shapes(func, args, kwargs or {})
-        self.count(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        leaves, _ = tree_flatten(result)
+        self.count(leaf for leaf in leaves if isinstance(leaf, Tensor))
         return result
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from tests.torch_versions import half_on_cpu
 from tests.waiting import until
 from unziplora.app.sheet import SIDE
 from unziplora.cli.arguments import size, weighted
@@ -170,7 +171,7 @@ def test_an_existing_output_is_kept(
     assert not (tmp_path / RUN).exists()
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=half_on_cpu)])
 def test_a_base_in_half_precision_trains_in_its_own_dtype(
     precision: str, image_file: Path, model: Path, tmp_path: Path
 ) -> None:

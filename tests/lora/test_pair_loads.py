@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tests.sgm_unet import make_sgm_unet
+from tests.torch_versions import casts_fp64
 from unziplora.checkpoints.checkpoint import open_checkpoint
 from unziplora.checkpoints.convert import export_sgm
 from unziplora.checkpoints.key_map import UNET
@@ -158,6 +159,7 @@ def gradients_of_one_step(host: Any) -> tuple[float, dict[str, Tensor]]:
         return trainer.advance().diffusion, gradients
 
 
+@casts_fp64
 def test_a_step_on_sgm_is_the_same_step_as_on_diffusers(tmp_path: Path) -> None:
     """In double precision: in fp32 a layer's gradient is a sum of cancelling terms, whose rounding
     depends on the processor."""

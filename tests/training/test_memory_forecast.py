@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks.simulate_memory import Live, simulate
+from tests.torch_versions import counts_storages
 from unziplora import mini
 from unziplora.cli.commands import main
 from unziplora.errors import InvalidInput
@@ -46,6 +47,7 @@ def test_the_table_of_sdxl_is_within_what_each_plan_promises(plan: str) -> None:
     assert peak <= BARS[plan]
 
 
+@counts_storages
 def test_the_table_is_what_the_code_does_now() -> None:
     for plan in ("checkpoint", "low"):
         found = simulate("koala-700m", 512, 16, plan).peak / 1e9
@@ -185,6 +187,7 @@ def test_each_plan_has_a_smaller_one_until_the_last(sdxl: Any) -> None:
     assert smaller(PLANS["low"], sdxl, CPU) is None
 
 
+@counts_storages
 def test_live_counts_what_is_alive() -> None:
     with Live() as live:
         a = torch.zeros(1000, device="meta")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import unziplora
+from tests.torch_versions import half_on_cpu
 from tests.training.test_trainer import SETTINGS, forward, make_trainer, same, snapshot
 from tests.unet.test_weight_cast import near_fp8
 from unziplora.errors import TrainingFailed
@@ -294,7 +295,8 @@ def test_small_plans_differentiate_a_base_in_fp16_in_bf16(
     assert not any("forward" in module.__dict__ for module in unet.modules())
 
 
-def test_a_image_made_meanwhile_is_computed_in_fp16_as_ever(documented: dict[str, Any]) -> None:
+@half_on_cpu
+def test_an_image_made_meanwhile_is_computed_in_fp16_as_ever(documented: dict[str, Any]) -> None:
     trainer = make_trainer(in_dtype(documented, torch.float16), SETTINGS, PLANS["low"])
     losses(trainer, 2)
     trainer.attachment.mode.use_weights({"content": 1.0})

@@ -31,7 +31,7 @@ def begin(host: Any, image: Path, out: Path, name: str, **more: Any) -> Run:
 def layers(out: Path, name: str, role: str) -> dict[str, torch.Tensor]:
     """What a file adds to each weight."""
     read = read_lora(out / f"{name}_{role}.safetensors").layers
-    return {layer: lora.scale * lora.up @ lora.down for layer, lora in read.items()}
+    return {layer: lora.scale * lora.up.float() @ lora.down.float() for layer, lora in read.items()}
 
 
 def closed(out: Path, name: str, role: str) -> dict[str, torch.Tensor]:

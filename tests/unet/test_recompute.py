@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.simulate_memory import Live
+from tests.torch_versions import counts_storages
 from tests.unet.test_attach import TOGETHER, attach_to, contexts, predict
 from unziplora.unet.patches import frozen
 from unziplora.unet.recompute import recomputed, transformer_blocks
@@ -60,6 +61,7 @@ def alive_after_forward(host: Any, way: tuple[Any, int] | None) -> int:
     return live.bytes
 
 
+@counts_storages
 def test_each_keeps_less_than_the_one_before(host: Any, measured: Any) -> None:
     ways = [None, ("cheap", 0), ("products", 0), ("blocks", 3), ("blocks", 0)]
     with frozen(host.unet):

@@ -17,6 +17,7 @@ from torch import nn
 from benchmarks.results import model_checksum
 from tests.lora.layouts import KINDS, kohya, linears, pairs
 from tests.sgm_unet import make_sgm_unet
+from tests.torch_versions import half_on_cpu
 from unziplora.errors import InvalidInput, TrainingFailed
 from unziplora.host import SizeIds
 from unziplora.lora.apply import applied, targets_in
@@ -321,6 +322,7 @@ def test_text_encoders_and_convolutions_are_added_up_as_they_are(
         assert torch.equal(learned[target].down, plain[target].down) == (target in apart), target
 
 
+@half_on_cpu
 def test_a_base_in_fp16_learns_too(host: Any, files: Files, tmp_path: Path) -> None:
     host.unet.half()
     host.dtype = torch.float16

@@ -219,8 +219,8 @@ class LoraOptimizer:
             ):
                 decay = settings.weight_decay
                 groups.append({"params": weights, "full_lr": full_lr, "weight_decay": decay})
-        try:
-            return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+        try:  # with copies of the groups, into which torch writes its own
+            return torch.optim.AdamW([dict(group) for group in groups], lr=settings.lr, fused=True)
         except RuntimeError:  # torch 2.1 to 2.3 fuse on CUDA only
             return torch.optim.AdamW(groups, lr=settings.lr, foreach=True)
 

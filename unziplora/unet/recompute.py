@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.grad import conv2d_input
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 from torch.utils.checkpoint import checkpoint
 
 from unziplora.unet.changes import Changes, Forward, forward_of
@@ -121,7 +121,8 @@ def _checkpointed(forward: Forward) -> Forward:
 
 def _constant(*values: Any) -> bool:
     """Whether none of these needs a gradient."""
-    return not any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(values))
+    leaves, _ = tree_flatten(values)
+    return not any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves)
 
 
 def _keep_less(changes: Changes, block: nn.Module, *, products: bool) -> None:

@@ -19,6 +19,7 @@ from mini_world.emoji.train import UnetTraining
 from mini_world.emoji.train_all import Stages
 from mini_world.emoji.vae import VaeTraining, finish
 from mini_world.model import new_vae
+from tests.torch_versions import fuses_on_cpu
 from unziplora.scores import efficientnet
 
 
@@ -33,6 +34,7 @@ def run_dir(path: Path, images: int = 8) -> Path:
     return path
 
 
+@fuses_on_cpu
 @pytest.mark.slow
 def test_a_training_resumes_with_the_same_weights_average_and_step(tmp_path: Path) -> None:
     folder, rng = run_dir(tmp_path), np.random.default_rng(0)
@@ -48,6 +50,7 @@ def test_a_training_resumes_with_the_same_weights_average_and_step(tmp_path: Pat
     assert again.one_step(1e-3, 2, np.random.default_rng(4)) == one
 
 
+@fuses_on_cpu
 @pytest.mark.slow
 def test_steps_on_one_image_lower_its_loss(tmp_path: Path) -> None:
     training = UnetTraining(run_dir(tmp_path, images=1), "cpu", from_nothing=True)

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import hashlib
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -95,6 +96,10 @@ class StandaloneHost:
         if vae_path is None and not file.has_vae:
             raise InvalidInput(f"{file.path.name} has no VAE in it. Name one with --vae.")
         chosen = torch.device(device) if device is not None else _device()
+        if dtype is torch.float16 and not _computes_in_fp16(chosen):
+            raise InvalidInput(
+                f"torch {torch.__version__} does not compute in fp16 on a CPU. Choose fp32 or bf16."
+            )
         return cls(
             file,
             open_checkpoint(file),
@@ -336,6 +341,21 @@ def _device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _computes_in_fp16(device: torch.device) -> bool:
+    if device.type != "cpu":
+        return True
+    number = torch.ones(1, 1, dtype=torch.float16)
+    try:
+        number @ number
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with torch.autocast("cpu", torch.float16):
+                number @ number
+    except RuntimeError:  # before torch 2.4
+        return False
+    return True
 
 
 def chosen_dtype(device: torch.device) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -79,7 +80,9 @@ def sample(
     pipeline = bare_pipeline(unet, euler(file))
     pipeline.set_progress_bar_config(disable=True)
     device = prompt.device
-    with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+    # none at all in fp32, which torch 2.1 refuses on a CPU even where it is not enabled
+    cast = nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype)
+    with cast:
         latents: Tensor = pipeline(
             prompt_embeds=prompt.to(dtype),
             pooled_prompt_embeds=pooled.to(dtype),
