@@ -4,8 +4,8 @@
     python tools/torch_names.py --write    with torch 2.1 installed: writes torch_names.txt
 
 Automatic1111 pins torch 2.1, and a module that imports a later name keeps the whole extension from
-training there. CI's torch is newer; the list in torch_names.txt, made where 2.1 is installed, says so
-without it. Methods of tensors and arguments of functions are not seen.
+training there. CI's torch is newer: torch_names.txt, made where 2.1 is installed, stands in for it.
+Methods of tensors and arguments of functions are not seen.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.torch_versions import half_on_cpu
+from tests.torch_versions import OLD, half_on_cpu
 from tests.waiting import until
 from unziplora.app.sheet import SIDE
 from unziplora.cli.arguments import size, weighted
@@ -180,6 +180,15 @@ def test_a_base_in_half_precision_trains_in_its_own_dtype(
     with safe_open(tmp_path / "pair_content.safetensors", framework="pt") as file:
         assert file.metadata()["ss_mixed_precision"] == precision
         assert all(file.get_tensor(key).isfinite().all() for key in file.keys())  # noqa: SIM118
+
+
+@pytest.mark.skipif(not OLD, reason="this torch computes in fp16 on a CPU")
+def test_fp16_on_a_cpu_is_refused_where_torch_cannot(
+    image_file: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(image_file, model, tmp_path, "--precision", "fp16")) == 2
+    assert "does not compute in fp16 on a CPU. Choose fp32 or bf16" in capsys.readouterr().err
+    assert not (tmp_path / RUN).exists()
 
 
 def test_full_memory_and_the_unforeseen_are_told_in_two_sentences(
