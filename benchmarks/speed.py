@@ -61,9 +61,11 @@ class Size:
     resolution: int = RESOLUTION
     dtype: torch.dtype = torch.float32
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """As the plain script runs a base of this precision."""
-        return torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32)
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast("cpu", self.dtype)
 
 
 REDUCED = Size()
@@ -79,10 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args(arguments)
     print(described())
-    if args.profile:
-        profile()
-        return 0
     size = FULL_SIZE if args.full_size else REDUCED
+    if args.profile:
+        profile(size)
+        return 0
     result: dict[str, Any] = {}
     if args.part in ("steps", "all"):
         for plan in ("full", "checkpoint"):
@@ -104,7 +106,7 @@ def steps(plan: str, trials: int, size: Size = REDUCED) -> dict[str, Any]:
     bare = same_unet(ours.host.unet, widths=size.widths)
     plain = same_unet(ours.host.unet, widths=size.widths)
     works = {
-        "forward": size.autocast()(_forward(bare, ours)),
+        "forward": _forward(bare, ours, size),
         "plain": _plain_step(plain, ours, size),
         "pair": ours.advance,
     }
@@ -171,9 +173,14 @@ def inputs(trainer: Trainer) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (encoded.latents, t, encoded.context[:1]), {"added_cond_kwargs": added}
 
 
-def _forward(unet: Any, trainer: Trainer) -> Callable[[], Any]:
+def _forward(unet: Any, trainer: Trainer, size: Size) -> Callable[[], Any]:
     args, named = inputs(trainer)
-    return torch.no_grad()(lambda: unet(*args, **named))
+
+    def forward() -> None:
+        with torch.no_grad(), size.autocast():
+            unet(*args, **named)
+
+    return forward
 
 
 def _plain_step(unet: Any, trainer: Trainer, size: Size) -> Callable[[], None]:
@@ -254,12 +261,12 @@ def _timed_steps() -> Iterator[list[float]]:
         yield taken
 
 
-def profile() -> None:
+def profile(size: Size) -> None:
     """The operations of one ordinary step, by their own time."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 
-    trainer = trained("full")
+    trainer = trained("full", size)
     with trainer.plan.on(trainer.host.unet, trainer.attachment):
         trainer.advance()
         with profiled(activities=[ProfilerActivity.CPU]) as found:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def main() -> int:
     parser.add_argument("--write", action="store_true")
     used = {name for path in sources() for name in names_in(path.read_text("utf-8"))} - GUARDED
     if parser.parse_args().write:
+        if not importlib.metadata.version("torch").startswith("2.1."):
+            parser.error("This torch is not 2.1. Install torch 2.1.2 on Python 3.10 first.")
         missing = sorted(name for name in used if not exists(name))
         LIST.write_text("".join(f"{name}\n" for name in sorted(used - set(missing))), "utf-8")
     else:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.torch_versions import OLD
 from unziplora.checkpoints.checkpoint import load_vae, open_checkpoint
 from unziplora.checkpoints.convert import export_sgm
 from unziplora.checkpoints.identify import identify
@@ -72,7 +73,10 @@ def test_a_folder_of_the_same_weights_predicts_the_same(
         context, pooled = host.encode_prompts(["a cat"])
         added = host.added_conditioning(pooled, SizeIds((64, 64), (0, 0), (64, 64)))
         predictions.append(host.denoise(latents, torch.tensor([400]), context, added))
-    torch.testing.assert_close(*predictions, rtol=1e-4, atol=1e-5)  # the files lie differently
+    if OLD:  # equal but for rounding there
+        torch.testing.assert_close(*predictions, rtol=1e-4, atol=1e-5)
+    else:
+        assert torch.equal(*predictions)
     assert 0.2 < predictions[0].std() < 5
     assert torch.equal(hosts[0].alphas_cumprod, hosts[1].alphas_cumprod)
 

@@ -29,7 +29,8 @@ def test_it_saves_the_state_and_ends(tmp_path: Path, image_file: Path, name: str
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")  # gradio 5.50 prints one of its own before
         said = (re.search(r"127\.0\.0\.1:(\d+)", line) for line in lines)
-        address = next(found for found in said if found is not None)
+        address = next((found for found in said if found is not None), None)
+        assert address is not None
         run = RunFolder(tmp_path / "out" / ".unziplora" / "fox")
         while steps(run) < 2:
             assert process.poll() is None

@@ -353,7 +353,7 @@ def _computes_in_fp16(device: torch.device) -> bool:
             warnings.simplefilter("ignore")
             with torch.autocast("cpu", torch.float16):
                 number @ number
-    except RuntimeError:  # before torch 2.4
+    except RuntimeError:  # torch 2.1
         return False
     return True
 
