@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from statistics import median, quantiles
@@ -27,11 +28,13 @@ def seconds(work: Callable[[], Any]) -> float:
 
 def alternating(works: Mapping[str, Callable[[], Any]], trials: int) -> dict[str, list[float]]:
     """Seconds of each work in each trial; one trial runs all of them in turn, after one that does
-    not count."""
+    not count. Each is printed to stderr as it comes: at full size a trial takes minutes."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for trial in range(trials + 1):
         for name, work in works.items():
             taken = seconds(work)
+            of = f"trial {trial} of {trials}" if trial else "not counted"
+            print(f"{of}: {name} {taken:.3f} s", file=sys.stderr, flush=True)
             if trial:
                 times[name].append(taken)
     return times
