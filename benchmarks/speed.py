@@ -214,7 +214,7 @@ def outside(count: int = 600) -> dict[str, Any]:
     from unziplora import python_api as api
     from unziplora.hosts.standalone.host import StandaloneHost
 
-    with tempfile.TemporaryDirectory() as folder, _timed_steps() as taken:
+    with tempfile.TemporaryDirectory() as folder, timed_steps() as taken:
         began = clock()
         host = StandaloneHost.open(mini.MODEL)
         run = api.train(
@@ -246,7 +246,7 @@ def outside(count: int = 600) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _timed_steps() -> Iterator[list[float]]:
+def timed_steps() -> Iterator[list[float]]:
     """Seconds of every step that a trainer makes meanwhile."""
     taken: list[float] = []
     advance = Trainer.advance
