@@ -27,6 +27,7 @@ from unziplora import mini
 from unziplora import python_api as api
 from unziplora.hosts.standalone.host import StandaloneHost
 from unziplora.images.load import open_image
+from unziplora.training.settings import Settings
 
 
 def main() -> None:
@@ -35,6 +36,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
+    if args.trials < 1 or args.steps <= Settings.window:
+        parser.error(f"--trials must be at least 1, and --steps at least {Settings.window + 1}")
     print(described())
     chosen = json.loads(CHOSEN.read_text("utf-8"))["unziplora"]
     host = StandaloneHost.open(mini.MODEL)
@@ -56,9 +59,8 @@ def main() -> None:
 
 def _step(host: StandaloneHost, settings: Mapping[str, Any]) -> float:
     """Mean seconds of the steps of one training after its first window."""
-    image = replace(open_image(mini.IMAGE), mask=_mask())
-    if settings.get("mask_content", "off") == "off":
-        image = replace(image, mask=None)
+    masked = settings.get("mask_content", "off") != "off"
+    image = replace(open_image(mini.IMAGE), mask=_mask() if masked else None)
     with tempfile.TemporaryDirectory() as out, timed_steps() as taken:
         run = api.train(
             image,
