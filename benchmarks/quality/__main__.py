@@ -24,7 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -36,6 +36,7 @@ from benchmarks.quality.gates import headroom_text
 from benchmarks.quality.parts import (
     CHOSEN,
     METHODS,
+    OWN,
     QUICK,
     choose,
     decide,
@@ -77,7 +78,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=mini.MODEL)
     parser.add_argument("--cache", type=Path, default=Path("quality-cache"))
     parser.add_argument("--measured", type=Path, default=MEASURED)
-    parser.add_argument("--out", type=Path, help="folder for the figure and the sample sheets")
+    parser.add_argument("--out", type=Path, help="folder for sample sheets, and final's figure")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=None)
@@ -88,6 +89,8 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.images and args.part not in ("gates", "decide", "where"):
         parser.error(f"--images cannot be given for {args.part}, which has images of its own")
+    if args.out and (args.quick or args.part not in ("final", "decide")):
+        parser.error("--out draws what final and decide compare, and nothing else")
     if args.out and find_spec("matplotlib") is None:
         parser.error("--out draws a figure with matplotlib: pip install '.[bench]'")
     return args
@@ -113,10 +116,19 @@ def main() -> None:
         print("\n" + UNGATED)
     if args.json is not None:
         args.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
-    if args.out is not None and part == "final" and not args.quick:
+    if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-        report.figure(result["table"], args.out / "alignment-and-leak.png")
-        report.sheets(args.cache, result["chosen"], targets, args.out)
+        if part == "final":
+            report.figure(result["table"], args.out / "alignment-and-leak.png")
+        report.sheets(args.cache, _compared(part, result), targets, args.out)
+
+
+def _compared(part: str, result: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """(method, settings) of each row of the sheets."""
+    chosen = result["chosen"]
+    if part == "decide":
+        return {name: (OWN, {**chosen, **VARIANTS[name]}) for name in result["seconds"]}
+    return {method: (method, settings) for method, settings in chosen.items()}
 
 
 def _methods(args: argparse.Namespace) -> Sequence[str]:

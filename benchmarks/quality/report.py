@@ -267,13 +267,18 @@ def figure(cells: Cells, path: Path) -> None:
     drawn.savefig(path, dpi=130)
 
 
-def sheets(cache: Path, chosen: Mapping[str, Any], targets: Sequence[Target], out: Path) -> None:
-    """One sheet an image: a row a method, two samples of each condition. Methods whose samples
-    were made elsewhere are left out."""
+def sheets(
+    cache: Path,
+    compared: Mapping[str, tuple[str, Mapping[str, Any]]],
+    targets: Sequence[Target],
+    out: Path,
+) -> None:
+    """One sheet an image: a row for each of the compared, two samples of each condition. compared:
+    (method, settings) by name. Those whose samples were made elsewhere are left out."""
     for n, target in enumerate(targets):
         style_target = targets[(n + 1) % len(targets)]
         rows = []
-        for method, settings in chosen.items():
+        for label, (method, settings) in compared.items():
             folder = cache / "samples" / Job(method, target, 0, settings).key
             cross = Job(method, style_target, 0, settings)
             names = ("content", "style", "both", f"cross-{cross.key}")
@@ -284,7 +289,7 @@ def sheets(cache: Path, chosen: Mapping[str, Any], targets: Sequence[Target], ou
                     for name, path in zip(names, paths, strict=True)
                     for i in (0, 6)
                 ]
-                rows.append(Row(method, cells))
+                rows.append(Row(label, cells))
         if rows:
             own = Row(target.name, [Cell(Image.fromarray(target.image()), "trained on")])
             page([own, *rows], side=128).save(out / f"{target.name}.png")
