@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tests.training.test_memory_plans import losses, under
 from tests.training.test_trainer import SETTINGS, snapshot
 from unziplora.errors import InvalidInput
 from unziplora.images.load import SourceImage, fit
-from unziplora.training.subject_mask import by_tokens, mask_of_latents
+from unziplora.training.subject_mask import SubjectMask, by_tokens, mask_of_latents
 from unziplora.unet.layer_names import reads_text
 
 LEFT = torch.cat([torch.ones(1, 1, 8, 4), torch.zeros(1, 1, 8, 4)], dim=3)
@@ -38,20 +39,30 @@ def test_the_mask_is_cut_as_the_image_is(crop: Any) -> None:
 
 
 def test_each_layers_positions_have_the_mean_of_their_patch() -> None:
-    masks = by_tokens(LEFT)
+    masks = by_tokens(LEFT, 0.0)
     assert {tokens: mask.shape for tokens, mask in masks.items()} == {
         64: (1, 64, 1), 16: (1, 16, 1), 4: (1, 4, 1), 1: (1, 1, 1)
     }  # fmt: skip
     assert masks[16].view(4, 4).tolist() == [[1, 1, 0, 0]] * 4
     assert masks[1].item() == 0.5
-    assert 3 * 5 in by_tokens(torch.ones(1, 1, 5, 9))  # as convolutions of stride 2 leave it
+    assert 3 * 5 in by_tokens(torch.ones(1, 1, 5, 9), 0.0)  # as convolutions of stride 2 leave it
 
 
-def content_and_style(documented: dict[str, Any], mask: Tensor | None, how: Any) -> Any:
+def test_what_a_mask_hides_keeps_the_weight_of_the_rest() -> None:
+    assert by_tokens(LEFT, 0.25)[16].view(4, 4).tolist() == [[1, 1, 0.25, 0.25]] * 4
+    assert by_tokens(LEFT, 0.5)[1].item() == 0.75
+    gates = SubjectMask(LEFT, "apart", 0.25).on({}, {"content": None, "style": None}, 0)
+    both = gates["content"].masks[64] + gates["style"].masks[64]
+    assert torch.equal(both, torch.full_like(both, 1.25))
+
+
+def content_and_style(
+    documented: dict[str, Any], mask: Tensor | None, how: Any, rest: float = 0.0
+) -> Any:
     """Gradients of one step of a run that has begun, those of content and of style."""
     begun = under("full", documented)
     losses(begun, 2)
-    trainer = under("full", documented, replace(SETTINGS, mask_content=how), mask)
+    trainer = under("full", documented, replace(SETTINGS, mask_content=how, mask_rest=rest), mask)
     state = {**snapshot(begun), **({} if mask is None else {"mask": mask})}
     trainer.restore(state, begun.numbers())
     found = gradients(trainer)
@@ -85,6 +96,17 @@ def test_apart_style_learns_from_the_rest(documented: dict[str, Any]) -> None:
     assert any((rest[n] - whole[n]).norm() > 0.05 * whole[n].norm() for n in whole)
 
 
+def test_the_rest_has_its_share_of_contents_gradient(documented: dict[str, Any]) -> None:
+    whole, style = content_and_style(documented, None, "off")
+    soft, style_soft = content_and_style(documented, LEFT, "subject", rest=0.25)
+    inside, _ = content_and_style(documented, LEFT, "subject")
+    for name, of_all in whole.items():
+        expected = 0.25 * of_all + 0.75 * inside[name]
+        assert (soft[name] - expected).norm() <= 1e-3 * of_all.norm(), name
+    for name, of_all in style.items():
+        assert (style_soft[name] - of_all).norm() <= 1e-3 * of_all.norm(), name
+
+
 def test_a_mirrored_image_has_its_mask_mirrored(make_host: Any, tmp_path: Path) -> None:
     run = begin(masked_image(tmp_path), make_host(), tmp_path, mask_content="subject", flip=True)
     for _ in run:
@@ -93,6 +115,20 @@ def test_a_mirrored_image_has_its_mask_mirrored(make_host: Any, tmp_path: Path) 
     assert tensors["mask"].shape == (2, 1, 8, 8)
     assert torch.equal(tensors["mask"][1], tensors["mask"][0].flip(-1))
     assert not torch.equal(tensors["mask"][1], tensors["mask"][0])
+
+
+def test_a_run_that_is_older_than_the_rests_weight_goes_on_without_it(
+    make_host: Any, tmp_path: Path
+) -> None:
+    run = begin(masked_image(tmp_path), make_host(), tmp_path, mask_content="subject")
+    for _ in run:
+        run.send("stop")
+    assert run.folder.read_info().settings.mask_rest == 0.2
+    written = run.folder.path / "settings.json"
+    data = json.loads(written.read_text("utf-8"))
+    del data["settings"]["mask_rest"]
+    written.write_text(json.dumps(data), "utf-8")
+    assert run.folder.read_info().settings.mask_rest == 0.0
 
 
 def masked_image(folder: Path) -> Path:

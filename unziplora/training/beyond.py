@@ -24,6 +24,7 @@ class BeyondThePaper:
     timesteps: Literal["random", "stratified"] = "random"
     lora_plus: float = 1.0  # learning rate of B over that of A
     mask_content: Literal["off", "subject", "apart"] = "off"  # training/subject_mask.py
+    mask_rest: float = 0.2  # weight of what a mask shuts out of a branch; only with mask_content
     rank_mask: float | None = None  # T-LoRA's exponent a (it has 1): fewer ranks where it is noisy
     rank_mask_least: float = 0.5  # share of content's rank that is always there, as in T-LoRA
     rank_by_group: Mapping[str, int] | None = None  # {"output_blocks.0.1": 32}; others have `rank`
@@ -43,6 +44,7 @@ class BeyondThePaper:
         """Raises InvalidInput. min_snr_gamma: of the same settings."""
         for what, value, (low, high), above in (
             ("share of the run before weights count", self.weight_from, (0, 1), False),
+            ("weight of the pixels outside a mask", self.mask_rest, (0, 1), False),
             ("LoRA+ ratio", self.lora_plus, (0, 1000), True),
             ("rank mask's exponent", self.rank_mask, (0, 100), True),
             ("rank mask's least share", self.rank_mask_least, (0, 1), False),

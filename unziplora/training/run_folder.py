@@ -20,7 +20,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -221,7 +221,7 @@ class RunFolder:
                 f"The run was written by another version (format {version!r}, this one reads "
                 f"{VERSION}). Resume it with that version, or start again."
             )
-        settings = Settings.from_values(data.get("settings"))
+        settings = Settings.from_values(_of_its_time(data.get("settings")))
         if settings.rank is None or settings.resolution is None:  # only a model would know
             raise InvalidInput(damaged("settings.json"))
         try:
@@ -364,6 +364,13 @@ def _subfolders(folder: Path, out: Path) -> Iterator[RunFolder]:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield RunFolder(folder / entry.name, out)
+
+
+def _of_its_time(settings: object) -> object:
+    """With what a run did that is older than a setting: a mask left the other pixels no weight."""
+    if isinstance(settings, Mapping) and settings.get("mask_content", "off") != "off":
+        return {"mask_rest": 0.0, **settings}
+    return settings
 
 
 def damaged(file: str) -> str:

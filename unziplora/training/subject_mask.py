@@ -1,9 +1,10 @@
 """Beyond the paper: content learns from the subject's pixels, style from all of them or the rest.
 
-    gate of content = M,   gate of style = 1 ("subject") or 1 - M ("apart")
+    gate of content = r + (1 - r) M
+    gate of style   = 1 ("subject")   or   r + (1 - r) (1 - M) ("apart")
 
-M is the image's mask, averaged over the patch of each position of a layer. What a gate does is in
-method/gradient_gate.py.
+M is the image's mask, averaged over the patch of each position of a layer; r is `mask_rest`. What a
+gate does is in method/gradient_gate.py.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ _LEVELS = (1, 2, 4, 8)  # latents a position, along a side; SDXL attends at 2 an
 
 class SubjectMask:
     """The gates of a run's mask. mask: (1 or 2, 1, h, w) of the latents' size, a mirrored one
-    second where flips are on. how: "off" is no gate, whatever the mask.
+    second where flips are on. how: "off" is no gate, whatever the mask. rest: r, in [0, 1].
 
     Raises ValueError where a mask is wanted and there is none.
     """
 
-    def __init__(self, mask: Tensor | None, how: str) -> None:
+    def __init__(self, mask: Tensor | None, how: str, rest: float) -> None:
         self._sides: list[dict[BranchName, Mapping[int, Tensor]]] = []
         if how == "off":
             return
         if mask is None:
             raise ValueError("there is no mask")
         for side in torch.split(mask, 1):
-            masks: dict[BranchName, Mapping[int, Tensor]] = {"content": by_tokens(side)}
+            masks: dict[BranchName, Mapping[int, Tensor]] = {"content": by_tokens(side, rest)}
             if how == "apart":
-                masks["style"] = by_tokens(1 - side)
+                masks["style"] = by_tokens(1 - side, rest)
             self._sides.append(masks)
 
     def on(
@@ -55,13 +56,15 @@ class SubjectMask:
         return {**gates, **with_masks}
 
 
-def by_tokens(mask: Tensor) -> dict[int, Tensor]:
-    """(1, tokens, 1) for each size that a layer's positions can have, of a mask (1, 1, h, w)."""
+def by_tokens(mask: Tensor, rest: float) -> dict[int, Tensor]:
+    """r + (1 - r) M, (1, tokens, 1), for each size that a layer's positions can have, of a mask
+    (1, 1, h, w)."""
     height, width = mask.shape[-2:]
     masks: dict[int, Tensor] = {}
     for latents in _LEVELS:
         grid = (-(-height // latents), -(-width // latents))  # rounded up, as convolutions do
-        masks.setdefault(grid[0] * grid[1], F.adaptive_avg_pool2d(mask, grid).view(1, -1, 1))
+        shown = F.adaptive_avg_pool2d(mask, grid).view(1, -1, 1)
+        masks.setdefault(grid[0] * grid[1], rest + (1 - rest) * shown)
     return masks
 
 

@@ -79,7 +79,7 @@ class Trainer:
         abar, predicted = host.alphas_cumprod, settings.predicted(host.prediction_type)
         self._objective = Objective(abar.to(host.device), predicted)
         self._leak = LeakPenalty.of(settings)
-        self._mask = SubjectMask(encoded.mask, settings.mask_content)
+        self._mask = SubjectMask(encoded.mask, settings.mask_content, settings.mask_rest)
         self._loss_weights = LossWeights.of(settings, abar, predicted)
         prompts = (*PROMPTS, *settings.leak_prompts)
         if len(encoded.context) != len(prompts):
