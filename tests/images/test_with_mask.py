@@ -39,6 +39,25 @@ def test_what_the_mask_hides_becomes_ground() -> None:
     assert source.mask is not None
 
 
+def test_what_the_mask_hides_is_kept_for_who_trains_on_it() -> None:
+    source = open_image(with_mask(png(red()), png(left_half(96, 64))))
+    assert source.whole is not None
+    assert source.whole.image.tobytes() == red().tobytes()
+    assert source.whole.mask is source.mask
+    assert source.whole.notes == ()
+    assert "white was put behind it" in source.notes[0]
+
+
+def test_what_an_image_itself_hides_is_not_known() -> None:
+    image = red(alpha=255)
+    image.paste((1, 2, 3, 0), (0, 0, 20, 64))
+    assert open_image(png(image)).whole is None
+    whole = open_image(with_mask(png(image), png(left_half(96, 64)))).whole
+    assert whole is not None
+    assert (np.asarray(whole.image)[:, :20] == 255).all()
+    assert (np.asarray(whole.image)[:, 20:] == (200, 10, 10)).all()
+
+
 def test_a_mask_of_another_size_is_scaled() -> None:
     source = open_image(with_mask(png(red()), png(left_half(192, 128))))
     assert source.mask is not None

@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import safe_open
 
 import unziplora
+from unziplora.images.load import SourceImage
 from unziplora.training.run import Run
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny tensors; more threads only wait
@@ -16,7 +17,7 @@ RUN = Path(".unziplora") / "pair"  # in the output folder
 SETTINGS = {"steps": 6, "name": "pair", "rank": 2, "lr": 1e-3, "resolution": 64}
 
 
-def begin(image: Path, host: Any, out: Path, **settings: Any) -> Run:
+def begin(image: Path | SourceImage, host: Any, out: Path, **settings: Any) -> Run:
     return unziplora.train(
         image,
         subject="cat",

@@ -18,7 +18,7 @@ from tests.training.test_loss_weights import gradients
 from tests.training.test_memory_plans import losses, under
 from tests.training.test_trainer import SETTINGS, snapshot
 from unziplora.errors import InvalidInput
-from unziplora.images.load import SourceImage, fit
+from unziplora.images.load import SourceImage, fit, open_image, with_mask
 from unziplora.training.subject_mask import SubjectMask, by_tokens, mask_of_latents
 from unziplora.unet.layer_names import reads_text
 
@@ -115,6 +115,25 @@ def test_a_mirrored_image_has_its_mask_mirrored(make_host: Any, tmp_path: Path) 
     assert tensors["mask"].shape == (2, 1, 8, 8)
     assert torch.equal(tensors["mask"][1], tensors["mask"][0].flip(-1))
     assert not torch.equal(tensors["mask"][1], tensors["mask"][0])
+
+
+@pytest.mark.parametrize("how", ["off", "subject"])
+def test_style_learns_from_what_a_mask_image_hides(
+    make_host: Any, tmp_path: Path, how: str
+) -> None:
+    grey, mask = tmp_path / "grey.png", tmp_path / "mask.png"
+    Image.new("RGB", (96, 96), (90, 120, 60)).save(grey)
+    Image.linear_gradient("L").resize((96, 96)).point(lambda level: 255 * (level > 90)).save(mask)
+    image = open_image(with_mask(grey, mask))
+    run = begin(image, make_host(), tmp_path, mask_content=how)
+    for _ in run:
+        run.send("stop")
+    kept = np.asarray(Image.open(run.folder.image).convert("RGB"))
+    hidden = np.asarray(Image.open(mask)) == 0
+    assert (kept[hidden] == (255 if how == "off" else (90, 120, 60))).all()
+    again = open_image(run.folder.training_image())  # as "Start again" reads it
+    assert again.whole is not None
+    assert np.array_equal(np.asarray(again.whole.image), kept)
 
 
 def test_a_run_that_is_older_than_the_rests_weight_goes_on_without_it(

@@ -80,6 +80,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("image", nargs="?", type=Path, metavar="IMAGE")
+    add("--mask", type=Path, metavar="FILE", help="a mask image: white shows, black hides")
     add("--subject", help="what it is, one word: cat")
     add("--style", help='how it is made, two or three words: "watercolor painting"')
     add("--token", help="a rare token that becomes the subject's name (sks)")

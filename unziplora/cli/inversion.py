@@ -16,7 +16,7 @@ from unziplora.cli.signals import Ended, RunSignals, handled
 from unziplora.errors import InvalidInput
 from unziplora.files import printable
 from unziplora.host import Host
-from unziplora.images.load import open_image
+from unziplora.images.load import open_image, with_mask
 from unziplora.inversion.run import (
     EmbeddingsSaved,
     InversionMessage,
@@ -69,7 +69,8 @@ def _run(arguments: argparse.Namespace) -> InversionRun:
         seed=arguments.seed or 0,
         resolution=arguments.resolution,
     )
-    image = open_image(arguments.image)
+    masked = with_mask(arguments.image, arguments.mask) if arguments.mask else arguments.image
+    image = open_image(masked)
     return InversionRun(image, settings, arguments.out, overwrite=arguments.overwrite)
 
 

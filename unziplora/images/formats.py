@@ -32,6 +32,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _START_OF_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _MOST_SCANS = 500  # of a JPEG and the images in it; encoders write about 10 for each
 _END_OF_JPEG = b"\xff\xd9"
+OWN_TEXT = "unziplora: "  # how the keys of texts begin that open_file keeps in a PNG's info
 # Of a PNG's other chunks nothing is needed to show it; some hold megabytes of compressed text.
 _PNG_KEPT = {b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"eXIf", b"acTL", b"fcTL", b"fdAT"}
 
@@ -160,7 +161,7 @@ class _Png:
 
 
 def _read_png(data: bytes) -> _Png:
-    """Leaves out text and other chunks that do not show; a wrong checksum there does no harm."""
+    """Leaves out others' text and chunks that do not show; a wrong checksum there does no harm."""
     kept, place = [_PNG], len(_PNG)
     profile = coding = damage = None
     ended = False
@@ -179,12 +180,16 @@ def _read_png(data: bytes) -> _Png:
             profile = _profile(content)
         elif kind == b"cICP":
             coding = content
-        elif kind in _PNG_KEPT:
+        elif kind in _PNG_KEPT or _is_ours(kind, content):
             kept.append(chunk)
     if not ended:
         kept.append(struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND")))
         damage = damage or "the mark of its end is missing"
     return _Png(b"".join(kept), profile, coding, damage)
+
+
+def _is_ours(kind: bytes, content: bytes) -> bool:
+    return kind == b"tEXt" and content.startswith(OWN_TEXT.encode())
 
 
 def _crc(chunk: bytes) -> int:

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageChops, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from unziplora.errors import InvalidInput
 from unziplora.host import SizeIds
 from unziplora.images.colour import to_srgb
-from unziplora.images.formats import open_file
+from unziplora.images.formats import OWN_TEXT, open_file
 from unziplora.images.mask import alpha_mask, on_ground
 
 LONGEST_SIDE = 4  # times the shorter one: SDXL was trained on 512 x 2048 at most
 _ORIENTATION = 0x0112  # EXIF
 _OTHER_SHAPE = 0.02  # of aspect ratios, so much may differ by rounding
+_WHOLE = OWN_TEXT + "what is hidden is known"  # key of a PNG's text
 GRID = 64  # the VAE's factor 8 times the UNet's two halvings, with room for an even number
 
 
 @dataclass(frozen=True)
 class SourceImage:
     """image: RGB, sRGB, upright, on a ground. notes: sentences on what was done to it. mask: (mode
-    L) 255 where the image was opaque, or None where it was everywhere."""
+    L) 255 where the image was opaque, or None where it was everywhere. whole: the same without a
+    ground, where what the mask hides is a part of the image (`with_mask`)."""
 
     image: Image.Image
     notes: tuple[str, ...] = ()
     mask: Image.Image | None = None
+    whole: SourceImage | None = None
 
 
 @dataclass(frozen=True)
@@ -55,22 +61,24 @@ def open_image(source: str | Path | bytes) -> SourceImage:
     mask = alpha_mask(opened.image)
     rgb, colour_notes = to_srgb(opened.image, shown, opened.profile, opened.coding)
     notes += colour_notes
-    if mask is not None:
-        rgb, what = on_ground(rgb, mask, shown)
-        notes.append(what)
-        mask = _upright(mask, opened.image)
-    rgb = _upright(rgb, opened.image)
     if opened.animated:
         notes.append(f"{shown} is animated: its first frame is used.")
     if max(rgb.size) > LONGEST_SIDE * min(rgb.size):
         notes.append(f"{shown} is longer than {LONGEST_SIDE}:1: its middle is used.")
-    rgb.info = {}  # no profile, and nothing else of the file
-    return SourceImage(rgb, tuple(notes), mask)
+    upright = partial(_upright, stored=opened.image)
+    if mask is None:
+        return SourceImage(upright(rgb), tuple(notes))
+    seen, what = on_ground(rgb, mask, shown)
+    mask = upright(mask)
+    known = _WHOLE in opened.image.info
+    whole = SourceImage(upright(rgb), tuple(notes), mask) if known else None
+    return SourceImage(upright(seen), (*notes, what), mask, whole)
 
 
-def with_mask(image: bytes, mask: bytes) -> bytes:
+def with_mask(image: str | Path | bytes, mask: str | Path | bytes) -> bytes:
     """A PNG of the image whose transparency is the mask: white shows, black hides. A mask of
-    another size is scaled; what was transparent already stays so.
+    another size is scaled; what was transparent already stays so. What is hidden stays in the
+    file, for a training with `mask_content`.
 
     Raises InvalidInput as `open_image`, and for a mask of another shape.
     """
@@ -84,9 +92,10 @@ def with_mask(image: bytes, mask: bytes) -> bytes:
     shown = shown.resize((width, height), Image.Resampling.BILINEAR)
     if source.mask is not None:
         shown = ImageChops.darker(shown, source.mask)
-    masked, data = source.image.copy(), io.BytesIO()
+    masked, data, known = source.image.copy(), io.BytesIO(), PngInfo()
     masked.putalpha(shown)
-    masked.save(data, "PNG", compress_level=1)
+    known.add_text(_WHOLE, "yes")
+    masked.save(data, "PNG", compress_level=1, pnginfo=known)
     return data.getvalue()
 
 
@@ -125,10 +134,11 @@ def _to_grid(side: float) -> int:
 
 
 def _upright(image: Image.Image, stored: Image.Image) -> Image.Image:
-    """Turned as the camera's mark in the stored image says, where there is one that can be read."""
-    try:
-        turned = image.copy()
+    """Turned as the camera's mark in the stored image says, where there is one that can be read;
+    with no profile, and nothing else of the file."""
+    turned = image.copy()
+    with contextlib.suppress(Exception):  # the mark is damaged, the image is not
         turned.getexif()[_ORIENTATION] = stored.getexif().get(_ORIENTATION, 1)
-        return ImageOps.exif_transpose(turned)
-    except Exception:  # the mark is damaged, the image is not
-        return image
+        turned = ImageOps.exif_transpose(turned)
+    turned.info = {}
+    return turned

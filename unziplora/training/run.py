@@ -77,6 +77,8 @@ class Run:
             check_table(settings.blocks, architecture.groups)
         check_groups(settings.rank_by_group or {}, architecture.groups)
         check_mask(settings.mask_content, image.mask)
+        if settings.mask_content != "off" and image.whole is not None:
+            image = image.whole  # style learns from what content does not
         if start_from is not None:
             settings = start_from.fit(settings)
         resolved = settings.resolve(ModelTraits.of(host.unet, host.defaults))
