@@ -14,8 +14,9 @@ merge     final's images: both LoRAs of unziplora's pairs, and dreambooth's merg
 
 --ungated runs on images that fail their gates as well, and says that nothing is decided by it.
 
-Trainings and samples are kept in --cache (a cache belongs to one model), and scores in --measured,
-a small file from which another machine can go on: a run that was stopped continues where it was.
+Trainings and samples are kept in --cache, and scores in --measured, a small file from which another
+machine can go on: a run that was stopped continues where it was. Neither counts for another model,
+another code of the method or other defaults.
 --quick keeps and reads nothing.
 """
 
@@ -120,7 +121,7 @@ def main() -> None:
         args.out.mkdir(parents=True, exist_ok=True)
         if part == "final":
             report.figure(result["table"], args.out / "alignment-and-leak.png")
-        report.sheets(args.cache, _compared(part, result), targets, args.out)
+        report.sheets(work.cache, _compared(part, result), targets, args.out)
 
 
 def _compared(part: str, result: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:

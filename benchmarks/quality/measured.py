@@ -24,7 +24,7 @@ DIGITS = 5
 
 
 def fingerprint(model: Path, referees: Sequence[str]) -> str:
-    """Of what scores depend on."""
+    """Of what trainings and scores depend on."""
     digest = hashlib.sha256(json.dumps([asdict(Settings("a", "b")), *referees]).encode())
     method = Path(branches.__file__).parent.glob("*.py")
     for path in (model, *sorted(JUDGES.glob("*.safetensors")), *sorted(method)):

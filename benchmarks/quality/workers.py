@@ -66,10 +66,13 @@ def _headroom(target: Target) -> Scores:
 
 
 class Workers:
-    """A pool of processes, started at first need. kept: the file of what was measured before."""
+    """A pool of processes, started at first need. cache: a folder in which each model, code of the
+    method and set of defaults has one of its own. kept: the file of what was measured before."""
 
     def __init__(self, count: int, model: Path, cache: Path, kept: Path | None = None) -> None:
-        self._pool = ProcessPoolExecutor(count, get_context("spawn"), _prepare, (model, cache))
+        self.cache = cache / fingerprint(model, [])
+        prepare = (_prepare, (model, self.cache))
+        self._pool = ProcessPoolExecutor(count, get_context("spawn"), *prepare)
         referees = [] if missing() else [EncoderJudge.name]
         self._measured = Measured(kept, fingerprint(model, referees))
 

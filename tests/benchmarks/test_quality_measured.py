@@ -60,6 +60,17 @@ def test_a_second_sitting_trains_and_judges_only_what_is_new(tmp_path: Path) -> 
     assert pool.judged == [JOBS[0].key]
 
 
+def test_another_model_has_another_cache(tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(mini.MODEL.read_bytes()[:-1] + b"x")
+    pools = [workers.Workers(1, model, tmp_path) for model in (mini.MODEL, mini.MODEL, other)]
+    for pool in pools:
+        pool.close()
+    first, again, another = (pool.cache for pool in pools)
+    assert first == again != another
+    assert first.parent == another.parent == tmp_path
+
+
 def test_variants_may_go_on_the_final_images_and_rates_may_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
