@@ -85,11 +85,20 @@ def test_the_ticked_blocks_are_the_models_own_table(architecture: str) -> None:
     assert {branch: tuple(groups) for branch, groups in blocks.items()} == dict(table)
 
 
-def test_a_fast_run_has_half_the_models_steps_at_twice_its_rate() -> None:
-    values = presets.built_in(presets.FAST, DEFAULTS, lambda: "low")
-    assert values == {"steps": "300", "lr": "1e-4", "rank": "", "memory": "auto"}
-    small = presets.built_in(presets.FAST, {"steps": 301, "lr": 1e-3, "rank": 16}, lambda: "low")
-    assert (small["steps"], small["lr"]) == ("150", "0.002")
+@pytest.mark.parametrize(
+    ("own", "fast"),
+    [
+        ((600, 5e-5), ("150", "1e-4")),
+        ((300, 1e-3), ("150", "0.002")),
+        ((120, 1e-3), ("120", "0.001")),
+    ],
+)
+def test_a_fast_run_is_the_benchmarks_150_steps_at_twice_the_models_rate(
+    own: tuple[int, float], fast: tuple[str, str]
+) -> None:
+    defaults = {**DEFAULTS, "steps": own[0], "lr": own[1]}
+    values = presets.built_in(presets.FAST, defaults, lambda: "low")
+    assert values == {"steps": fast[0], "lr": fast[1], "rank": "", "memory": "auto"}
 
 
 def test_low_memory_takes_the_smallest_plan_and_never_a_larger_rank() -> None:
@@ -102,7 +111,7 @@ def test_low_memory_takes_the_smallest_plan_and_never_a_larger_rank() -> None:
 def test_the_presets_line_has_the_models_numbers() -> None:
     line = presets.describe({"steps": 300, "lr": 1e-3, "rank": 16})
     assert "Default: 300 steps, rank 16, learning rate 0.001" in line
-    assert "Fast: 150 steps at twice the learning rate" in line
+    assert "Fast: 150 steps, learning rate 0.002" in line
 
 
 @pytest.mark.parametrize(("chosen", "pair"), [("fox", "fox"), (NO_PAIR, None), ("", None)])

@@ -51,7 +51,7 @@ def test_a_preset_writes_what_it_means_into_the_fields(page: Page) -> None:
     page.advanced()
     page.page.locator("#uz_preset").get_by_text("Fast", exact=True).first.click()
     page.page.wait_for_function(
-        "() => document.querySelector('#uz_steps :is(input,textarea)').value === '300'"
+        "() => document.querySelector('#uz_steps :is(input,textarea)').value === '150'"
     )
     assert page.value("lr") == "1e-4"
     page.says("model", r"(?<!V)RAM: about [\d.]+ GB of [\d.]+ GB free \(plan: full\)")
