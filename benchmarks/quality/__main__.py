@@ -83,18 +83,27 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=None)
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=None)
     images = "whose images, in gates, decide and where: final's instead of choose's"
     parser.add_argument("--images", choices=tuple(PARTS), help=images)
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    if args.images and args.part not in ("gates", "decide", "where"):
-        parser.error(f"--images cannot be given for {args.part}, which has images of its own")
-    if args.out and (args.quick or args.part not in ("final", "decide")):
-        parser.error("--out draws what final and decide compare, and nothing else")
+    _refuse_unread(parser, args)
     if args.out and find_spec("matplotlib") is None:
         parser.error("--out draws a figure with matplotlib: pip install '.[bench]'")
     return args
+
+
+def _refuse_unread(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the program where an option was given that the part does not read."""
+    if args.images and args.part not in ("gates", "decide", "where"):
+        parser.error(f"--images cannot be given for {args.part}, which has images of its own")
+    if args.methods and args.part in ("gates", "decide", "where"):
+        parser.error(f"--methods cannot be given for {args.part}, which has methods of its own")
+    if args.variants and (args.quick or args.part != "decide"):
+        parser.error("--variants are compared by --part decide, and by nothing else")
+    if args.out and (args.quick or args.part not in ("final", "decide")):
+        parser.error("--out draws what final and decide compare, and nothing else")
 
 
 def main() -> None:
@@ -184,7 +193,7 @@ def _run(
     if part == "choose":
         return choose(work, targets, seeds, _methods(args))
     if part == "decide":
-        return decide(work, targets, seeds, args.variants)
+        return decide(work, targets, seeds, args.variants or list(VARIANTS))
     if part == "fewer":
         return fewer(work, gated(work, "choose")[0], targets, seeds)
     if part == "where":

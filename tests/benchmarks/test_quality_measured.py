@@ -85,6 +85,24 @@ def test_variants_may_go_on_the_final_images_and_rates_may_not(
         images("--part", "choose", "--images", "final")
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--part", "choose", "--variants", "fold h"],
+        ["--quick", "--variants", "fold h"],
+        ["--part", "decide", "--methods", "m1"],
+        ["--part", "merge", "--out", "sheets"],
+        ["--quick", "--out", "sheets"],
+    ],
+)
+def test_what_a_part_does_not_read_is_refused(
+    monkeypatch: pytest.MonkeyPatch, given: list[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["quality", *given])
+    with pytest.raises(SystemExit):
+        arguments()
+
+
 def test_what_another_model_or_other_referees_said_does_not_count(tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     other.write_bytes(mini.MODEL.read_bytes()[:-1] + b"x")

@@ -63,7 +63,7 @@ def train(args: argparse.Namespace) -> int:
         return invert(args, lambda: _open_host(args))
     from unziplora import python_api as api
     from unziplora.cli.drive import drive
-    from unziplora.images.load import open_image, with_mask
+    from unziplora.images.load import open_image
     from unziplora.training.destination import check_destination
     from unziplora.training.run import Run
     from unziplora.training.run_folder import find_run
@@ -75,7 +75,7 @@ def train(args: argparse.Namespace) -> int:
         return drive(api.resume(args.resume, host=_open_host(args)), args.model)
     require(args, "image", "subject", "style")
     settings = Settings(**_settings(args))
-    image = open_image(with_mask(args.image, args.mask) if args.mask else args.image)
+    image = open_image(args.image, args.mask)
     check_destination(settings, args.out, overwrite=args.overwrite)
     run = Run.start(image, _open_host(args), settings, args.out, overwrite=args.overwrite)
     return drive(run, args.model)

@@ -16,7 +16,7 @@ from unziplora.cli.signals import Ended, RunSignals, handled
 from unziplora.errors import InvalidInput
 from unziplora.files import printable
 from unziplora.host import Host
-from unziplora.images.load import open_image, with_mask
+from unziplora.images.load import open_image
 from unziplora.inversion.run import (
     EmbeddingsSaved,
     InversionMessage,
@@ -69,8 +69,7 @@ def _run(arguments: argparse.Namespace) -> InversionRun:
         seed=arguments.seed or 0,
         resolution=arguments.resolution,
     )
-    masked = with_mask(arguments.image, arguments.mask) if arguments.mask else arguments.image
-    image = open_image(masked)
+    image = open_image(arguments.image, arguments.mask)
     return InversionRun(image, settings, arguments.out, overwrite=arguments.overwrite)
 
 

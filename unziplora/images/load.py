@@ -50,11 +50,16 @@ class FittedImage:
     mask: Tensor | None = None
 
 
-def open_image(source: str | Path | bytes) -> SourceImage:
+def open_image(
+    source: str | Path | bytes, mask_image: str | Path | bytes | None = None
+) -> SourceImage:
     """Reads PNG, JPEG, WebP, GIF, BMP or TIFF, and AVIF where Pillow does, in any mode.
+    mask_image: as `with_mask` takes it.
 
     Raises InvalidInput for what is no image, is damaged, too small, or too large to be decoded.
     """
+    if mask_image is not None:
+        source = with_mask(source, mask_image)
     shown = "The image" if isinstance(source, bytes) else Path(source).name
     opened = open_file(source)
     notes = [*opened.notes]
